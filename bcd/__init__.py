@@ -1,0 +1,1 @@
+"""Benchmark suite for knowledge distillation in dense prediction."""

@@ -1,0 +1,271 @@
+"""`bcd`: thin commands over the library. Heavy imports happen inside the commands that need them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bcd.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help=(
+        "Benchmark suite for knowledge distillation in dense prediction.\n\n"
+        "Usually `snakemake` calls these commands; by hand they do one step of it. Run them in the project's folder, "
+        "where params/ lies. A suite is a file of params/suites/; without --suite it is the one named in params/suite.yaml."
+    ),
+)
+Suite = Annotated[
+    str | None, typer.Option("--suite", "-s", help="Name of a file in params/suites/.", show_default=False)
+]
+Table = Annotated[
+    str | None, typer.Option("--table", "-t", help="One table of the suite; all by default.", show_default=False)
+]
+
+
+def main() -> None:
+    """Entry point: a `UserError` is one sentence on stderr and exit status 2."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except UserError as error:
+        print(f"bcd: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("bcd: interrupted; finished work is kept, the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        # click's usage errors carry their own exit code and text
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _load(suite: str | None):
+    from bcd import config
+
+    params = config.load_params()
+    return params, config.load_suite(suite or config.default_suite())
+
+
+def _tables(suite, table: str | None) -> list[str]:
+    from bcd import config
+
+    names = {t.name: t.name for t in suite.tables}
+    return [config.pick(names, table, "--table")] if table else list(names)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A dataset of params/datasets.yaml.")],
+    mirror: Annotated[
+        Path | None,
+        typer.Option(envvar="BCD_MIRROR", help="Folder of archives with a MANIFEST.csv; tried before the network."),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Fetch and unpack again even if everything is there.")] = False,
+    verify: Annotated[bool, typer.Option(help="Only compare every file on disk with the manifest.")] = False,
+) -> None:
+    """Bring a dataset to data/NAME: from a mirror, from its public address, or from its generator."""
+    from bcd import config
+    from bcd.data import manifest
+    from bcd.data.obtain import obtain
+
+    dataset = config.pick(config.load_params().datasets, name, "bcd fetch")
+    root = Path("data") / dataset.files
+    if verify:
+        checked = manifest.verify(root)
+        print(f"{root}: {len(checked.files)} files as recorded")
+        return
+    _say(f"{dataset.files}: {dataset.source}; licence: {dataset.licence}")
+    done = obtain(dataset.files, dataset, root, mirror_dir=mirror, progress=_progress(), force=force)
+    note = f" ({done.note})" if done.note else ""
+    print(f"{root}: {', '.join(f'{n} {split}' for split, n in done.splits.items())}; {done.origin}{note}")
+
+
+def _progress():
+    """Says how far a download or an unpacking is, at most once in two seconds."""
+    last = [time.monotonic()]
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if time.monotonic() - last[0] >= 2:
+            last[0] = time.monotonic()
+            _say(f"{what}: {done}{f' of {total}' if total else ''}")
+
+    return progress
+
+
+@app.command()
+def plan(
+    suite: Suite = None,
+    drop_stale: Annotated[
+        bool, typer.Option(help="Forget runs made by older code, so that `snakemake` redoes them.")
+    ] = False,
+    every_run: Annotated[bool, typer.Option("--all", help="List every run, not only those that are not done.")] = False,
+) -> None:
+    """What the suite consists of, what is done, and the time and disk that the rest will take.
+
+    States: done; stale (made by older code, kept until you say --drop-stale); changed (params, data or teacher
+    differ); stored (trained before, costs nothing); unfinished; missing.
+    """
+    from bcd import plan as planning
+    from bcd import spec
+
+    params, wanted = _load(suite)
+    runs = spec.suite_runs(params, wanted)
+    statuses = planning.survey(wanted.name, runs)
+    if drop_stale:
+        for key in planning.drop_stale(wanted.name, statuses):
+            print(f"dropped {key}")
+        statuses = planning.survey(wanted.name, runs)
+    for files, state in planning.data_state(runs).items():
+        print(f"data/{files}: {state}")
+    for status in statuses:
+        if every_run or status.state != "done":
+            steps = status.run.config["recipe"]["steps"]
+            at = f" at step {status.step} of {steps}" if status.state == "unfinished" else ""
+            print(f"{status.state:<10} {status.run.key}{at}")
+    summary = planning.totals(statuses)
+    print(f"suite {wanted.name}: {len(statuses)} runs in {len(spec.groups(runs))} jobs; ", end="")
+    print(", ".join(f"{count} {state}" for state, count in summary["states"].items()))
+    unknown = (
+        f", and {summary['unknown']} runs of unknown cost (none like them is recorded)" if summary["unknown"] else ""
+    )
+    print(
+        f"left: {summary['seconds'] / 60:.1f} min of training on one core or GPU, {summary['bytes'] / 1e6:.1f} MB{unknown}"
+    )
+
+
+def _settings(pairs: list[str]) -> dict:
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        path, sign, value = pair.partition("=")
+        if not sign:
+            raise UserError(f"--set {pair}: write PATH=VALUE, such as recipe.lr=0.02 or terms.0.weight=3")
+        settings[path] = yaml.safe_load(value)
+    return settings
+
+
+@app.command()
+def train(
+    keys: Annotated[list[str], typer.Argument(help="Run keys of one group, as `bcd plan --all` lists them.")],
+    suite: Suite = None,
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="Change a parameter for this call: recipe.lr=0.02, terms.0.weight=3, model.channels=32."
+        ),
+    ] = [],  # noqa: B006 - typer wants a list
+) -> None:
+    """Train and evaluate runs: teachers, or students that share data, teacher and seed (they share the data stream).
+
+    What results/store holds already is not trained again; an interrupted run continues where it was saved. With --set
+    the result lies under results/SUITE/overrides/ and the tables do not see it.
+    """
+    from bcd import config, job, spec
+
+    params, wanted = _load(suite)
+    runs = spec.suite_runs(params, wanted)
+    chosen = [config.pick(runs, key, f"suite {wanted.name}") for key in keys]
+    if settings := _settings(set_):
+        chosen = [spec.overridden(run, settings) for run in chosen]
+    from bcd.engine import Stopped
+
+    try:
+        job.run_group(wanted.name, chosen, _say)
+    except Stopped as stopped:
+        _say(str(stopped))
+        raise typer.Exit(143) from None
+    for run in chosen if int(os.environ.get("RANK", 0)) == 0 else []:
+        print(spec.run_file(wanted.name, run))
+
+
+@app.command()
+def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.")], suite: Suite = None) -> None:
+    """Evaluate a finished run again and print its metrics."""
+    from bcd import config, job, spec
+
+    params, wanted = _load(suite)
+    run = config.pick(spec.suite_runs(params, wanted), key, f"suite {wanted.name}")
+    for name, value in job.evaluate_finished(wanted.name, run, _say).items():
+        print(f"{name:10s} {value:.4f}")
+
+
+@app.command()
+def tables(
+    suite: Suite = None,
+    table: Table = None,
+    show: Annotated[bool, typer.Option(help="Only print the main metrics of the tables that exist.")] = False,
+) -> None:
+    """Build tables and their figures from run records: results/SUITE/tables/*.{md,tex,csv,json}, figures/*.png."""
+    from bcd import tables as building
+
+    params, wanted = _load(suite)
+    for name in _tables(wanted, table):
+        if show:
+            print(building.show(Path("results"), wanted.name, name))
+        else:
+            for path in building.build(params, wanted, name, Path("results")):
+                print(path)
+
+
+@app.command()
+def panels(suite: Suite = None, table: Table = None) -> None:
+    """Draw image, label, teacher and students side by side with boundary errors marked: figures/*-panels.png."""
+    from bcd.panels import table_panels
+
+    params, wanted = _load(suite)
+    for name in _tables(wanted, table):
+        print(table_panels(params, wanted, name, Path("results"), Path("data")))
+
+
+@app.command()
+def track(
+    suite: Suite = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Bring MLflow up to date with the records.")] = False,
+    ui: Annotated[bool, typer.Option("--ui", help="Open the MLflow UI on 127.0.0.1.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the UI.")] = 5000,
+) -> None:
+    """Show runs in MLflow. The store is results/mlflow.db unless MLFLOW_TRACKING_URI names another."""
+    from bcd import track as tracking
+
+    if sync:
+        params, wanted = _load(suite)
+        print(tracking.sync(params, wanted, Path("results")))
+    if ui:
+        tracking.ui(port)
+    if not (sync or ui):
+        raise UserError("bcd track: say --sync or --ui")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, hardware, threads and disk; what is missing and how to get it."""
+    from bcd.doctor import report
+
+    for line in report():
+        print(line)
+
+
+@app.command("dvc-commit", hidden=True)
+def dvc_commit(suite: Suite = None) -> None:
+    """Tell DVC that the outputs Snakemake has just made are up to date."""
+    from bcd.dvc import commit
+
+    commit(_load(suite)[1].name)

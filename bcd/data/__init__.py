@@ -1,0 +1,1 @@
+"""Datasets: fetching, manifests, label formats, augmentation and batches."""

@@ -1,0 +1,70 @@
+"""Preparing items ahead in worker processes, with readable errors."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from bcd.errors import UserError
+
+DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is )?([^.]*)")
+
+
+class Keyed(Protocol):
+    """Anything that gives an item for a key."""
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+
+def load(dataset: Keyed, keys: Sequence, workers: int) -> Iterator:
+    """`dataset[key]` for every key in order, prepared by `workers` processes (0: by this one).
+
+    An item that is a UserError is raised: it keeps its one sentence, which torch would bury in a traceback if
+    a worker raised it. Raises UserError when a worker dies.
+    """
+    loader = DataLoader(
+        dataset,
+        sampler=keys,
+        batch_size=None,
+        collate_fn=as_it_is,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        # fork, so that `read` may be any closure; workers never touch an accelerator.
+        multiprocessing_context="fork" if workers else None,
+        # Without its own generator the loader would draw a number from the global one.
+        generator=torch.Generator(),
+    )
+    with dead_workers_named():
+        for item in loader:
+            if isinstance(item, UserError):
+                raise item
+            yield item
+
+
+def as_it_is(item):
+    """Collate nothing: the datasets return whole batches."""
+    return item
+
+
+@contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Turn torch's report of a dead loading process into a UserError naming its signal or exit code.
+
+    torch raises the report from a signal handler, so it can also strike between two batches: a loop over
+    `load` should stand inside this context as well.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # The signal handler's report, where there is one, is the cause of a vaguer one of the loader.
+        reports = (DEATH.search(str(text)) for text in (error.__cause__, error))
+        fate = next((report[1] for report in reports if report), None)
+        if fate is None:
+            raise
+        raise UserError(
+            f"a data loading process {fate}; it may have run out of memory: use fewer workers, "
+            "or workers 0 to see where it dies"
+        ) from error

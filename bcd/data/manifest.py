@@ -1,0 +1,146 @@
+"""`data/<dataset>/manifest.json` and `files.csv`: which bytes a dataset consists of.
+
+The manifest is small and deterministic, so it can be an edge of the DAG: its SHA-256 stands for the whole
+dataset. `files.csv` lists path, bytes and sha256 of every payload file; the manifest carries its hash.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bcd.errors import UserError
+from bcd.files import atomic_write, sha256_file
+
+MANIFEST = "manifest.json"
+FILES = "files.csv"
+ARCHIVES = "archives"
+COLUMNS = ("path", "bytes", "sha256")
+FIELDS = ("dataset", "origin", "official", "note", "licence", "source", "archives", "request", "splits")
+ORIGINS = ("network", "mirror", "generated")
+
+
+@dataclass(frozen=True)
+class File:
+    """One payload file: POSIX path relative to the dataset's directory, size in bytes, SHA-256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A loaded manifest. `sha256` is that of manifest.json's bytes; `files` maps a path to its File."""
+
+    root: Path
+    sha256: str
+    dataset: str
+    origin: str
+    official: bool
+    note: str
+    licence: str
+    source: str
+    archives: list[dict[str, Any]]
+    request: dict[str, Any]
+    splits: dict[str, int]
+    files: dict[str, File]
+
+    def read(self, path: str) -> bytes:
+        """Bytes of the payload file `path`; raises UserError unless they are those that were recorded."""
+        file = self.files.get(path)
+        if file is None:
+            raise UserError(f"{self.root / path} is not in {self.root / FILES}; {self._remedy}")
+        try:
+            data = (self.root / path).read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{self.root / path} is missing; {self._remedy}") from None
+        if len(data) != file.bytes or hashlib.sha256(data).hexdigest() != file.sha256:
+            raise UserError(f"{self.root / path} differs from what {FILES} records; {self._remedy}")
+        return data
+
+    def sizes_match(self) -> bool:
+        """Whether every payload file exists with its recorded size: cheap, it opens none of them."""
+        for file in self.files.values():
+            try:
+                if (self.root / file.path).stat().st_size != file.bytes:
+                    return False
+            except OSError:
+                return False
+        return True
+
+    @property
+    def _remedy(self) -> str:
+        # A plain fetch looks at sizes only and would take a file changed in place for finished.
+        return f"run `bcd fetch {self.dataset} --force`"
+
+
+def scan(root: Path) -> list[File]:
+    """Hash every payload file below `root`: all but the manifest, archives/ and top-level dot names."""
+    paths = [path for path in root.rglob("*") if path.is_file() and _is_payload(path.relative_to(root))]
+    return [File(path.relative_to(root).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths]
+
+
+def _is_payload(path: Path) -> bool:
+    top = path.parts[0]
+    return top not in (MANIFEST, FILES, ARCHIVES) and not top.startswith(".")
+
+
+def write(root: Path, fields: Mapping[str, Any], files: Iterable[File] | None = None) -> Manifest:
+    """Write files.csv, then manifest.json, each atomically, and return the manifest as `load` would.
+
+    fields: dataset, origin ("network", "mirror" or "generated"), official (bool), licence, source, request
+    (JSON values: what was asked for), splits (samples per split), and optionally note and archives (a list
+    of {"archive", "url", "bytes", "sha256"}). files: the payload; found by `scan(root)` when None.
+    Raises ValueError for other fields, UserError when the disk is full.
+    """
+    fields = {"note": "", "archives": []} | dict(fields)
+    if set(fields) != set(FIELDS) or fields["origin"] not in ORIGINS:
+        raise ValueError(f"manifest needs the fields {FIELDS} with origin one of {ORIGINS}, got {fields}")
+    listed = sorted(scan(root) if files is None else files, key=lambda file: file.path)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((file.path, file.bytes, file.sha256) for file in listed)
+    text = table.getvalue()
+    atomic_write(root / FILES, text)
+    fields |= {"files": len(listed), "files_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    atomic_write(root / MANIFEST, json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    return load(root)
+
+
+def load(root: Path) -> Manifest:
+    """Read the manifest of the dataset in `root`.
+
+    Raises UserError when manifest.json or files.csv is missing, unreadable, or one does not fit the other.
+    """
+    root = Path(root)
+    remedy = f"run `bcd fetch {root.name}`"
+    try:
+        data = (root / MANIFEST).read_bytes()
+        table = (root / FILES).read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing; {remedy}") from None
+    try:
+        fields = json.loads(data)
+        values = {name: fields[name] for name in FIELDS}
+        files_sha256 = fields["files_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{root / MANIFEST} is not a manifest ({error}); {remedy}") from None
+    if hashlib.sha256(table).hexdigest() != files_sha256:
+        raise UserError(f"{root / FILES} is not the file that {MANIFEST} was written for; {remedy}")
+    rows = csv.DictReader(io.StringIO(table.decode()))
+    files = {row["path"]: File(row["path"], int(row["bytes"]), row["sha256"]) for row in rows}
+    return Manifest(root=root, sha256=hashlib.sha256(data).hexdigest(), files=files, **values)
+
+
+def verify(root: Path) -> Manifest:
+    """Load the manifest and hash every payload file; raises UserError naming the first that differs."""
+    manifest = load(root)
+    for path in manifest.files:
+        manifest.read(path)
+    return manifest

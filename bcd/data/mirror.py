@@ -1,0 +1,98 @@
+"""Archives of a mirror: a directory whose MANIFEST.csv lists what it holds.
+
+Columns used: archive (path below the mirror), bytes, sha256, notes (how the copy differs from the original).
+"""
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bcd.errors import UserError
+from bcd.files import sha256_file
+
+LISTING = "MANIFEST.csv"
+COLUMNS = frozenset({"archive", "bytes", "sha256", "notes"})
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One zip or tar (`.tar`, `.tar.gz`, ...) file of a dataset.
+
+    archive: its path in a mirror, `<dataset>/<file>`; the file name is kept for a download.
+    url: http(s) address of the official bytes, or None when only a mirror can have it.
+    bytes, sha256: of the official bytes when known; a download must match them.
+    keep: the one directory to unpack, at the archive's root or one level down; "" unpacks everything.
+    """
+
+    archive: str
+    url: str | None
+    bytes: int | None = None
+    sha256: str | None = None
+    keep: str = ""
+
+
+@dataclass(frozen=True)
+class Obtained:
+    """An archive on disk whose bytes were verified; `url` is None when they came from a mirror.
+
+    official: the bytes are those the dataset's authors publish. note: what to know about them, or "".
+    """
+
+    archive: Archive
+    path: Path
+    bytes: int
+    sha256: str
+    url: str | None
+    official: bool
+    note: str
+
+
+def from_mirror(mirror: Path, dataset: str, archives: Sequence[Archive]) -> list[Obtained] | None:
+    """The archives, read in place from `mirror`; None, with a warning, when it has none of them.
+
+    Raises UserError when the mirror or its listing is missing, when it lists some archives but not all
+    (half a sample and half the official data would be neither), or when size or hash are not as listed.
+    """
+    rows = _rows(mirror)
+    missing = [archive.archive for archive in archives if archive.archive not in rows]
+    if len(missing) == len(archives):
+        log.warning("mirror %s has no archive of %s; going to the network", mirror, dataset)
+        return None
+    if missing:
+        raise UserError(
+            f"{mirror / LISTING} lists only some archives of {dataset}, not {missing[0]}; complete the mirror, "
+            "or fetch without it"
+        )
+    return [_verified(archive, mirror, rows[archive.archive]) for archive in archives]
+
+
+def _rows(mirror: Path) -> dict[str, dict[str, str]]:
+    listing = mirror / LISTING
+    if not mirror.is_dir():
+        raise UserError(f"mirror {mirror} is not a directory; check --mirror or BCD_MIRROR")
+    if not listing.is_file():
+        raise UserError(f"{listing} is missing; check --mirror or BCD_MIRROR")
+    with open(listing, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 1):
+        if not row.keys() >= COLUMNS or not (row["bytes"] or "").isdigit() or not row["sha256"]:
+            raise UserError(f"{listing} row {number} needs {', '.join(sorted(COLUMNS))}; mend the row")
+    return {row["archive"]: row for row in rows}
+
+
+def _verified(archive: Archive, mirror: Path, row: Mapping[str, str]) -> Obtained:
+    path = mirror / archive.archive
+    if not path.is_file():
+        raise UserError(f"{path} is missing though {LISTING} lists it; complete the mirror")
+    size = path.stat().st_size
+    if size != int(row["bytes"]):
+        raise UserError(f"{path} has {size} bytes but {LISTING} says {row['bytes']}; copy it to the mirror anew")
+    sha256 = sha256_file(path)
+    if sha256 != row["sha256"]:
+        raise UserError(f"{path} has sha256 {sha256} but {LISTING} says {row['sha256']}; copy it to the mirror anew")
+    official = sha256 == archive.sha256
+    note = "" if official else f"repack or sample from a mirror: {row['notes'] or 'no notes'}"
+    return Obtained(archive, path, size, sha256, None, official, note)

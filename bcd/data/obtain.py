@@ -1,0 +1,41 @@
+"""From a dataset's params to its files on disk: fetched, or generated."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from bcd.data import fetch, mirror
+from bcd.data.download import Progress, quiet
+from bcd.data.manifest import Manifest
+from bcd.errors import UserError
+from bcd.schema import Dataset
+
+
+def obtain(
+    name: str, dataset: Dataset, root: Path, *, mirror_dir: Path | None, progress: Progress = quiet, force: bool = False
+) -> Manifest:
+    """Make `root` (`data/<name>/`) hold the dataset and return its manifest; nothing to do costs nothing.
+
+    Raises what `bcd.data.fetch.fetch` raises, and UserError when the split sizes are not those of the params.
+    """
+    reader = importlib.import_module(f"bcd.data.{dataset.format}")
+    if dataset.generator:
+        done = _generated(name, dataset, root, reader, progress, force)
+    else:
+        archives = tuple(mirror.Archive(**archive.model_dump()) for archive in dataset.archives)
+        source = fetch.Source(name, archives, dataset.licence, dataset.source, reader.count_splits)
+        done = fetch.fetch(source, root, mirror_dir, progress, force)
+    if done.splits != dataset.splits:
+        raise UserError(f"{root} has the splits {done.splits}, but params/datasets.yaml: {name}.splits says {dataset.splits}")
+    return done
+
+
+def _generated(name: str, dataset: Dataset, root: Path, reader, progress: Progress, force: bool) -> Manifest:
+    asked = {"splits": dataset.splits, **dataset.generator.model_dump()}
+
+    def build(stage: Path) -> dict[str, int]:
+        reader.generate(stage, **asked, progress=lambda done, total: progress(name, done, total))
+        return dataset.splits
+
+    return fetch.generate(name, root, asked, build, licence=dataset.licence, source=dataset.source, force=force)

@@ -1,0 +1,216 @@
+"""One student in training: its objective, optimiser, random state and history.
+
+Learners of a group share batches and teacher outputs and nothing else; each swaps its own random state in before it
+draws, so its result does not depend on its company.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bcd import distributed
+from bcd.checkpoint import load_state, save_state
+from bcd.config import pick
+from bcd.distill import Distiller, observe
+from bcd.files import atomic_write
+from bcd.schema import WeightedTerm
+from bcd.store import dump
+from bcd.taps import Taps
+from bcd.tasks import Task
+
+
+class Objective(nn.Module):
+    """Task losses plus distillation losses of one batch; owns the student, never the teacher."""
+
+    def __init__(self, task: Task, student: nn.Module, distiller: Distiller | None):
+        super().__init__()
+        self.student, self.distiller = student, distiller
+        self._task = task
+        names = [tap for term in distiller.terms for tap in term.taps] if distiller else []
+        self._taps = Taps(student, tap_paths(task, student, names))
+
+    def forward(self, batch: Any, teacher: dict[str, Tensor], step: int, total: int) -> dict[str, Tensor]:
+        if self.distiller is None:
+            return self._task.losses(self.student, batch.labelled_part())
+        losses = self._task.losses(self.student, batch)
+        return losses | self.distiller(
+            self._taps.read(), teacher, valid=batch.valid, label=batch.label, step=step, total=total
+        )
+
+
+class Learner:
+    """Trains the student of one spec. `failed` holds the reason once its loss was not finite."""
+
+    def __init__(
+        self,
+        spec: dict,
+        spec_hash: str,
+        folder: Path,
+        task: Task,
+        teacher_shapes: dict,
+        sample: Tensor,
+        device: torch.device,
+    ):
+        self.spec, self.hash, self.folder, self.device = spec, spec_hash, folder, device
+        self.recipe = spec["recipe"]
+        self.step, self.seconds, self.resumes, self.failed = 0, 0.0, 0, None
+        torch.manual_seed(spec["seed"])
+        student = task.build(spec["model"]).to(device)
+        self.pretrained = student.weights_note
+        self.objective = Objective(task, student, self._distiller(task, student, teacher_shapes, sample)).to(device)
+        self.student = student
+        self.optimizer = _optimizer(self.objective, self.recipe)
+        self._module = self.objective
+        if distributed.world() > 1:
+            if device.type == "cuda":
+                self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
+                self.student = self.objective.student
+            self._module = DistributedDataParallel(self.objective, broadcast_buffers=False)
+        torch.manual_seed(spec["seed"] + 2 + distributed.rank())
+        self._keep_rng()
+        self._sums: dict[str, float] = {}
+        self._restore()
+
+    def _distiller(self, task: Task, student: nn.Module, teacher_shapes: dict, sample: Tensor) -> Distiller | None:
+        if not self.spec["terms"]:
+            return None
+        terms = [WeightedTerm(**term) for term in self.spec["terms"]]
+        shapes = observe(student, tap_paths(task, student, [tap for term in terms for tap in term.taps]), sample)
+        torch.manual_seed(self.spec["seed"] + 1)
+        return Distiller(terms, shapes, teacher_shapes)
+
+    def train_step(self, batch: Any, teacher: dict[str, Tensor]) -> None:
+        """One optimiser step; on a loss that is not finite the learner ends, its last checkpoint untouched."""
+        begin = time.perf_counter()
+        self._use_rng()
+        self.objective.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.step)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe["precision"] == "bf16")
+        with autocast:
+            losses = self._module(batch, teacher, self.step, self.recipe["steps"])
+        total = sum(losses.values())
+        if distributed.anywhere(not math.isfinite(total.item())):
+            self._fail({k: v.item() for k, v in losses.items()}, batch.names)
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        if self.recipe["clip"]:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe["clip"])
+        self.optimizer.step()
+        self.step += 1
+        self._keep_rng()
+        self._log({k: v.detach() for k, v in losses.items()})
+        self.seconds += time.perf_counter() - begin
+
+    def _log(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.item()
+        every = self.recipe["log_every"]
+        if self.step % every and self.step != self.recipe["steps"]:
+            return
+        count = every if self.step % every == 0 else self.step % every
+        means = {k: v / count for k, v in self._sums.items()}
+        self._sums = {}
+        if distributed.rank() == 0:
+            line = {
+                "step": self.step,
+                "lr": learning_rate(self.recipe, self.step - 1),
+                "loss": sum(means.values()),
+                **means,
+            }
+            with (self.folder / "history.jsonl").open("a") as history:
+                history.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def _fail(self, losses: dict[str, float], names: list[str]) -> None:
+        self.failed = (
+            f"loss not finite at step {self.step + 1} ({', '.join(f'{k} {v:.4g}' for k, v in losses.items())}) "
+            f"on {', '.join(names)}"
+        )
+        if distributed.rank() == 0:
+            report = {"step": self.step + 1, "losses": {k: str(v) for k, v in losses.items()}, "files": names}
+            atomic_write(self.folder / "failure.json", dump(report))
+
+    def save(self) -> None:
+        """Write the train state, unless a parameter is no longer finite: the last good state is kept then."""
+        random = distributed.gather(self._rng)
+        if distributed.rank() != 0 or not all(p.isfinite().all() for p in self.student.parameters()):
+            return
+        save_state(
+            self.folder,
+            {
+                "spec": self.hash,
+                "step": self.step,
+                "objective": self.objective.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "rng": random,
+                "cuda_rng": self._cuda_rng,
+                "sums": self._sums,
+                "seconds": self.seconds,
+                "resumes": self.resumes,
+            },
+        )
+
+    def _restore(self) -> None:
+        state = load_state(self.folder, self.hash)
+        if state:
+            self.step, self.seconds, self._sums = state["step"], state["seconds"], state["sums"]
+            self.resumes = state["resumes"] + 1
+            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if len(state["rng"]) == distributed.world():
+                self._rng, self._cuda_rng = state["rng"][distributed.rank()], state["cuda_rng"]
+        if distributed.rank() == 0:
+            _cut_history(self.folder / "history.jsonl", self.step)
+
+    def finish(self) -> dict[str, Any]:
+        """Facts for the record."""
+        return {"steps": self.step, "train_seconds": round(self.seconds, 3), "resumes": self.resumes,
+                "step_seconds": self.seconds / self.step, "threads": torch.get_num_threads(),
+                "pretrained": self.pretrained}  # fmt: skip
+
+    def _use_rng(self) -> None:
+        torch.set_rng_state(self._rng)
+        if self._cuda_rng is not None:
+            torch.cuda.set_rng_state(self._cuda_rng, self.device)
+
+    def _keep_rng(self) -> None:
+        self._rng = torch.get_rng_state()
+        self._cuda_rng = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+
+
+def tap_paths(task: Task, model: nn.Module, names: list[str]) -> dict[str, str]:
+    """Module paths of the named taps of a model; UserError when the model has no such tap."""
+    paths = task.taps(model)
+    return {name: pick(paths, name, "params/methods.yaml: taps") for name in sorted(set(names))}
+
+
+def learning_rate(recipe: dict[str, Any], step: int) -> float:
+    """Poly decay with a floor, after a linear warm-up: `(lr - min_lr) (1 - t/T)^power + min_lr`."""
+    rate = (recipe["lr"] - recipe["min_lr"]) * (1 - step / recipe["steps"]) ** recipe["power"] + recipe["min_lr"]
+    return rate * min(1.0, (step + 1) / recipe["warmup"]) if recipe["warmup"] else rate
+
+
+def _optimizer(module: nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if recipe["optimizer"] == "sgd":
+        return torch.optim.SGD(parameters, recipe["lr"], recipe["momentum"], weight_decay=recipe["weight_decay"])
+    return torch.optim.AdamW(parameters, recipe["lr"], weight_decay=recipe["weight_decay"])
+
+
+def _cut_history(path: Path, step: int) -> None:
+    """Drop lines that a killed attempt wrote after its last checkpoint (the last one may be half a line)."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        atomic_write(path, "".join(line + "\n" for line in kept))

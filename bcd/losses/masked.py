@@ -1,0 +1,67 @@
+"""What every loss shares: working precision, the exclusion of invalid pixels, and means over what is left."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bcd.errors import UserError
+
+
+def prepare(
+    student: Tensor, teacher: Tensor, valid: Tensor | None, *, same_channels: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bring both maps into working precision, cut the teacher from the graph and blank invalid pixels.
+
+    Args:
+        student, teacher: float (N, C, H, W); equal N, H, W.
+        valid: bool (N, H, W) or None for all pixels.
+        same_channels: whether the loss compares channel c with channel c.
+
+    Returns:
+        student and teacher in float32 (float64 if the student is float64), and `valid` as a bool (N, H, W).
+
+    Raises:
+        ValueError: the maps or the mask do not fit each other.
+        UserError: the channel counts differ although `same_channels` is set.
+    """
+    n, _, h, w = student.shape
+    if teacher.shape[0] != n or teacher.shape[2:] != student.shape[2:]:
+        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ in N, H or W")
+    if valid is not None and valid.shape != (n, h, w):
+        raise ValueError(f"valid {tuple(valid.shape)} does not fit maps of shape {tuple(student.shape)}")
+    if same_channels and teacher.shape[1] != student.shape[1]:
+        raise UserError(
+            f"this term compares channel by channel, but the student's map has {student.shape[1]} channels and "
+            f"the teacher's {teacher.shape[1]}: choose taps with equal channels, such as logits"
+        )
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    student, teacher = student.to(dtype), teacher.detach().to(dtype)
+    if valid is None:
+        return student, teacher, torch.ones(n, h, w, dtype=torch.bool, device=student.device)
+    # Blanked rather than weighted by zero later: a padded pixel may hold inf or NaN, and 0 * NaN is NaN.
+    hole = ~valid.unsqueeze(1)
+    return student.masked_fill(hole, 0), teacher.masked_fill(hole, 0), valid
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where the bool `mask` of the same shape is set; 0 (and no gradient) where it never is."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def spatial_kl(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+    """KL(teacher || student) of each channel's softmax over the valid pixels.
+
+    Args:
+        student, teacher: unnormalised log-probabilities, float (N, C, H, W).
+        valid: bool (N, H, W).
+
+    Returns:
+        float (N, C), in nats; 0 for an image without valid pixels.
+    """
+    hole = ~valid.flatten(1).unsqueeze(1)
+    floor = torch.finfo(student.dtype).min / 2  # finite, so that an image without valid pixels makes no NaN
+
+    def log_softmax(logits: Tensor) -> Tensor:
+        return F.log_softmax(logits.flatten(2).masked_fill(hole, floor), dim=-1).masked_fill(hole, 0)
+
+    return F.kl_div(log_softmax(student), log_softmax(teacher), reduction="none", log_target=True).sum(-1)

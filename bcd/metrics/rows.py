@@ -1,0 +1,105 @@
+"""Per-image rows of counts: stack them, reduce them to metrics (weighted, for a bootstrap), keep them on disk."""
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bcd.errors import UserError
+
+Rows = Mapping[str, np.ndarray]
+
+
+def stack(counts: Sequence[Rows]) -> dict[str, np.ndarray]:
+    """Counts of I images, `{name: (C,)}` each, as rows `{name: (I, C)}`.
+
+    Raises:
+        ValueError: no image, or the images' counts have different names or sizes.
+    """
+    if not counts:
+        raise ValueError("no image was evaluated")
+    if any(image.keys() != counts[0].keys() for image in counts):
+        raise ValueError("the images were counted with different options")
+    return {name: np.stack([image[name] for image in counts]) for name in counts[0]}
+
+
+def summarise(rows: Rows, weights: np.ndarray | None = None) -> dict[str, float | np.ndarray]:
+    """Metrics of a set of images.
+
+    Metric m of class c is sum over images of `m.num` / sum over images of `m.den`; the metric is the mean over
+    the classes whose denominator is not zero, nan if there is none. `aacc` sums over the classes first.
+
+    Args:
+        rows: `{name: (I, C)}`, see `image_counts` and `stack`.
+        weights: (B, I), how often each image counts in each of B replicates; once each if absent.
+
+    Returns:
+        `{metric: value}` in percent, but `frag` in pieces; values are floats, or float64 (B,) with weights.
+    """
+    totals = {name: _total(values, weights) for name, values in rows.items()}
+    metrics = {}
+    for name in totals:
+        metric, _, part = name.rpartition(".")
+        if part != "num":
+            continue
+        scale = 1.0 if metric == "frag" else 100.0
+        num, den = totals[name], totals[f"{metric}.den"]
+        metrics[metric] = scale * _class_mean(_ratio(num, den))
+        if metric == "macc":
+            metrics["aacc"] = scale * _ratio(num.sum(-1), den.sum(-1))
+    return metrics if weights is not None else {metric: float(value) for metric, value in metrics.items()}
+
+
+def iou_per_class(rows: Rows) -> np.ndarray:
+    """IoU of each class over all images, float64 (C,), in percent; nan for a class in neither map."""
+    return 100.0 * _ratio(_total(rows["miou.num"], None), _total(rows["miou.den"], None))
+
+
+def save_rows(path: Path, rows: Rows, names: Sequence[str]) -> None:
+    """Write rows and the images' names to `path` (npz without pickles); equal input gives equal bytes.
+
+    The file appears complete or not at all.
+
+    Raises:
+        ValueError: not one name for each image.
+    """
+    if any(len(values) != len(names) for values in rows.values()):
+        raise ValueError(f"{len(names)} names for rows of another number of images")
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # numpy's zip entries carry the constant date 1980-01-01; their order is that of the arguments.
+    with part.open("wb") as file:
+        np.savez_compressed(file, names=np.array(list(names), dtype=np.str_), **rows)
+    os.replace(part, path)
+
+
+def load_rows(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Rows and image names as `save_rows` wrote them.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            rows = {name: archive[name] for name in archive.files}
+            return rows, rows.pop("names").tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"evaluation rows {path} cannot be read ({error}); evaluate the run again") from error
+
+
+def _total(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Sum over images, (C,), or weighted sums (B, C); float64, in which counts are exact up to 2**53."""
+    values = np.asarray(values, np.float64)
+    return values.sum(0) if weights is None else np.asarray(weights, np.float64) @ values
+
+
+def _ratio(num: np.ndarray, den: np.ndarray) -> np.ndarray:
+    return np.divide(num, den, out=np.full(np.shape(den), np.nan), where=np.asarray(den) > 0)
+
+
+def _class_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not nan; nan if nothing is left."""
+    present = ~np.isnan(values)
+    return _ratio(np.where(present, values, 0.0).sum(-1), present.sum(-1))

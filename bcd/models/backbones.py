@@ -1,0 +1,115 @@
+"""Backbones: timm feature pyramids with four stages, dilated the way the segmentation literature does it.
+
+Every backbone maps an image `(N, 3, H, W)` to a list of four contiguous maps `stage1..stage4`. Their strides are
+4, 8, 8, 8 for ResNet and MobileNetV2 at output stride 8, and 2, 4, 8, 8 for `light`.
+"""
+
+import difflib
+from collections.abc import Collection, Sequence
+
+import timm
+from timm.models import FeatureListNet
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
+from torch import nn
+
+from bcd.errors import UserError
+
+# The papers' ResNets are "V1c": three 3x3 convolutions in place of the 7x7 stem, plain 1x1 shortcuts. timm builds
+# it from these options but has no name and no weights for it.
+V1C_STEM = {"stem_type": "deep", "stem_width": 32}
+
+# Our name (and timm's) -> extra options. The `d` variants, with average-pooled shortcuts, are the deep-stem ResNets
+# that timm has weights for.
+TIMM = {
+    "resnet18": V1C_STEM,
+    "resnet34": V1C_STEM,
+    "resnet50": V1C_STEM,
+    "resnet101": V1C_STEM,
+    "resnet18d": {},
+    "resnet34d": {},
+    "resnet50d": {},
+    "resnet101d": {},
+    "mobilenetv2_100": {},
+}
+BACKBONES = ("light", *TIMM)
+
+
+def build_backbone(
+    name: str,
+    *,
+    output_stride: int = 8,
+    widths: Sequence[int] | None = None,
+    depths: Sequence[int] | None = None,
+) -> nn.Module:
+    """Build a randomly initialised backbone; its channels are `backbone.feature_info.channels()`.
+
+    `widths` and `depths` (channels and residual blocks per stage) belong to `light` alone.
+    Raises UserError for an unknown name, an output stride that is not offered, or bad widths and depths.
+    """
+    require_known("backbone", name, BACKBONES)
+    strides = (8, 16) if name == "light" else (8, 16, 32)
+    if output_stride not in strides:
+        raise UserError(f"model.output_stride is {output_stride}; choose one of {strides} for '{name}'")
+    if name == "light":
+        return _light(widths, depths, output_stride)
+    if widths is not None or depths is not None:
+        raise UserError(f"model.widths and model.depths apply to backbone 'light' only; remove them for '{name}'")
+    net = timm.create_model(
+        name, features_only=True, out_indices=(1, 2, 3, 4), output_stride=output_stride, **TIMM[name]
+    )
+    if name.startswith("mobilenetv2"):
+        _dilate_first_blocks(net)
+    elif not name.endswith("d"):
+        _undilate_second_convs(net)
+    return net
+
+
+def require_known(field: str, name: str, known: Collection[str]) -> None:
+    """Raise UserError with the nearest spelling unless `name` is one of `known`; `field` is the key in `model`."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        choices = ", ".join(known)
+        raise UserError(f"model.{field} '{name}' is not known; did you mean '{near}'? (choices: {choices})")
+
+
+def _light(widths: Sequence[int] | None, depths: Sequence[int] | None, output_stride: int) -> nn.Module:
+    for field, values in (("widths", widths), ("depths", depths)):
+        if values is None or len(values) != 4 or min(values) < 1:
+            raise UserError(f"model.{field} is {values}; backbone 'light' needs four positive integers, one per stage")
+    if any(width % 8 for width in widths):
+        raise UserError(f"model.widths is {list(widths)}; backbone 'light' needs multiples of 8")
+    blocks = tuple(
+        ByoBlockCfg(type="basic", d=depth, c=width, s=stride)
+        for width, depth, stride in zip(widths, depths, (1, 2, 2, 2), strict=True)
+    )
+    config = ByoModelCfg(blocks=blocks, stem_chs=widths[0], stem_type="3x3", stem_pool="")
+    net = ByobNet(config, num_classes=0, output_stride=output_stride)
+    return FeatureListNet(net, out_indices=(0, 1, 2, 3), flatten_sequential=True)
+
+
+def _set_dilation(conv: nn.Conv2d, dilation: int) -> None:
+    conv.dilation = (dilation, dilation)
+    conv.padding = tuple(dilation * (k - 1) // 2 for k in conv.kernel_size)
+
+
+def _undilate_second_convs(net: nn.Module) -> None:
+    """Leave dilation to the first 3x3 of a two-conv ResNet block; timm dilates the second as well.
+
+    Bottlenecks need nothing: timm already halves the dilation of a stage's first block (OpenMMLab calls it
+    `contract_dilation`) and their only 3x3 is the one that carries stride and dilation.
+    """
+    for block in net.modules():
+        if hasattr(block, "conv2") and not hasattr(block, "conv3"):
+            _set_dilation(block.conv2, 1)
+
+
+def _dilate_first_blocks(net: nn.Module) -> None:
+    """Dilate only the first block of each MobileNetV2 stage; timm dilates all, the first by half.
+
+    OpenMMLab's MobileNetV2-D8, behind the published DeepLabV3+ students, has dilations 1, 1, 1, 2, 2, 4, 4 in
+    the first blocks of its seven stages and 1 elsewhere.
+    """
+    for stage in net.blocks:
+        dilation = max(block.conv_dw.dilation[0] for block in stage)
+        for index, block in enumerate(stage):
+            _set_dilation(block.conv_dw, dilation if index == 0 else 1)

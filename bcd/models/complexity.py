@@ -1,0 +1,58 @@
+"""Size and inference cost of a model."""
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_aten = torch.ops.aten
+
+# Cost of one call from its positional arguments and its output.
+_COSTS = {
+    _aten.convolution.default: lambda args, out: out.numel() * args[1][0].numel(),
+    _aten.mm.default: lambda args, out: out.numel() * args[0].shape[-1],
+    _aten.bmm.default: lambda args, out: out.numel() * args[0].shape[-1],
+    _aten.addmm.default: lambda args, out: out.numel() * args[1].shape[-1],
+    _aten.native_batch_norm.default: lambda args, out: 2 * args[0].numel(),
+    _aten._adaptive_avg_pool2d.default: lambda args, out: args[0].numel(),
+    _aten.mean.dim: lambda args, out: args[0].numel(),  # adaptive pooling to 1x1 arrives as a mean
+    _aten.upsample_bilinear2d.default: lambda args, out: 4 * out.numel(),
+}
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters, auxiliary head included, buffers (running statistics) not."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def flops(model: nn.Module, size: tuple[int, int]) -> int:
+    """Inference cost for one image of `size` (height, width), as published tables count it.
+
+    One multiply-accumulate of a convolution or matrix product is 1 (bias free); batch norm costs 2 per element,
+    bilinear resizing 4 per output element, adaptive average pooling 1 per input element, the rest nothing: the
+    convention of fvcore 0.1.5, which reproduces the GFLOPs of the BPKD tables. The final resize to the image is
+    counted, an auxiliary head is not run. Only shapes are propagated (meta device); the model is left as it was.
+    """
+    tensors = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
+    image = torch.empty(1, 3, *size, device="meta", dtype=next(model.parameters()).dtype)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), _Counter() as counter:
+            functional_call(model, tensors, image)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return counter.total
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func in _COSTS:
+            self.total += _COSTS[func](args, out[0] if isinstance(out, tuple) else out)
+        return out

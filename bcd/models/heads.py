@@ -1,0 +1,123 @@
+"""Segmentation heads: backbone stages in, logits at the head's own resolution out.
+
+All heads share one shape: `forward(stages)` takes the backbone's list of four maps and gives float logits
+`(N, classes, h, w)`; the output of `head.neck` enters `head.dropout` and then `head.classifier`.
+Resizes are bilinear with `align_corners=False`. PSP and DeepLabV3+ normalise over a batch of 1x1 maps, so training
+needs at least two images per batch (torch raises ValueError otherwise).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from timm.layers import ConvNormAct
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+PSP_SCALES = (1, 2, 3, 6)
+ASPP_DILATIONS = (1, 12, 24, 36)
+LOW_LEVEL_CHANNELS = 48
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resize of `(N, C, h, w)` to `(N, C, *size)`, pixel centres aligned (`align_corners=False`)."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
+    depthwise = ConvNormAct(inputs, inputs, 3, dilation=dilation, groups=inputs)
+    return nn.Sequential(depthwise, ConvNormAct(inputs, outputs, 1))
+
+
+class PSPHead(nn.Module):
+    """Pyramid pooling on stage 4 (Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, figure 3)."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        deepest = in_channels[3]
+        self.pools = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvNormAct(deepest, channels, 1)) for scale in PSP_SCALES
+        )
+        self.neck = ConvNormAct(deepest + len(PSP_SCALES) * channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        x = stages[3]
+        pooled = [resize(pool(x), x.shape[2:]) for pool in self.pools]
+        return self.classifier(self.dropout(self.neck(torch.cat([x, *pooled], dim=1))))
+
+
+class DeepLabV3PlusHead(nn.Module):
+    """Depthwise-separable atrous pyramid on stage 4, refined with stage 1.
+
+    Chen et al., "Encoder-Decoder with Atrous Separable Convolution", ECCV 2018, figure 2; layer sizes as in
+    OpenMMLab's depthwise-separable ASPP head: dilations 1, 12, 24, 36, an image branch, 48 low-level channels.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        low, deepest = in_channels[0], in_channels[3]
+        self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormAct(deepest, channels, 1))
+        self.aspp = nn.ModuleList(
+            ConvNormAct(deepest, channels, 1) if d == 1 else _separable(deepest, channels, d) for d in ASPP_DILATIONS
+        )
+        self.bottleneck = ConvNormAct((len(ASPP_DILATIONS) + 1) * channels, channels, 3)
+        self.low_level = ConvNormAct(low, LOW_LEVEL_CHANNELS, 1)
+        self.neck = nn.Sequential(_separable(channels + LOW_LEVEL_CHANNELS, channels), _separable(channels, channels))
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        low, x = stages[0], stages[3]
+        branches = [resize(self.image_pool(x), x.shape[2:]), *(branch(x) for branch in self.aspp)]
+        context = resize(self.bottleneck(torch.cat(branches, dim=1)), low.shape[2:])
+        return self.classifier(self.dropout(self.neck(torch.cat([context, self.low_level(low)], dim=1))))
+
+
+class FCNHead(nn.Module):
+    """One 3x3 convolution on stage 3: the auxiliary head of PSPNet and DeepLabV3+, used in training only."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        self.neck = ConvNormAct(in_channels[2], channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        return self.classifier(self.dropout(self.neck(stages[2])))
+
+
+class LightHead(nn.Module):
+    """All stages projected to `channels`, summed from coarse to fine, one 3x3 convolution at stage 1's size.
+
+    The top-down sum of 1x1 laterals is that of feature pyramids (Lin et al., CVPR 2017, section 3), without the
+    3x3 per level.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        # No bias: the batch norm of the neck would all but cancel it.
+        self.laterals = nn.ModuleList(nn.Conv2d(inputs, channels, 1, bias=False) for inputs in in_channels)
+        self.neck = ConvNormAct(channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        *finer, x = (lateral(stage) for lateral, stage in zip(self.laterals, stages, strict=True))
+        for y in reversed(finer):
+            x = y + resize(x, y.shape[2:])
+        return self.classifier(self.dropout(self.neck(x)))
+
+
+HEADS = {"light": LightHead, "psp": PSPHead, "deeplabv3plus": DeepLabV3PlusHead}
+
+
+def init_head(head: nn.Module) -> None:
+    """Kaiming-normal convolutions, classifier of standard deviation 0.01; draws from torch's global generator."""
+    for module in head.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+    nn.init.normal_(head.classifier.weight, std=0.01)
+    nn.init.zeros_(head.classifier.bias)

@@ -1,0 +1,40 @@
+"""A segmentation model: backbone, decode head and, for training, an auxiliary head."""
+
+from torch import Tensor, nn
+
+from bcd.models.heads import resize
+
+TAPS = {
+    "stage1": "backbone:0",
+    "stage2": "backbone:1",
+    "stage3": "backbone:2",
+    "stage4": "backbone:3",
+    "neck": "head.neck",
+    "logits": "head",
+}
+
+
+class Segmentor(nn.Module):
+    """Backbone and head as one module.
+
+    `taps` maps a tap name to the path of the module whose output it is, `path:i` meaning item i of a list output.
+    `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
+    `weights_note` says where the initial weights came from, for the run's record.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, aux: nn.Module | None = None):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.aux = aux
+        self.taps: dict[str, str] = dict(TAPS)
+        self.weights_note = "none"
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Map `(N, 3, H, W)` to `logits` `(N, classes, H, W)`, and in training to `aux`, alike, given such a head."""
+        stages = self.backbone(image)
+        size = image.shape[2:]
+        outputs = {"logits": resize(self.head(stages), size)}
+        if self.training and self.aux is not None:
+            outputs["aux"] = resize(self.aux(stages), size)
+        return outputs

@@ -1,0 +1,80 @@
+"""Reading state dicts and fitting them to a model whose keys may be named differently."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bcd.errors import UserError
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did, by key: `missing` and `mismatched` (shapes) in our names, `unexpected` in the source's."""
+
+    loaded: int
+    missing: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{self.loaded} tensors loaded"]
+        for field in ("missing", "mismatched", "unexpected"):
+            keys = getattr(self, field)
+            if keys:
+                shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+                parts.append(f"{len(keys)} {field} ({shown})")
+        return "; ".join(parts)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a nested `state_dict` entry is unwrapped.
+
+    Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing file, another
+    ending, or a pickle that holds more than tensors and plain data.
+    """
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise UserError(f"weights file {path} must end in .safetensors, .pth or .pt; convert it first")
+    if not path.is_file():
+        raise UserError(f"weights file {path} does not exist; correct model.pretrained or put the file there")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise UserError(
+            f"weights file {path} is not readable as plain tensors; replace it, or save its tensors as safetensors"
+        ) from error
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _unpickle(path: Path) -> dict:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        raise TypeError("not a mapping of names to tensors")
+    return content.get("state_dict", content)
+
+
+@torch.no_grad()
+def load_state(model: nn.Module, state: Mapping[str, Tensor], rename: Callable[[str], str]) -> LoadReport:
+    """Copy `state[rename(key)]` into every tensor `key` of `model` that has the same shape; the rest stays as it is.
+
+    Values are converted to the model's dtype and device. Batch counters (`num_batches_tracked`) may be absent.
+    """
+    loaded, missing, mismatched = [], [], []
+    for key, target in model.state_dict().items():
+        name = rename(key)
+        if name not in state:
+            if not key.endswith("num_batches_tracked"):
+                missing.append(key)
+        elif state[name].shape != target.shape:
+            mismatched.append(key)
+        else:
+            target.copy_(state[name])
+            loaded.append(key)
+    known = {rename(key) for key in model.state_dict()}
+    unexpected = tuple(name for name in state if name not in known)
+    return LoadReport(len(loaded), tuple(missing), tuple(mismatched), unexpected)

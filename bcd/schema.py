@@ -1,0 +1,188 @@
+"""The types of everything in `params/`: names, units and allowed values. `bcd.config` reads files into them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+TAPS = ("stage1", "stage2", "stage3", "stage4", "neck", "logits")
+METRICS = ("miou", "macc", "aacc", "biou", "trimap1", "trimap3", "trimap5", "bf3", "conn", "frag")
+
+Pixels = Annotated[list[PositiveInt], Len(2, 2)]
+Range = Annotated[list[PositiveFloat], Len(2, 2)]
+Channels3 = Annotated[list[NonNegativeFloat], Len(3, 3)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Archive(_Strict):
+    """One official download: `archive` is its path in a mirror; `bytes` and `sha256` are null when never published."""
+
+    archive: str
+    url: str
+    bytes: PositiveInt | None = None
+    sha256: str | None = None
+    keep: str = ""  # the one folder of the archive that is unpacked; empty = all of it
+
+
+class Generator(_Strict):
+    seed: NonNegativeInt
+    size: PositiveInt
+
+
+class Dataset(_Strict):
+    """A dataset, or a `variant_of` one: the same files with another size or fewer labels."""
+
+    format: Literal["scenes", "camvid"]
+    classes: Annotated[list[str], Len(2)]
+    splits: dict[str, PositiveInt]
+    licence: str
+    source: str
+    archives: list[Archive] = []
+    generator: Generator | None = None
+    files: str = ""  # folder below data/: the name of the dataset that this one is a variant of
+    size: Pixels | None = None
+    labelled: PositiveInt | None = None
+    in_memory: bool = False
+    mean: Channels3 = [123.675, 116.28, 103.53]
+    std: Channels3 = [58.395, 57.12, 57.375]
+
+
+class Model(_Strict):
+    backbone: str
+    head: str
+    channels: PositiveInt
+    aux_channels: PositiveInt | None = None
+    output_stride: Literal[8, 16, 32] = 8
+    widths: list[PositiveInt] | None = None
+    depths: list[PositiveInt] | None = None
+    pretrained: str = "none"
+    dropout: Fraction = 0.1
+
+
+class WeightedTerm(_Strict):
+    """One line of a method; keys that are not listed here are options of the loss function."""
+
+    term: str
+    taps: Annotated[list[Literal[TAPS]], Len(1)]
+    weight: NonNegativeFloat
+    schedule: Literal["constant", "linear"] = "constant"
+    warmup: NonNegativeInt = 0
+    options: dict[str, Any] = {}
+
+
+class Method(_Strict):
+    description: str
+    terms: list[WeightedTerm]
+
+
+class Sliding(_Strict):
+    crop: Pixels
+    stride: Pixels
+
+
+class Runtime(_Strict):
+    """What may change without changing a result: resources of the job and how often it saves."""
+
+    checkpoint_every: PositiveInt = 500
+    workers: NonNegativeInt = 0
+    live_tracking: bool = False
+    gpus: NonNegativeInt = 0
+    mem_mb: PositiveInt = 2000
+    minutes: PositiveInt = 120
+
+
+class Recipe(_Strict):
+    steps: PositiveInt
+    batch: PositiveInt
+    unlabelled_batch: NonNegativeInt = 0
+    optimizer: Literal["sgd", "adamw"]
+    lr: PositiveFloat
+    momentum: Fraction = 0.9
+    weight_decay: NonNegativeFloat = 0.0
+    power: NonNegativeFloat = 0.9
+    min_lr: NonNegativeFloat = 0.0
+    warmup: NonNegativeInt = 0
+    clip: PositiveFloat | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+    aux_weight: NonNegativeFloat = 0.4
+    crop: Pixels
+    scale: Range = [1.0, 1.0]
+    flip: Fraction = 0.5
+    photometric: bool = False
+    cat_max_ratio: Fraction | None = None
+    sliding: Sliding | None = None
+    log_every: PositiveInt = 50
+    threads: PositiveInt = 1
+    runtime: Runtime = Runtime()
+
+
+class Pair(_Strict):
+    dataset: str
+    teacher: str
+    teacher_recipe: str
+    teacher_dataset: str | None = None
+    student: str
+    recipe: str
+
+
+class Variant(_Strict):
+    """A row of a table that is a changed method: `set` maps a path such as `terms.0.weight` to its value."""
+
+    name: str
+    base: str
+    set: dict[str, Any]
+
+
+class Table(_Strict):
+    name: str
+    caption: str
+    pairs: Annotated[list[Pair], Len(1)]
+    methods: Annotated[list[str | Variant], Len(1)]
+
+    @model_validator(mode="after")
+    def _has_baseline(self) -> Table:
+        if "none" not in self.methods:
+            raise ValueError("a table needs the method 'none', which every other row is compared with")
+        return self
+
+
+class Panels(_Strict):
+    methods: list[str] = ["none", "bcd"]
+    images: PositiveInt = 4
+
+
+class Suite(_Strict):
+    description: str
+    task: Literal["semantic"]
+    seeds: PositiveInt
+    split: Literal["train", "val", "test"] = "test"
+    metrics: Annotated[list[Literal[METRICS]], Len(1)]
+    main_metrics: Annotated[list[Literal[METRICS]], Len(1)]
+    tables: Annotated[list[Table], Len(1)]
+    panels: Panels = Panels()
+    name: str = ""
+
+
+class Params(_Strict):
+    """Everything in `params/` but the suites, keyed by name; raw dicts of methods are kept for variants."""
+
+    datasets: dict[str, Dataset]
+    models: dict[str, Model]
+    methods: dict[str, Method]
+    recipes: dict[str, Recipe]
+    raw_methods: dict[str, Any]

@@ -1,0 +1,198 @@
+"""From a suite to its runs: keys, paired seeds, resolved configurations and their addresses.
+
+A *run* is one trained and evaluated model. Its configuration holds every parameter that can change a result and no
+name, so two methods that resolve to the same terms share one training. Its *spec* adds what only exists once the
+DAG is under way (the data's and the teacher's hashes); the spec's hash is its address in `results/store/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bcd import config
+from bcd.errors import UserError
+from bcd.schema import Dataset, Method, Model, Pair, Params, Recipe, Suite, Table, Variant
+
+SPEC_VERSION = 1
+# How a dataset's files are used, as opposed to where they come from (that is the manifest's business).
+DATA_FIELDS = ("format", "classes", "splits", "size", "labelled", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained and evaluated model: where it stands in the suite, and what it is."""
+
+    key: str  # <task>/<dataset>/<student>-from-<teacher>/<method>/s<repetition>
+    config: dict[str, Any]  # task, data, model, terms, recipe, seed
+    evaluation: dict[str, Any]  # split and how images are shown to the model
+    dataset: str  # name in params/datasets.yaml
+    files: str  # folder below data/
+    runtime: dict[str, Any]
+    model_name: str
+    method: str
+    repetition: int
+    teacher: Run | None = None
+
+    @property
+    def group(self) -> str:
+        """The key without its method: runs that share data, teacher and seed are trained together."""
+        task, dataset, pair, _, repetition = self.key.split("/")
+        return f"{task}/{dataset}/{pair}/{repetition}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of configuration and evaluation, and of the teacher's: known before any data exists."""
+        teacher = self.teacher.fingerprint if self.config["terms"] and self.teacher else None
+        return digest({"config": self.config, "evaluation": self.evaluation, "teacher": teacher})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a method of a pair, with one run per repetition."""
+
+    pair: Pair
+    method: str
+    runs: list[Run]
+
+
+def digest(value: Any) -> str:
+    """The first 16 hex digits of the sha256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def paired_seed(dataset: str, pair: str, repetition: int) -> int:
+    """A seed below 2^31 from dataset, pair and repetition, never from the method: compared methods share it."""
+    return int.from_bytes(hashlib.sha256(f"{dataset}/{pair}/{repetition}".encode()).digest()[:4], "big") >> 1
+
+
+def spec_of(run: Run, *, manifest_sha256: str, teacher_weights_sha256: str | None) -> dict[str, Any]:
+    """Everything that a training result is a function of. The teacher counts only where a term looks at it."""
+    teacher = None
+    if run.config["terms"]:
+        if run.teacher is None or teacher_weights_sha256 is None:
+            raise ValueError(f"{run.key} has distillation terms and needs its teacher's weights hash")
+        teacher = {"model": run.teacher.config["model"], "weights_sha256": teacher_weights_sha256}
+    return {"version": SPEC_VERSION, **run.config, "manifest_sha256": manifest_sha256, "teacher": teacher}
+
+
+def table_rows(params: Params, suite: Suite, table: Table) -> list[Row]:
+    """The rows of a table in reading order: per pair the teacher, then each method."""
+    rows = []
+    for pair in table.pairs:
+        where = f"params/suites/{suite.name}.yaml: tables.{table.name}"
+        teacher = _teacher_run(params, suite, pair, where)
+        rows.append(Row(pair, "teacher", [teacher]))
+        for entry in table.methods:
+            name, method = _method(params, entry, where)
+            runs = [_student_run(params, suite, pair, teacher, name, method, r, where) for r in range(suite.seeds)]
+            rows.append(Row(pair, name, runs))
+    return rows
+
+
+def suite_runs(params: Params, suite: Suite) -> dict[str, Run]:
+    """Every run of a suite by key, teachers first. One key with two meanings is an error."""
+    runs: dict[str, Run] = {}
+    rows = [row for table in suite.tables for row in table_rows(params, suite, table)]
+    for row in sorted(rows, key=lambda row: row.method != "teacher"):
+        for run in row.runs:
+            if run.key in runs and runs[run.key].fingerprint != run.fingerprint:
+                raise UserError(
+                    f"params/suites/{suite.name}.yaml: two tables define {run.key} with different parameters; "
+                    "give one of the models or datasets another name"
+                )
+            runs.setdefault(run.key, run)
+    return runs
+
+
+def groups(runs: dict[str, Run]) -> dict[str, list[Run]]:
+    """Runs by group address; each group is one training job."""
+    grouped: dict[str, list[Run]] = {}
+    for run in runs.values():
+        grouped.setdefault(run.group, []).append(run)
+    return grouped
+
+
+def overridden(run: Run, settings: dict[str, Any]) -> Run:
+    """`run` with `--set` overrides such as `recipe.lr=0.02` or `terms.0.weight=3`, checked like params files."""
+    where = "--set"
+    types = {"model": Model, "recipe": Recipe}
+    plain = {k: run.config[k] for k in ("model", "recipe", "terms", "seed")}
+    for path in settings:
+        head = path.split(".")[0]
+        if head not in plain:
+            raise UserError(f"{where}: {path}: '{head}' is not part of a run{config.nearest(head, plain)}")
+    changed = config.override(plain, settings, where)
+    for part, type_ in types.items():
+        checked = config.check(type_, changed[part], f"{where}: {part}")
+        changed[part] = _training_part(checked) if part == "recipe" else checked.model_dump()
+    if not isinstance(changed["seed"], int):
+        raise UserError(f"{where}: seed: expected an integer, got {changed['seed']!r}")
+    flat = [{k: v for k, v in t.items() if k != "options"} | t["options"] for t in changed["terms"]]
+    method = config.parse_method({"description": "", "terms": flat}, run.method, where)
+    changed["terms"] = [t.model_dump() for t in method.terms]
+    label = ",".join(f"{k}={v}" for k, v in sorted(settings.items()))
+    return Run(**{**vars(run), "key": f"{run.key}?{label}", "config": run.config | changed})
+
+
+def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Method]:
+    if isinstance(entry, str):
+        return entry, config.pick(params.methods, entry, f"{where}.methods")
+    base = config.pick(params.raw_methods, entry.base, f"{where}.methods.{entry.name}.base")
+    changed = config.override(base, entry.set, f"{where}.methods.{entry.name}.set")
+    return entry.name, config.parse_method(changed, entry.name, f"{where}.methods.{entry.name}")
+
+
+def _teacher_run(params: Params, suite: Suite, pair: Pair, where: str) -> Run:
+    dataset_name = pair.teacher_dataset or pair.dataset
+    key = f"{suite.task}/{dataset_name}/{pair.teacher}/none/s0"
+    return _run(params, suite, key, dataset_name, pair.teacher, pair.teacher_recipe, "none", params.methods["none"],
+                paired_seed(dataset_name, pair.teacher, 0), 0, None, where)  # fmt: skip
+
+
+def _student_run(
+    params: Params, suite: Suite, pair: Pair, teacher: Run, name: str, method: Method, repetition: int, where: str
+) -> Run:
+    names = f"{pair.student}-from-{pair.teacher}"
+    key = f"{suite.task}/{pair.dataset}/{names}/{name}/s{repetition}"
+    return _run(params, suite, key, pair.dataset, pair.student, pair.recipe, name, method,
+                paired_seed(pair.dataset, names, repetition), repetition, teacher, where)  # fmt: skip
+
+
+def _run(
+    params, suite, key, dataset_name, model_name, recipe_name, method_name, method, seed, repetition, teacher, where
+):
+    dataset: Dataset = config.pick(params.datasets, dataset_name, f"{where}.pairs")
+    model: Model = config.pick(params.models, model_name, f"{where}.pairs")
+    recipe: Recipe = config.pick(params.recipes, recipe_name, f"{where}.pairs")
+    config.pick(dataset.splits, suite.split, f"{where}: the suite's split in dataset {dataset_name}")
+    resolved = {
+        "task": suite.task,
+        "data": dataset.model_dump(include=set(DATA_FIELDS)),
+        "model": model.model_dump(),
+        "terms": [term.model_dump() for term in method.terms],
+        "recipe": _training_part(recipe),
+        "seed": seed,
+    }
+    evaluation = {"split": suite.split, "sliding": recipe.sliding and recipe.sliding.model_dump()}
+    return Run(
+        key=key, config=resolved, evaluation=evaluation, dataset=dataset_name, files=dataset.files,
+        runtime=recipe.runtime.model_dump() | {"in_memory": dataset.in_memory, "threads": recipe.threads}, model_name=model_name, method=method_name,
+        repetition=repetition, teacher=teacher,
+    )  # fmt: skip
+
+
+def _training_part(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(exclude={"runtime", "sliding"})
+
+
+def run_file(suite: str, run: Run, results: Path = Path("results")) -> Path:
+    """Where the run's small JSON lies; overridden runs (`--set`) stand apart from the DAG's edges."""
+    if "?" in run.key:
+        base, label = run.key.split("?", 1)
+        return results / suite / "overrides" / f"{base}-{digest(label)}.json"
+    return results / suite / ("runs" if run.teacher else "teachers") / f"{run.key}.json"

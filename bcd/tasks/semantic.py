@@ -1,0 +1,138 @@
+"""Semantic segmentation: cross-entropy, whole-image or sliding evaluation, per-image counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bcd import distributed, metrics
+from bcd.data.split import Split, evenly_spaced, open_split
+from bcd.data.stream import Batch, cached, eval_batches, stream
+from bcd.data.transforms import Augment
+from bcd.models import build
+from bcd.schema import Model
+
+IGNORE = 255
+EVALUATION_BATCH = 8
+PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
+
+
+class SemanticTask:
+    """See `bcd.tasks.Task`."""
+
+    def __init__(self, spec: dict[str, Any], data: Path, *, in_memory: bool):
+        self.spec, self.recipe, self.data = spec, spec["recipe"], spec["data"]
+        self.classes = len(self.data["classes"])
+        self._root, self._in_memory = data, in_memory
+
+    def build(self, model: dict[str, Any]) -> nn.Module:
+        return build(Model(**model), self.classes)
+
+    def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[Batch]:
+        split, recipe = self._read_split("train"), self.recipe
+        labelled = evenly_spaced(len(split), self.data["labelled"] or len(split))
+        augment = Augment(
+            crop=tuple(recipe["crop"]),
+            scale=tuple(recipe["scale"]),
+            flip=recipe["flip"],
+            photometric=recipe["photometric"],
+            cat_max_ratio=recipe["cat_max_ratio"],
+            mean=tuple(self.data["mean"]),
+            std=tuple(self.data["std"]),
+        )
+        return stream(
+            split.read,
+            labelled,
+            sorted(set(range(len(split))) - set(labelled)),
+            batch=recipe["batch"],
+            unlabelled_batch=recipe["unlabelled_batch"],
+            seed=self.spec["seed"],
+            augment=augment,
+            start=start,
+            steps=recipe["steps"],
+            rank=rank,
+            world=world,
+            workers=workers,
+        )
+
+    def _read_split(self, name: str) -> Split:
+        split = open_split(self._root, self.data, name)
+        return Split(split.samples, cached(split.read)) if self._in_memory else split
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of the labelled images at image size: mean over pixels that are not ignored.
+
+        The auxiliary head's has the recipe's `aux_weight` (0.4 in PSPNet, Zhao et al. 2017, section 3.3).
+        """
+        outputs = model(batch.image)
+        label = batch.label[: batch.labelled]
+        losses = {"task": _cross_entropy(outputs["logits"][: batch.labelled], label)}
+        if "aux" in outputs:
+            losses["aux"] = self.recipe["aux_weight"] * _cross_entropy(outputs["aux"][: batch.labelled], label)
+        return losses
+
+    def forward(self, model: nn.Module, batch: Batch) -> None:
+        model(batch.image)
+
+    def taps(self, model: nn.Module) -> dict[str, str]:
+        return model.taps
+
+    def evaluate(self, model: nn.Module, evaluation: dict[str, Any], on: torch.device) -> dict[str, Any]:
+        """Counts of every image of the split, and the label maps predicted for the panel images."""
+        split = self._read_split(evaluation["split"])
+        shown = set(evenly_spaced(len(split), min(PANEL_IMAGES, len(split))))
+        counts, names, predictions = [], [], {}
+        model.to(on).eval()
+        normalise = {"mean": tuple(self.data["mean"]), "std": tuple(self.data["std"])}
+        for image, labels, batch_names in eval_batches(
+            split.read, range(len(split)), batch=EVALUATION_BATCH, **normalise
+        ):
+            predicted = predict(model, image.to(on), evaluation["sliding"]).cpu().numpy().astype(np.uint8)
+            for one, label, name in zip(predicted, labels, batch_names, strict=True):
+                if len(names) in shown:
+                    predictions[f"{len(names)}"] = one
+                counts.append(metrics.image_counts(one, label, classes=self.classes, ignore=IGNORE))
+                names.append(name)
+        rows = metrics.stack(counts)
+        return {"names": names, "rows": rows, "predictions": predictions, "metrics": metrics.summarise(rows)}
+
+
+@torch.no_grad()
+def predict(model: nn.Module, image: Tensor, sliding: dict[str, list[int]] | None) -> Tensor:
+    """Class ids int64 (N, H, W) of `image` (N, 3, H, W), at once or averaged over overlapping windows.
+
+    sliding: `crop` and `stride` as (height, width); windows are moved inwards at the borders, and the logits of
+    overlapping windows are averaged (mmsegmentation's `slide` mode).
+    """
+    if not sliding:
+        return model(image)["logits"].argmax(1)
+    (crop_h, crop_w), (stride_h, stride_w) = sliding["crop"], sliding["stride"]
+    height, width = image.shape[2:]
+    total = count = 0
+    for top in _starts(height, crop_h, stride_h):
+        for left in _starts(width, crop_w, stride_w):
+            window = (slice(None), slice(None), slice(top, top + crop_h), slice(left, left + crop_w))
+            logits = model(image[window])["logits"]
+            if isinstance(total, int):
+                total = logits.new_zeros(image.shape[0], logits.shape[1], height, width)
+                count = logits.new_zeros(1, 1, height, width)
+            total[window] += logits
+            count[window] += 1
+    return (total / count).argmax(1)
+
+
+def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    total = F.cross_entropy(logits.float(), label, ignore_index=IGNORE, reduction="sum")
+    return distributed.global_mean(total, (label != IGNORE).sum())
+
+
+def _starts(length: int, crop: int, stride: int) -> list[int]:
+    if length <= crop:
+        return [0]
+    return sorted({min(start, length - crop) for start in range(0, length - crop + stride, stride)})

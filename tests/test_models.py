@@ -1,0 +1,278 @@
+"""What every segmentor must do, whatever its backbone and head."""
+
+from types import SimpleNamespace
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
+
+from bcd.errors import UserError
+from bcd.models import build, count_parameters, flops, load_openmmlab
+from bcd.models.backbones import build_backbone
+from bcd.models.openmmlab import is_mobilenet, openmmlab_key
+
+CLASSES = 5
+SIZE = (97, 131)
+STUDENT = dict(widths=[8, 16, 24, 32], depths=[1, 1, 1, 1], channels=16)
+TEACHER = dict(widths=[24, 48, 96, 128], depths=[2, 2, 2, 2], channels=48)
+MODELS = {
+    "light-student": STUDENT,
+    "light-teacher": TEACHER,
+    "light-stride16": STUDENT | dict(output_stride=16),
+    "light-aux": STUDENT | dict(aux_channels=8),
+    "pspnet-r18": dict(backbone="resnet18", head="psp", aux_channels=8),
+    "pspnet-r18d": dict(backbone="resnet18d", head="psp"),
+    "pspnet-r50-stride16": dict(backbone="resnet50", head="psp", output_stride=16),
+    "deeplabv3plus-mv2": dict(backbone="mobilenetv2_100", head="deeplabv3plus", aux_channels=8),
+    "light-mv2": dict(backbone="mobilenetv2_100", head="light", output_stride=32),
+}
+STRIDES = {
+    "light-student": (2, 4, 8, 8),
+    "light-teacher": (2, 4, 8, 8),
+    "light-stride16": (2, 4, 8, 16),
+    "light-aux": (2, 4, 8, 8),
+    "pspnet-r50-stride16": (4, 8, 16, 16),
+    "light-mv2": (4, 8, 16, 32),
+}
+
+
+def fields(**changes):
+    default = dict(backbone="light", head="light", channels=16, aux_channels=None, output_stride=8)
+    return SimpleNamespace(**default | dict(widths=None, depths=None, pretrained="none", dropout=0.1) | changes)
+
+
+def built(name, seed=0, **changes):
+    torch.manual_seed(seed)
+    return build(fields(**MODELS[name] | changes), CLASSES)
+
+
+def image(batch=2, size=SIZE):
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def watch(model):
+    """Tensors of all taps, filled by the next forward."""
+    seen = {}
+
+    def keep(tap, index):
+        return lambda module, args, out: seen.update({tap: out[int(index)] if index else out})
+
+    for tap, path in model.taps.items():
+        module, _, index = path.partition(":")
+        model.get_submodule(module).register_forward_hook(keep(tap, index))
+    return seen
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_taps_and_gradients(name):
+    model = built(name)
+    seen = watch(model)
+    logits_shape = (2, CLASSES, *SIZE)
+    outputs = model(image())
+    assert set(outputs) == ({"logits", "aux"} if model.aux is not None else {"logits"})
+    assert all(out.shape == logits_shape and out.is_contiguous() for out in outputs.values())
+
+    strides = STRIDES.get(name, (4, 8, 8, 8))
+    assert set(seen) == {"stage1", "stage2", "stage3", "stage4", "neck", "logits"}
+    assert all(tensor.is_contiguous() for tensor in seen.values())
+    for i, (stride, channels) in enumerate(zip(strides, model.backbone.feature_info.channels(), strict=True), start=1):
+        assert seen[f"stage{i}"].shape == (2, channels, *(-(-edge // stride) for edge in SIZE))
+    assert seen["neck"].shape[2:] == seen["logits"].shape[2:]
+    assert seen["logits"].shape[:2] == (2, CLASSES)
+
+    label = torch.randint(0, CLASSES, (2, *SIZE), generator=torch.Generator().manual_seed(2))
+    sum(cross_entropy(out, label) for out in outputs.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+    model.eval()
+    with torch.no_grad():
+        outputs = model(image(batch=1))
+    assert set(outputs) == {"logits"}
+    assert outputs["logits"].shape == (1, CLASSES, *SIZE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_neck_is_what_the_classifier_reads_and_taps_cost_nothing(name):
+    model = built(name).eval()
+    with torch.no_grad():
+        plain, cost = model(image()), flops(model, SIZE)
+        seen = watch(model)
+        tapped = model(image())
+        assert torch.equal(plain["logits"], tapped["logits"])
+        assert torch.equal(model.head.classifier(seen["neck"]), seen["logits"])
+    assert flops(model, SIZE) == cost
+
+
+@pytest.mark.parametrize("name", ["light-aux", "pspnet-r18", "deeplabv3plus-mv2"])
+def test_initial_weights_follow_the_seed(name):
+    first, again, other = built(name, seed=3), built(name, seed=3), built(name, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    for part in ("backbone", "head", "aux"):
+        pairs = zip(getattr(first, part).parameters(), getattr(other, part).parameters(), strict=True)
+        assert not all(torch.equal(a, b) for a, b in pairs)
+    assert first.weights_note == "none"
+    assert first.head.classifier.bias.abs().max() == 0
+    assert 0.005 < first.head.classifier.weight.std() < 0.02
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_state_dict_survives_safetensors(name, tmp_path):
+    model, fresh = built(name), built(name, seed=9)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    fresh.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(model.eval()(image())["logits"], fresh.eval()(image())["logits"])
+
+
+def test_light_models_are_as_small_as_documented():
+    torch.manual_seed(0)
+    assert count_parameters(build(fields(**STUDENT), 8)) == 35_104
+    assert count_parameters(build(fields(**TEACHER), 8)) == 993_664
+
+
+def test_cost_counts_a_known_convolution_and_leaves_the_model_alone():
+    conv = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+    conv[1].eval()
+    assert flops(conv, (5, 7)) == 5 * 7 * 4 * (3 * 9) + 2 * 5 * 7 * 4
+    assert [module.training for module in conv] == [True, False, True]
+    assert conv[1].num_batches_tracked == 0
+
+
+def test_auxiliary_head_adds_nothing_to_the_inference_cost():
+    assert flops(built("light-aux"), SIZE) == flops(built("light-student"), SIZE)
+
+
+def test_dropout_acts_in_training_only():
+    model = built("light-student", dropout=0.5)
+    assert not torch.equal(model(image())["logits"], model(image())["logits"])
+    model.eval()
+    assert torch.equal(model(image())["logits"], model(image())["logits"])
+
+
+def test_dilations_are_those_of_the_published_models():
+    resnet = build_backbone("resnet18")
+    first = [resnet[f"layer{i}"][b].conv1.dilation[0] for i in (1, 2, 3, 4) for b in (0, 1)]
+    second = {resnet[f"layer{i}"][b].conv2.dilation[0] for i in (1, 2, 3, 4) for b in (0, 1)}
+    assert (first, second) == ([1, 1, 1, 1, 1, 2, 2, 4], {1})
+    mobilenet = build_backbone("mobilenetv2_100")
+    dilations = [[block.conv_dw.dilation[0] for block in stage] for stage in mobilenet.blocks]
+    assert [stage[0] for stage in dilations] == [1, 1, 1, 2, 2, 4, 4]
+    assert {d for stage in dilations for d in stage[1:]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(backbone="resnet81"), r"model\.backbone 'resnet81'.*did you mean 'resnet18'"),
+        (dict(head="lihgt"), r"model\.head 'lihgt'.*did you mean 'light'"),
+        (dict(output_stride=32), r"model\.output_stride is 32.*\(8, 16\)"),
+        (dict(widths=[8, 16]), r"model\.widths is \[8, 16\].*four"),
+        (dict(widths=[4, 8, 8, 8]), r"model\.widths.*multiples of 8"),
+        (dict(depths=None), r"model\.depths is None"),
+        (dict(backbone="resnet18"), r"model\.widths and model\.depths.*'light' only"),
+        (dict(pretrained="timm"), r"no weights for backbone 'light'"),
+        (dict(pretrained="timm", backbone="resnet18", widths=None, depths=None), r"'resnet18d'"),
+        (dict(pretrained="absent.pth"), r"absent\.pth does not exist"),
+        (dict(pretrained="weights.h5"), r"weights\.h5 must end in"),
+    ],
+)
+def test_mistakes_are_named_with_their_remedy(changes, message):
+    with pytest.raises(UserError, match=message):
+        build(fields(**STUDENT | changes), CLASSES)
+
+
+def openmmlab_state(model):
+    mobilenet = is_mobilenet(model)
+    return {openmmlab_key(key, mobilenet=mobilenet): value for key, value in model.state_dict().items()}
+
+
+def without(prefix, state):
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+@pytest.mark.parametrize("name", ["light-student", "pspnet-r18", "deeplabv3plus-mv2"])
+@pytest.mark.parametrize("naming", ["ours", "backbone", "openmmlab", "openmmlab-backbone"])
+def test_pretrained_files_load_in_every_naming(name, naming, tmp_path):
+    source = built(name, seed=5)
+    state = openmmlab_state(source) if naming.startswith("openmmlab") else source.state_dict()
+    if naming.endswith("backbone"):
+        state = without("backbone.", state) | {"fc.weight": torch.zeros(2, 2)}
+    path = tmp_path / "weights.pth"
+    torch.save({"meta": {"epoch": 3}, "state_dict": state}, path)
+    model = built(name, seed=6, pretrained=str(path))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.backbone.parameters(), source.backbone.parameters(), strict=True)
+    )
+    same_head = torch.equal(model.head.classifier.weight, source.head.classifier.weight)
+    assert same_head == (not naming.endswith("backbone"))
+    assert model.weights_note.startswith("file:weights.pth sha256:")
+    assert ("unexpected (fc.weight)" in model.weights_note) == naming.endswith("backbone")
+
+
+def test_other_classes_keep_their_random_classifier_and_are_reported(tmp_path):
+    source = built("light-student")
+    save_file(source.state_dict(), tmp_path / "m.safetensors")
+    torch.manual_seed(1)
+    model = build(fields(**STUDENT, pretrained=str(tmp_path / "m.safetensors")), CLASSES + 1)
+    assert torch.equal(model.head.neck.conv.weight, source.head.neck.conv.weight)
+    assert "2 mismatched (head.classifier.weight, head.classifier.bias)" in model.weights_note
+
+
+def test_a_file_for_another_backbone_is_refused(tmp_path):
+    plain_stem = timm.create_model("resnet18").state_dict()
+    save_file(plain_stem, tmp_path / "r18.safetensors")
+    with pytest.raises(UserError, match=r"r18\.safetensors lacks \d+ tensors of backbone 'resnet18'"):
+        built("pspnet-r18", pretrained=str(tmp_path / "r18.safetensors"))
+
+
+def test_unreadable_and_unsafe_files_are_refused(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10")
+    (tmp_path / "cut.pth").write_bytes(b"\x80")
+    torch.save({"state_dict": SimpleNamespace()}, tmp_path / "code.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for file in tmp_path.iterdir():
+        with pytest.raises(UserError, match=f"{file.name} is not readable as plain tensors"):
+            built("light-student", pretrained=str(file))
+
+
+def test_load_openmmlab_reports_by_key():
+    model = built("pspnet-r18")
+    state = openmmlab_state(built("pspnet-r18", seed=8)) | {"decode_head.extra": torch.zeros(1)}
+    del state["backbone.layer1.0.conv1.weight"]
+    state["decode_head.conv_seg.bias"] = torch.zeros(CLASSES + 1)
+    report = load_openmmlab(model, state)
+    assert report.missing == ("backbone.layer1.0.conv1.weight",)
+    assert report.mismatched == ("head.classifier.bias",)
+    assert report.unexpected == ("decode_head.extra",)
+    assert report.loaded == len(model.state_dict()) - 2
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty Hugging Face cache, and no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_timm_weights_offline_name_the_remedy(hub):
+    with pytest.raises(UserError, match=r"'mobilenetv2_100' could not be fetched.*HF_HOME.*local file"):
+        built("deeplabv3plus-mv2", pretrained="timm")
+
+
+def test_timm_weights_come_from_the_hub_cache(hub):
+    config = timm.get_pretrained_cfg("mobilenetv2_100")
+    repository = hub / f"models--timm--mobilenetv2_100.{config.tag}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    torch.manual_seed(11)
+    source = timm.create_model("mobilenetv2_100").state_dict()
+    save_file(source, snapshot / "model.safetensors")
+    model = built("deeplabv3plus-mv2", pretrained="timm")
+    assert all(torch.equal(source[key], value) for key, value in model.backbone.state_dict().items())
+    assert model.weights_note.startswith(f"timm:mobilenetv2_100.{config.tag} tensors-sha256:")

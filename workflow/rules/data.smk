@@ -1,0 +1,28 @@
+# Datasets: fetched or generated once; the manifest is the edge.
+for files in sorted({run.files for run in RUNS.values()}):
+
+    rule:
+        name:
+            f"data_{files}".replace("-", "_")
+        output:
+            f"data/{files}/manifest.json",
+        params:
+            dataset=files,
+            request=PARAMS.datasets[files].model_dump(include={"format", "archives", "generator", "splits"}),
+        log:
+            f"{OUT}/logs/data-{files}.log",
+        resources:
+            mem_mb=1000,
+        shell:
+            "bcd fetch {params.dataset} > {log} 2>&1"
+
+
+rule data:
+    input:
+        sorted({f"data/{run.files}/manifest.json" for run in RUNS.values()}),
+    output:
+        f"{OUT}/data.json",
+    log:
+        f"{OUT}/logs/data.log",
+    shell:
+        "sha256sum {input} > {output} 2> {log}"

@@ -1,0 +1,35 @@
+# Teachers and students: one rule for each group of runs that share data, teacher and seed.
+for address, group in GROUPS.items():
+
+    rule:
+        name:
+            f"train_{address}".replace("/", "_").replace("-", "_")
+        input:
+            f"data/{group[0].files}/manifest.json",
+            sorted({file for run in group if run.teacher for file in run_files([run.teacher])}),
+        output:
+            run_files(group),
+        params:
+            suite=SUITE,
+            keys=[run.key for run in group],
+            # What the results depend on: Snakemake repeats the job when one of these changes.
+            fingerprints=[run.fingerprint for run in group],
+        log:
+            f"{OUT}/logs/{address}.log",
+        threads: group[0].runtime["threads"]
+        resources:
+            gpus=group[0].runtime["gpus"],
+            mem_mb=group[0].runtime["mem_mb"],
+            runtime=group[0].runtime["minutes"],
+        shell:
+            "bcd train --suite {params.suite} {params.keys} > {log} 2>&1"
+
+
+rule teachers:
+    input:
+        run_files(run for run in RUNS.values() if not run.teacher),
+
+
+rule students:
+    input:
+        run_files(run for run in RUNS.values() if run.teacher),
