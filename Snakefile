@@ -5,6 +5,10 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+# Only used with `--sdm apptainer`; the image must offer environment.yml's packages. Normally `make` installs the lock.
+container: "docker://condaforge/miniforge3"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/runs.smk"
@@ -12,7 +16,7 @@ include: "workflow/rules/tables.smk"
 
 
 rule all:
+    default_target: True
     input:
         rules.tables.input,
         rules.track.output,
-    default_target: True

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bcd import distributed, store
 from bcd.checkpoint import drop_state, load_weights, save_weights
+from bcd.data.loading import dead_workers_named
 from bcd.distill import observe
 from bcd.files import atomic_write, sha256_file
 from bcd.learner import Learner, tap_paths
@@ -76,7 +77,7 @@ def _train_missing(
         for hash_, (spec, folder) in missing.items()
     ]
     setup = time.perf_counter() - begin
-    with _signals() as asked_to_stop:
+    with _signals() as asked_to_stop, dead_workers_named():
         _loop(learners, task, teacher, recipe, runtime, device, asked_to_stop, say)
     shared = {
         "group_size": len(learners),

@@ -73,7 +73,7 @@ def read_runs(suite: str, runs: Iterable[Run], results: Path, data: Path) -> dic
 
 
 def read_rows(finished: Finished) -> dict[str, np.ndarray]:
-    """Per-image counts `{name: (I, C)}` of the run's evaluation; raises UserError unless they are the recorded bytes."""
+    """Per-image counts `{name: (I, C)}` of the run; raises UserError unless they are the bytes that were recorded."""
     path = finished.rows_file
     if not path.exists() or sha256_file(path) != finished.edge["evaluation"]["rows_sha256"]:
         raise UserError(

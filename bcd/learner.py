@@ -19,9 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from bcd import distributed
 from bcd.checkpoint import load_state, save_state
 from bcd.config import pick
-from bcd.distill import Distiller, observe
+from bcd.distill import Distiller, WeightedTerm, observe
 from bcd.files import atomic_write
-from bcd.schema import WeightedTerm
 from bcd.store import dump
 from bcd.taps import Taps
 from bcd.tasks import Task

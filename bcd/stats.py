@@ -40,7 +40,7 @@ def compare(
     metrics: Sequence[str] = ("miou",),
     replicates: int = 2000,
     seed: int = 0,
-    summarise: Callable[..., Mapping[str, np.ndarray]] = semantic.summarise,
+    summarise: Callable[..., Mapping[str, float | np.ndarray]] = semantic.summarise,
 ) -> dict[str, Difference]:
     """Compare two methods run with the same seeds and evaluated on the same images.
 

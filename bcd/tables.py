@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bcd import caption, config, render, store
 from bcd.files import atomic_write
 from bcd.finished import Finished, read_rows, read_runs
@@ -27,9 +25,15 @@ ALPHA = 0.05
 
 
 def build(
-    params: Params, suite: Suite, table_name: str, results: Path = Path("results"), data: Path = Path("data")
+    params: Params,
+    suite: Suite,
+    table_name: str,
+    results: Path = Path("results"),
+    data: Path = Path("data"),
+    *,
+    figure: bool = True,
 ) -> list[Path]:
-    """Write `results/<suite>/tables/<table>.{md,tex,csv,json}` and return their paths.
+    """Write `results/<suite>/tables/<table>.{md,tex,csv,json}` and the table's figure; returns their paths.
 
     Equal results give equal bytes. Raises UserError naming every run that is missing or was made from other
     parameters, data or another teacher; a run made by code that has changed since only gets a note.
@@ -44,7 +48,11 @@ def build(
     paths = {kind: table_file(results, suite.name, table_name, kind) for kind in texts}
     for kind, path in paths.items():
         atomic_write(path, texts[kind])
-    return list(paths.values())
+    if not figure:
+        return list(paths.values())
+    from bcd.figures import plot  # matplotlib takes a second to import
+
+    return [*paths.values(), plot(results, suite.name, table_name)]
 
 
 def show(results: Path, suite: str, table_name: str) -> str:
@@ -66,21 +74,121 @@ def measure(params: Params, suite: Suite, table_name: str, results: Path, data: 
     """Everything a table says, as JSON values; a number that is undefined (nan) is null.
 
     Keys: `suite`, `table`, `caption`, `notes`, `seeds`, `metrics`, `main_metrics`, `comparisons` (size of the Holm
-    family), `pairs` (data and model facts) and `rows`. A row has `pair` (index into `pairs`), `method`, `runs` (see
-    `_trace`) and `cells`, by metric (see `_cell`).
+    family) and `pairs`. A pair has facts on its data and models and `rows`; a row has `method`, `runs` (see `_trace`)
+    and `cells`, by metric (see `_cell`).
     """
     table = find_table(suite, table_name)
     rows = table_rows(params, suite, table)
     finished = read_runs(suite.name, [run for row in rows for run in row.runs], results, data)
-    counts = {run.key: read_rows(finished[run.key]) for row in rows for run in row.runs}
-    values = {key: summarise(rows_of_run) for key, rows_of_run in counts.items()}
     metrics = list(dict.fromkeys([*suite.metrics, *suite.main_metrics]))
-    index = {row.runs[0].key: table.pairs.index(row.pair) for row in rows}
-    baselines = {index[row.runs[0].key]: row for row in rows if row.method == "none"}
+    pairs = []
+    for pair in table.pairs:
+        block = [row for row in rows if row.pair == pair]
+        measured = _rows(block, finished, metrics, suite.main_metrics, results)
+        pairs.append(_facts(block, finished) | {"rows": measured})
+    content = {
+        "suite": suite.name,
+        "table": table.name,
+        "seeds": suite.seeds,
+        "metrics": metrics,
+        "main_metrics": suite.main_metrics,
+        "comparisons": _correct(pairs),
+        "pairs": pairs,
+    }
+    return content | {
+        "caption": caption.caption(content, suite.description, table.caption),
+        "notes": caption.notes(content),
+    }
 
-    def compared(row: Row) -> dict[str, Difference]:
-        """Main metric -> difference to `none` of the same pair; nothing for the teacher and for `none` itself."""
-        if row.method in ("teacher", "none"):
-            return {}
-        ours, theirs = ([counts[run.key] for run in r.runs] for r in (row, baselines[index[row.runs[0].key]]))
-        return compare(ours, theirs, metrics=suite.main_metrics)
+
+def _rows(
+    block: Sequence[Row], finished: Mapping[str, Finished], metrics: list[str], main_metrics: list[str], results: Path
+) -> list[dict[str, Any]]:
+    """The rows of one pair; each but the teacher's and `none` itself is compared with `none`."""
+    counts = {row.method: [read_rows(finished[run.key]) for run in row.runs] for row in block}
+    values = {method: [summarise(rows) for rows in runs] for method, runs in counts.items()}
+    measured = []
+    for row in block:
+        compared = row.method not in ("teacher", "none")
+        found = compare(counts[row.method], counts["none"], metrics=main_metrics) if compared else {}
+        cells = {}
+        for metric in metrics:
+            own, baseline = ([run[metric] for run in values[method]] for method in (row.method, "none"))
+            cells[metric] = _cell(own, baseline, found.get(metric))
+        runs = [_trace(finished[run.key], results) for run in row.runs]
+        measured.append({"method": row.method, "runs": runs, "cells": cells})
+    return measured
+
+
+def _cell(own: list[float], baseline: list[float], found: Difference | None) -> dict[str, Any]:
+    """`values` in the order of the row's runs, their `mean` and `std` (ddof 1), and `difference`.
+
+    `difference` is null where nothing is compared, else the paired `values`, their `mean`, the 95 % interval `low` to
+    `high` and `p`; `_correct` adds `significant` and `better`.
+    """
+    mean, std = mean_std(own)
+    cell = {"values": [_number(v) for v in own], "mean": _number(mean), "std": _number(std), "difference": None}
+    if found is not None:
+        paired = [_number(a - b) for a, b in zip(own, baseline, strict=True)]
+        numbers = {name: _number(getattr(found, name)) for name in ("mean", "low", "high", "p")}
+        cell["difference"] = {"values": paired, **numbers}
+    return cell
+
+
+def _correct(pairs: list[dict[str, Any]]) -> int:
+    """Mark every difference of the table as significant or not after Holm's correction; returns how many there are."""
+    tested = {
+        (i, row["method"], metric): cell["difference"]
+        for i, pair in enumerate(pairs)
+        for row in pair["rows"]
+        for metric, cell in row["cells"].items()
+        if cell["difference"]
+    }
+    pvalues = {key: math.nan if one["p"] is None else one["p"] for key, one in tested.items()}
+    for key, significant in holm(pvalues, ALPHA).items():
+        sign = -1 if key[-1] in LOWER_IS_BETTER else 1
+        better = tested[key]["mean"] is not None and sign * tested[key]["mean"] > 0
+        tested[key] |= {"significant": significant, "better": better}
+    return len(tested)
+
+
+def _trace(one: Finished, results: Path) -> dict[str, Any]:
+    """Where the numbers of one run come from; paths are relative to the results folder."""
+    return {
+        "key": one.run.key,
+        "seed": one.edge["seed"],
+        "file": one.file.relative_to(results).as_posix(),
+        "store": one.folder.relative_to(results).as_posix(),
+        "record": (one.folder / "record.json").relative_to(results).as_posix(),
+        "rows": one.rows_file.relative_to(results).as_posix(),
+        "rows_sha256": one.edge["evaluation"]["rows_sha256"],
+        "evaluation": one.edge["evaluation"]["hash"],
+        "stale": one.stale,
+    }
+
+
+def _facts(block: Sequence[Row], finished: Mapping[str, Finished]) -> dict[str, Any]:
+    """What the caption says of a pair's data and models; all students of a pair are the same model."""
+    pair = block[0].pair
+    teacher, student = (
+        next(finished[row.runs[0].key] for row in block if row.method == method) for method in ("teacher", "none")
+    )
+    return {
+        "dataset": pair.dataset,
+        "teacher_dataset": pair.teacher_dataset or pair.dataset,
+        "split": student.edge["evaluation"]["split"],
+        "images": student.edge["evaluation"]["images"],
+        "data": student.edge["data"],
+        "teacher": _model_facts(teacher),
+        "student": _model_facts(student),
+    }
+
+
+def _model_facts(one: Finished) -> dict[str, Any]:
+    input_size = one.run.config["recipe"]["crop"]
+    facts = {name: one.edge[name] for name in ("parameters", "macs", "pretrained")}
+    return {"name": one.run.model_name, "macs_input": input_size, **facts}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -64,7 +64,7 @@ def test_keep_without_a_member_is_an_error(tmp_path):
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize(
     "name",
-    ["../evil", "a/../../evil", "/tmp/evil", "C:/evil", "C:\\evil", "..\\evil", "a\nb", "x" * 256],
+    ["../evil", "a/../../evil", "/tmp/evil", "C:/evil", "C:\\evil", "..\\evil", "a\nb", "x" * 256, ""],
 )
 def test_unsafe_names_are_refused_before_anything_is_written(tmp_path, kind, name):
     with pytest.raises(UserError, match="unsafe name"):
@@ -121,6 +121,25 @@ def test_crc_error_names_the_member(tmp_path):
     crc = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1) + 16
     data[crc] ^= 1
     with pytest.raises(UserError, match="x.zip, member 'second': truncated or corrupt"):
+        unpacked(tmp_path, "zip", bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({24: 5}, r"\(4 bytes of 5\)"),
+        ({10: 77}, "compression"),
+        ({42: 100}, ""),
+        ({9: 8, 46: 0xFF}, "decode"),
+    ],
+    ids=["size", "method", "offset", "name"],
+)
+def test_zip_directory_that_lies_about_a_member(tmp_path, changes, message):
+    data = bytearray(pack("zip", {"a": b"four"}))
+    central = data.index(b"PK\x01\x02")
+    for field, value in changes.items():
+        data[central + field] = value
+    with pytest.raises(UserError, match=f"truncated or corrupt .*{message}"):
         unpacked(tmp_path, "zip", bytes(data))
 
 

@@ -202,7 +202,11 @@ def test_resize_nearest_takes_the_pixel_under_the_centre(h, w, height, width):
 
 
 def test_observe_leaves_no_trace():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
+    class Noise(nn.Module):  # draws in eval mode too
+        def forward(self, x):
+            return x + torch.randn_like(x)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), Noise(), nn.Conv2d(4, 2, 1))
     model[1].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random_state = torch.get_rng_state()

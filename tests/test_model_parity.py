@@ -1,4 +1,4 @@
-"""Our models against mmsegmentation 1.2.2, number by number, under weights derived from its state-dict keys."""
+"""Our models against mmsegmentation 1.2.2, number by number, under weights derived from its keys."""
 
 import json
 import zlib
@@ -39,7 +39,7 @@ def reference(name):
 
 
 def key_derived(table, gain):
-    """The reference's weight rule: every tensor from its mmsegmentation key and shape (README, "Weight rule")."""
+    """The reference's weight rule: every tensor from its mmsegmentation key and shape (see its README)."""
     state = {}
     for entry in table:
         key, shape = entry["key"], entry["shape"]
@@ -117,7 +117,8 @@ def test_keys_shapes_and_parameter_counts_are_mmsegmentations(name):
     mobilenet = is_mobilenet(model)
     ours = {openmmlab_key(k, mobilenet=mobilenet): list(v.shape) for k, v in model.state_dict().items()}
     assert ours == {entry["key"]: entry["shape"] for entry in facts["state_dict"]}
-    parts = {"backbone": model.backbone, "decode_head": model.head, "auxiliary_head": model.aux, "total": model}
+    heads = {"decode_head": model.head, "auxiliary_head": model.aux}
+    parts = {"backbone": model.backbone, **heads, "total": model}
     assert {part: count_parameters(module) for part, module in parts.items()} == facts["params"]
 
 

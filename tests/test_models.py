@@ -40,8 +40,9 @@ STRIDES = {
 
 
 def fields(**changes):
-    default = dict(backbone="light", head="light", channels=16, aux_channels=None, output_stride=8)
-    return SimpleNamespace(**default | dict(widths=None, depths=None, pretrained="none", dropout=0.1) | changes)
+    architecture = dict(backbone="light", head="light", channels=16, aux_channels=None, output_stride=8)
+    rest = dict(widths=None, depths=None, pretrained="none", dropout=0.1)
+    return SimpleNamespace(**architecture | rest | changes)
 
 
 def built(name, seed=0, **changes):
@@ -78,8 +79,9 @@ def test_outputs_taps_and_gradients(name):
     strides = STRIDES.get(name, (4, 8, 8, 8))
     assert set(seen) == {"stage1", "stage2", "stage3", "stage4", "neck", "logits"}
     assert all(tensor.is_contiguous() for tensor in seen.values())
-    for i, (stride, channels) in enumerate(zip(strides, model.backbone.feature_info.channels(), strict=True), start=1):
-        assert seen[f"stage{i}"].shape == (2, channels, *(-(-edge // stride) for edge in SIZE))
+    channels = model.backbone.feature_info.channels()
+    for i, stride in enumerate(strides):
+        assert seen[f"stage{i + 1}"].shape == (2, channels[i], *(-(-edge // stride) for edge in SIZE))
     assert seen["neck"].shape[2:] == seen["logits"].shape[2:]
     assert seen["logits"].shape[:2] == (2, CLASSES)
 
@@ -173,7 +175,7 @@ def test_dilations_are_those_of_the_published_models():
         (dict(widths=[4, 8, 8, 8]), r"model\.widths.*multiples of 8"),
         (dict(depths=None), r"model\.depths is None"),
         (dict(backbone="resnet18"), r"model\.widths and model\.depths.*'light' only"),
-        (dict(pretrained="timm"), r"no weights for backbone 'light'"),
+        (dict(pretrained="timm"), r"no weights for 'light'"),
         (dict(pretrained="timm", backbone="resnet18", widths=None, depths=None), r"'resnet18d'"),
         (dict(pretrained="absent.pth"), r"absent\.pth does not exist"),
         (dict(pretrained="weights.h5"), r"weights\.h5 must end in"),
@@ -203,9 +205,8 @@ def test_pretrained_files_load_in_every_naming(name, naming, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"meta": {"epoch": 3}, "state_dict": state}, path)
     model = built(name, seed=6, pretrained=str(path))
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.backbone.parameters(), source.backbone.parameters(), strict=True)
-    )
+    pairs = zip(model.backbone.parameters(), source.backbone.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     same_head = torch.equal(model.head.classifier.weight, source.head.classifier.weight)
     assert same_head == (not naming.endswith("backbone"))
     assert model.weights_note.startswith("file:weights.pth sha256:")

@@ -181,7 +181,7 @@ def test_a_worker_killed_by_a_signal_is_named():
     def deadly(index):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(UserError, match="process killed by signal: Killed;"), dead_workers_named():
+    with pytest.raises(UserError, match="process was killed by signal: Killed;"), dead_workers_named():
         take(read=deadly, workers=1)
 
 
@@ -199,10 +199,11 @@ def test_a_worker_that_dies_while_the_learner_computes_is_named():
     def deadly(index):
         reads.append(index)
         if len(reads) > 6:
+            time.sleep(0.5)  # the first batch is on its way by then
             os.kill(os.getpid(), signal.SIGSEGV)
         return read(index)
 
-    with pytest.raises(UserError, match="killed by signal: Segmentation fault"), dead_workers_named():
+    with pytest.raises(UserError, match="process was killed by signal: Segmentation fault"), dead_workers_named():
         for _ in stream(deadly, LABELLED, UNLABELLED, workers=1, **OPTIONS):
             time.sleep(10)  # cut short by the worker's death
 

@@ -4,7 +4,6 @@ import errno
 import lzma
 import re
 import stat
-import struct
 import tarfile
 import zipfile
 import zlib
@@ -26,7 +25,6 @@ CORRUPT = (
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
-    struct.error,
     EOFError,
     NotImplementedError,  # zipfile: unknown compression
     ValueError,  # nonsense numbers or names in headers
@@ -97,7 +95,7 @@ def _first_line(error: Exception) -> str:
 def _opened(archive: Path) -> Iterator[list[Member]]:
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as file:
-            yield [_zip_member(file, info) for info in file.infolist() if not info.is_dir()]
+            yield [_zip_member(file, info) for info in file.infolist() if info.filename[-1:] != "/"]
     else:
         with tarfile.open(archive) as file:
             members = [_tar_member(file, info) for info in file.getmembers() if not info.isdir()]

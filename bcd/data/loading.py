@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from bcd.errors import UserError
 
-DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is )?([^.]*)")
+DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)")
 
 
 class Keyed(Protocol):
@@ -64,6 +64,7 @@ def dead_workers_named() -> Iterator[None]:
         fate = next((report[1] for report in reports if report), None)
         if fate is None:
             raise
+        fate = fate.replace("is killed", "was killed")
         raise UserError(
             f"a data loading process {fate}; it may have run out of memory: use fewer workers, "
             "or workers 0 to see where it dies"

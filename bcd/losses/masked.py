@@ -62,6 +62,6 @@ def spatial_kl(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
     floor = torch.finfo(student.dtype).min / 2  # finite, so that an image without valid pixels makes no NaN
 
     def log_softmax(logits: Tensor) -> Tensor:
-        return F.log_softmax(logits.flatten(2).masked_fill(hole, floor), dim=-1).masked_fill(hole, 0)
+        return F.log_softmax(logits.flatten(2).masked_fill(hole, floor), dim=-1)
 
     return F.kl_div(log_softmax(student), log_softmax(teacher), reduction="none", log_target=True).sum(-1)

@@ -43,7 +43,7 @@ def boundary(mask: np.ndarray, d: int) -> np.ndarray:
     """Inner boundary band of one mask: its pixels within Chebyshev distance d of a pixel outside it.
 
     The outside of the image counts as outside the mask. Equals the mask minus its erosion by a 3x3 square,
-    d times, in Cheng et al., "Boundary IoU" (arXiv 2103.16562), section 4 and bowenc0221/boundary-iou-api.
+    d times, as in the official bowenc0221/boundary-iou-api (Cheng et al. 2021, arXiv 2103.16562).
 
     Args:
         mask: bool or uint8 (H, W), non-zero inside.
@@ -57,7 +57,7 @@ def boundary(mask: np.ndarray, d: int) -> np.ndarray:
 
 
 def boundary_iou(gt: np.ndarray, pred: np.ndarray, dilation_ratio: float = 0.02) -> float:
-    """Boundary IoU of two masks: IoU of their `boundary` bands (arXiv 2103.16562, eq. 3).
+    """Boundary IoU of two masks: |G_b & P_b| / |G_b or P_b| of their `boundary` bands (arXiv 2103.16562).
 
     Args:
         gt, pred: bool or uint8 (H, W), non-zero inside.
@@ -122,7 +122,7 @@ def f_score(precision: float, recall: float) -> float:
 
 
 def boundary_f(gt: np.ndarray, pred: np.ndarray, radius: int) -> float:
-    """Boundary F of two masks, as in DAVIS (Perazzi et al. 2016, section 4.1) and GSCNN (Takikawa et al. 2019).
+    """Boundary F of two masks, 2PR / (P + R), as in DAVIS (Perazzi et al. 2016) and GSCNN (Takikawa et al. 2019).
 
     Args:
         gt, pred: bool or uint8 (H, W), non-zero inside.

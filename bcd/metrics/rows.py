@@ -1,13 +1,15 @@
 """Per-image rows of counts: stack them, reduce them to metrics (weighted, for a bootstrap), keep them on disk."""
 
-import os
+import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bcd.errors import UserError
+from bcd.files import atomic_write
 
 Rows = Mapping[str, np.ndarray]
 
@@ -39,7 +41,7 @@ def summarise(rows: Rows, weights: np.ndarray | None = None) -> dict[str, float 
         `{metric: value}` in percent, but `frag` in pieces; values are floats, or float64 (B,) with weights.
     """
     totals = {name: _total(values, weights) for name, values in rows.items()}
-    metrics = {}
+    metrics: dict[str, float | np.ndarray] = {}
     for name in totals:
         metric, _, part = name.rpartition(".")
         if part != "num":
@@ -49,7 +51,9 @@ def summarise(rows: Rows, weights: np.ndarray | None = None) -> dict[str, float 
         metrics[metric] = scale * _class_mean(_ratio(num, den))
         if metric == "macc":
             metrics["aacc"] = scale * _ratio(num.sum(-1), den.sum(-1))
-    return metrics if weights is not None else {metric: float(value) for metric, value in metrics.items()}
+    if weights is None:
+        return {metric: float(value) for metric, value in metrics.items()}
+    return metrics
 
 
 def iou_per_class(rows: Rows) -> np.ndarray:
@@ -63,16 +67,16 @@ def save_rows(path: Path, rows: Rows, names: Sequence[str]) -> None:
     The file appears complete or not at all.
 
     Raises:
+        UserError: the disk is full or the path cannot be written.
         ValueError: not one name for each image.
     """
     if any(len(values) != len(names) for values in rows.values()):
         raise ValueError(f"{len(names)} names for rows of another number of images")
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {"names": np.array(list(names), dtype=np.str_), **rows}
     # numpy's zip entries carry the constant date 1980-01-01; their order is that of the arguments.
-    with part.open("wb") as file:
-        np.savez_compressed(file, names=np.array(list(names), dtype=np.str_), **rows)
-    os.replace(part, path)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    atomic_write(path, buffer.getvalue())
 
 
 def load_rows(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -82,7 +86,7 @@ def load_rows(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         UserError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             rows = {name: archive[name] for name in archive.files}
             return rows, rows.pop("names").tolist()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -124,7 +124,7 @@ def _contour_f(
         contours = contour(gt[box]), contour(guess[box])
         for radius in radii:
             score[radius][c] = f_score(*precision_recall(*contours, radius))
-    counts = {}
+    counts: dict[str, np.ndarray] = {}
     for radius in radii:
         counts |= {f"bf{radius}.num": score[radius], f"bf{radius}.den": present.astype(np.int64)}
     return counts

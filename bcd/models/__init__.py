@@ -18,9 +18,9 @@ __all__ = ["Segmentor", "build", "count_parameters", "flops", "load_openmmlab"]
 def build(model: "Model", classes: int) -> Segmentor:
     """Build the segmentor that `model` describes; float32, on the CPU, in training mode.
 
-    Random initial weights come from torch's global generator alone, so seed it first. The result's `weights_note`
-    says where the weights came from. Raises UserError naming the field for an unknown backbone or head, a size
-    that is not offered, or weights that cannot be had.
+    Random initial weights come from torch's global generator alone, so seed it first. The result's
+    `weights_note` says where the weights came from. Raises UserError naming the field for an unknown backbone
+    or head, a size that is not offered, or weights that cannot be had.
     """
     require_known("head", model.head, HEADS)
     backbone = build_backbone(

@@ -1,7 +1,7 @@
 """Backbones: timm feature pyramids with four stages, dilated the way the segmentation literature does it.
 
-Every backbone maps an image `(N, 3, H, W)` to a list of four contiguous maps `stage1..stage4`. Their strides are
-4, 8, 8, 8 for ResNet and MobileNetV2 at output stride 8, and 2, 4, 8, 8 for `light`.
+Every backbone maps an image `(N, 3, H, W)` to a list of four contiguous maps `stage1..stage4`. Their strides
+are 4, 8, 8, 8 for ResNet and MobileNetV2 at output stride 8, and 2, 4, 8, 8 for `light`.
 """
 
 import difflib
@@ -14,12 +14,12 @@ from torch import nn
 
 from bcd.errors import UserError
 
-# The papers' ResNets are "V1c": three 3x3 convolutions in place of the 7x7 stem, plain 1x1 shortcuts. timm builds
-# it from these options but has no name and no weights for it.
+# The papers' ResNets are "V1c": three 3x3 convolutions in place of the 7x7 stem, plain 1x1 shortcuts. timm
+# builds it from these options but has no name and no weights for it.
 V1C_STEM = {"stem_type": "deep", "stem_width": 32}
 
-# Our name (and timm's) -> extra options. The `d` variants, with average-pooled shortcuts, are the deep-stem ResNets
-# that timm has weights for.
+# Our name (and timm's) -> extra options. The `d` variants, with average-pooled shortcuts, are the deep-stem
+# ResNets that timm has weights for.
 TIMM = {
     "resnet18": V1C_STEM,
     "resnet34": V1C_STEM,
@@ -53,7 +53,7 @@ def build_backbone(
     if name == "light":
         return _light(widths, depths, output_stride)
     if widths is not None or depths is not None:
-        raise UserError(f"model.widths and model.depths apply to backbone 'light' only; remove them for '{name}'")
+        raise UserError(f"model.widths and model.depths belong to 'light' only; remove them for '{name}'")
     net = timm.create_model(
         name, features_only=True, out_indices=(1, 2, 3, 4), output_stride=output_stride, **TIMM[name]
     )
@@ -65,7 +65,7 @@ def build_backbone(
 
 
 def require_known(field: str, name: str, known: Collection[str]) -> None:
-    """Raise UserError with the nearest spelling unless `name` is one of `known`; `field` is the key in `model`."""
+    """Raise UserError with the nearest spelling unless `name` is one of `known`; `field` is its key."""
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
         choices = ", ".join(known)
@@ -75,9 +75,9 @@ def require_known(field: str, name: str, known: Collection[str]) -> None:
 def _light(widths: Sequence[int] | None, depths: Sequence[int] | None, output_stride: int) -> nn.Module:
     for field, values in (("widths", widths), ("depths", depths)):
         if values is None or len(values) != 4 or min(values) < 1:
-            raise UserError(f"model.{field} is {values}; backbone 'light' needs four positive integers, one per stage")
+            raise UserError(f"model.{field} is {values}; 'light' needs four positive integers, one per stage")
     if any(width % 8 for width in widths):
-        raise UserError(f"model.widths is {list(widths)}; backbone 'light' needs multiples of 8")
+        raise UserError(f"model.widths is {list(widths)}; 'light' needs multiples of 8")
     blocks = tuple(
         ByoBlockCfg(type="basic", d=depth, c=width, s=stride)
         for width, depth, stride in zip(widths, depths, (1, 2, 2, 2), strict=True)

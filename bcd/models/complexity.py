@@ -28,10 +28,11 @@ def count_parameters(model: nn.Module) -> int:
 def flops(model: nn.Module, size: tuple[int, int]) -> int:
     """Inference cost for one image of `size` (height, width), as published tables count it.
 
-    One multiply-accumulate of a convolution or matrix product is 1 (bias free); batch norm costs 2 per element,
-    bilinear resizing 4 per output element, adaptive average pooling 1 per input element, the rest nothing: the
-    convention of fvcore 0.1.5, which reproduces the GFLOPs of the BPKD tables. The final resize to the image is
-    counted, an auxiliary head is not run. Only shapes are propagated (meta device); the model is left as it was.
+    One multiply-accumulate of a convolution or matrix product is 1 (bias free); batch norm costs 2 per
+    element, bilinear resizing 4 per output element, adaptive average pooling 1 per input element, the rest
+    nothing: the convention of fvcore 0.1.5, which reproduces the GFLOPs of the BPKD tables. The final resize
+    to the image is counted, an auxiliary head is not run. Only shapes are propagated (meta device); the model
+    is left as it was.
     """
     tensors = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     image = torch.empty(1, 3, *size, device="meta", dtype=next(model.parameters()).dtype)

@@ -1,9 +1,9 @@
 """Segmentation heads: backbone stages in, logits at the head's own resolution out.
 
 All heads share one shape: `forward(stages)` takes the backbone's list of four maps and gives float logits
-`(N, classes, h, w)`; the output of `head.neck` enters `head.dropout` and then `head.classifier`.
-Resizes are bilinear with `align_corners=False`. PSP and DeepLabV3+ normalise over a batch of 1x1 maps, so training
-needs at least two images per batch (torch raises ValueError otherwise).
+`(N, classes, h, w)`; the output of `head.neck` enters `head.dropout` and then `head.classifier`. Resizes are
+bilinear with `align_corners=False`. PSP and DeepLabV3+ normalise over a batch of 1x1 maps, so training needs
+at least two images per batch (torch raises ValueError otherwise).
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,10 @@ def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(depthwise, ConvNormAct(inputs, outputs, 1))
 
 
+def _atrous(inputs: int, outputs: int, dilation: int) -> nn.Module:
+    return ConvNormAct(inputs, outputs, 1) if dilation == 1 else _separable(inputs, outputs, dilation)
+
+
 class PSPHead(nn.Module):
     """Pyramid pooling on stage 4 (Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, figure 3)."""
 
@@ -37,7 +41,7 @@ class PSPHead(nn.Module):
         super().__init__()
         deepest = in_channels[3]
         self.pools = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvNormAct(deepest, channels, 1)) for scale in PSP_SCALES
+            nn.Sequential(nn.AdaptiveAvgPool2d(s), ConvNormAct(deepest, channels, 1)) for s in PSP_SCALES
         )
         self.neck = ConvNormAct(deepest + len(PSP_SCALES) * channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
@@ -53,19 +57,19 @@ class DeepLabV3PlusHead(nn.Module):
     """Depthwise-separable atrous pyramid on stage 4, refined with stage 1.
 
     Chen et al., "Encoder-Decoder with Atrous Separable Convolution", ECCV 2018, figure 2; layer sizes as in
-    OpenMMLab's depthwise-separable ASPP head: dilations 1, 12, 24, 36, an image branch, 48 low-level channels.
+    OpenMMLab's depthwise-separable ASPP head: dilations 1, 12, 24, 36, an image branch, 48 low-level
+    channels.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
         super().__init__()
         low, deepest = in_channels[0], in_channels[3]
         self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormAct(deepest, channels, 1))
-        self.aspp = nn.ModuleList(
-            ConvNormAct(deepest, channels, 1) if d == 1 else _separable(deepest, channels, d) for d in ASPP_DILATIONS
-        )
+        self.aspp = nn.ModuleList(_atrous(deepest, channels, dilation) for dilation in ASPP_DILATIONS)
         self.bottleneck = ConvNormAct((len(ASPP_DILATIONS) + 1) * channels, channels, 3)
         self.low_level = ConvNormAct(low, LOW_LEVEL_CHANNELS, 1)
-        self.neck = nn.Sequential(_separable(channels + LOW_LEVEL_CHANNELS, channels), _separable(channels, channels))
+        joined = channels + LOW_LEVEL_CHANNELS
+        self.neck = nn.Sequential(_separable(joined, channels), _separable(channels, channels))
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
 
@@ -92,8 +96,8 @@ class FCNHead(nn.Module):
 class LightHead(nn.Module):
     """All stages projected to `channels`, summed from coarse to fine, one 3x3 convolution at stage 1's size.
 
-    The top-down sum of 1x1 laterals is that of feature pyramids (Lin et al., CVPR 2017, section 3), without the
-    3x3 per level.
+    The top-down sum of 1x1 laterals is that of feature pyramids (Lin et al., CVPR 2017, section 3), without
+    the 3x3 per level.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
@@ -115,7 +119,7 @@ HEADS = {"light": LightHead, "psp": PSPHead, "deeplabv3plus": DeepLabV3PlusHead}
 
 
 def init_head(head: nn.Module) -> None:
-    """Kaiming-normal convolutions, classifier of standard deviation 0.01; draws from torch's global generator."""
+    """Kaiming-normal convolutions, classifier of deviation 0.01; draws from torch's global generator."""
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -12,7 +12,8 @@ from torch import Tensor
 from bcd.models.segmentor import Segmentor
 from bcd.models.weights import LoadReport, load_state, read_state
 
-# (our pattern, mmsegmentation's replacement); the first that matches a whole key wins, other keys are the same.
+# (our pattern, mmsegmentation's replacement); the first that matches a whole key wins, others stay as they
+# are.
 _RULES = (
     (r"backbone\.conv1\.(\d.*)", r"backbone.stem.\1"),
     (r"backbone\.bn1\.(.*)", r"backbone.stem.7.\1"),
@@ -44,7 +45,7 @@ _LATER_STAGES = {
 
 
 def openmmlab_key(key: str, *, mobilenet: bool = False) -> str:
-    """Rename one of our state-dict keys to mmsegmentation's; `mobilenet` says which backbone the key belongs to."""
+    """Rename one of our state-dict keys to mmsegmentation's; `mobilenet` says which backbone it is."""
     if mobilenet and key.startswith("backbone."):
         return _mobilenet_key(key)
     for pattern, replacement in _RULES:

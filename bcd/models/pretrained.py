@@ -16,12 +16,13 @@ from bcd.models.weights import LoadReport, load_state, read_state
 
 
 def load_pretrained(model: Segmentor, backbone: str, pretrained: str) -> str:
-    """Load what `pretrained` names into `model` and return one line for the record: source, SHA-256, leftovers.
+    """Load what `pretrained` names into `model`; return a line for the record: source, SHA-256, leftovers.
 
-    `none` loads nothing; `timm` fetches the ImageNet weights of `backbone` through timm's cache; anything else is the
-    path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names, timm's or OpenMMLab's.
-    Raises UserError where weights are unavailable or the file leaves part of the backbone uninitialised; a head that
-    does not fit (another number of classes, say) keeps its random weights and is named in the returned line.
+    `none` loads nothing; `timm` fetches the ImageNet weights of `backbone` through timm's cache; anything
+    else is the path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names, timm's
+    or OpenMMLab's. Raises UserError where weights are unavailable or the file leaves part of the backbone
+    uninitialised; a head that does not fit (another number of classes, say) keeps its random weights and is
+    named in the returned line.
     """
     if pretrained == "none":
         return "none"
@@ -32,8 +33,8 @@ def load_pretrained(model: Segmentor, backbone: str, pretrained: str) -> str:
     lacking = [key for key in (*report.missing, *report.mismatched) if key.startswith("backbone.")]
     if lacking:
         raise UserError(
-            f"weights file {path} lacks {len(lacking)} tensors of backbone '{backbone}', the first {lacking[0]}; "
-            "name a file made for this backbone in model.pretrained"
+            f"weights file {path} lacks {len(lacking)} tensors of backbone '{backbone}', first {lacking[0]};"
+            " name a file made for this backbone in model.pretrained"
         )
     return f"file:{path.name} sha256:{sha256_file(path)} ({report})"
 
@@ -58,19 +59,19 @@ def fit(model: Segmentor, state: Mapping[str, Tensor]) -> LoadReport:
 
 def _from_timm(model: Segmentor, backbone: str) -> str:
     if backbone not in TIMM:
-        raise UserError(f"model.pretrained is 'timm' but timm has no weights for backbone '{backbone}'; use 'none'")
+        raise UserError(f"model.pretrained is 'timm' but timm has no weights for '{backbone}'; use 'none'")
     if TIMM[backbone] is V1C_STEM:
         raise UserError(
-            f"model.pretrained is 'timm' but timm has no weights for the deep stem of '{backbone}'; name a file of "
-            f"{backbone}_v1c weights, or choose backbone '{backbone}d'"
+            f"model.pretrained is 'timm' but timm has no weights for the deep stem of '{backbone}'; name a "
+            f"file of {backbone}_v1c weights, or choose backbone '{backbone}d'"
         )
     config = timm.get_pretrained_cfg(backbone)
     try:
         source = timm.create_model(backbone, pretrained=True, features_only=True, out_indices=(1, 2, 3, 4))
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"model.pretrained is 'timm' but the weights of '{backbone}' could not be fetched; connect to the "
-            "Hugging Face Hub once to fill its cache (HF_HOME), or name a local file"
+            f"model.pretrained is 'timm' but the weights of '{backbone}' could not be fetched; connect to "
+            "the Hugging Face Hub once to fill its cache (HF_HOME), or name a local file"
         ) from error
     state = source.state_dict()
     model.backbone.load_state_dict(state)

@@ -17,8 +17,8 @@ TAPS = {
 class Segmentor(nn.Module):
     """Backbone and head as one module.
 
-    `taps` maps a tap name to the path of the module whose output it is, `path:i` meaning item i of a list output.
-    `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
+    `taps` maps a tap name to the path of the module whose output it is, `path:i` meaning item i of a list
+    output. `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
     `weights_note` says where the initial weights came from, for the run's record.
     """
 
@@ -31,7 +31,7 @@ class Segmentor(nn.Module):
         self.weights_note = "none"
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Map `(N, 3, H, W)` to `logits` `(N, classes, H, W)`, and in training to `aux`, alike, given such a head."""
+        """Map `(N, 3, H, W)` to `logits` `(N, classes, H, W)`, in training also to `aux`, given that head."""
         stages = self.backbone(image)
         size = image.shape[2:]
         outputs = {"logits": resize(self.head(stages), size)}

@@ -13,7 +13,7 @@ from bcd.errors import UserError
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did, by key: `missing` and `mismatched` (shapes) in our names, `unexpected` in the source's."""
+    """Outcome of a load: `missing` and `mismatched` (shapes) in our names, `unexpected` in the source's."""
 
     loaded: int
     missing: tuple[str, ...]
@@ -31,10 +31,10 @@ class LoadReport:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a nested `state_dict` entry is unwrapped.
+    """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a nested `state_dict` is unwrapped.
 
-    Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing file, another
-    ending, or a pickle that holds more than tensors and plain data.
+    Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing file,
+    another ending, or a pickle that holds more than tensors and plain data.
     """
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"weights file {path} must end in .safetensors, .pth or .pt; convert it first")
@@ -46,7 +46,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a damaged pickle can raise almost anything
         raise UserError(
-            f"weights file {path} is not readable as plain tensors; replace it, or save its tensors as safetensors"
+            f"weights file {path} is not readable as plain tensors; replace it or save it as safetensors"
         ) from error
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
@@ -60,9 +60,10 @@ def _unpickle(path: Path) -> dict:
 
 @torch.no_grad()
 def load_state(model: nn.Module, state: Mapping[str, Tensor], rename: Callable[[str], str]) -> LoadReport:
-    """Copy `state[rename(key)]` into every tensor `key` of `model` that has the same shape; the rest stays as it is.
+    """Copy `state[rename(key)]` into every tensor `key` of `model` of the same shape; leave the rest.
 
-    Values are converted to the model's dtype and device. Batch counters (`num_batches_tracked`) may be absent.
+    Values are converted to the model's dtype and device. Batch counters (`num_batches_tracked`) may be
+    absent.
     """
     loaded, missing, mismatched = [], [], []
     for key, target in model.state_dict().items():

@@ -1,5 +1,5 @@
 # The suite, its runs and groups; and the one hook after a successful build.
-import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from bcd import spec
 from bcd.errors import UserError
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
 
 try:
     SUITE = str(config.get("suite") or params_files.default_suite())
@@ -21,8 +21,23 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 GROUPS = spec.groups(RUNS)
-TABLES = [table.name for table in SUITE_PARAMS.tables]
+TABLE_RUNS = {
+    table.name: [
+        run for row in spec.table_rows(PARAMS, SUITE_PARAMS, table) for run in row.runs
+    ]
+    for table in SUITE_PARAMS.tables
+}
+# What a table looks like, apart from its runs.
+TABLE_PARAMS = {
+    table.name: SUITE_PARAMS.model_dump(exclude={"tables", "panels"})
+    | table.model_dump()
+    for table in SUITE_PARAMS.tables
+}
 OUT = f"results/{SUITE}"
+
+
+def rule_name(kind, what):
+    return re.sub("[^a-z0-9]", "_", f"{kind}_{what}")
 
 
 def run_files(runs):
@@ -31,5 +46,5 @@ def run_files(runs):
 
 # DVC tracks the same outputs; tell it that they are up to date, unless DVC itself runs this build.
 onsuccess:
-    if Path(".dvc").exists() and "DVC_STAGE" not in os.environ and "DVC_ROOT" not in os.environ:
-        shell("bcd dvc-commit --suite {SUITE}")
+    if Path(".dvc").exists():
+        shell(f"bcd dvc-commit --suite {SUITE}")

@@ -3,16 +3,18 @@ for files in sorted({run.files for run in RUNS.values()}):
 
     rule:
         name:
-            f"data_{files}".replace("-", "_")
+            rule_name("data", files)
         output:
             f"data/{files}/manifest.json",
-        params:
-            dataset=files,
-            request=PARAMS.datasets[files].model_dump(include={"format", "archives", "generator", "splits"}),
         log:
             f"{OUT}/logs/data-{files}.log",
         resources:
             mem_mb=1000,
+        params:
+            dataset=files,
+            request=PARAMS.datasets[files].model_dump(
+                include={"format", "archives", "generator", "splits"}
+            ),
         shell:
             "bcd fetch {params.dataset} > {log} 2>&1"
 

@@ -3,17 +3,19 @@ for address, group in GROUPS.items():
 
     rule:
         name:
-            f"train_{address}".replace("/", "_").replace("-", "_")
+            rule_name("train", address)
         input:
             f"data/{group[0].files}/manifest.json",
-            sorted({file for run in group if run.teacher for file in run_files([run.teacher])}),
+            sorted(
+                {
+                    file
+                    for run in group
+                    if run.teacher
+                    for file in run_files([run.teacher])
+                }
+            ),
         output:
             run_files(group),
-        params:
-            suite=SUITE,
-            keys=[run.key for run in group],
-            # What the results depend on: Snakemake repeats the job when one of these changes.
-            fingerprints=[run.fingerprint for run in group],
         log:
             f"{OUT}/logs/{address}.log",
         threads: group[0].runtime["threads"]
@@ -21,8 +23,13 @@ for address, group in GROUPS.items():
             gpus=group[0].runtime["gpus"],
             mem_mb=group[0].runtime["mem_mb"],
             runtime=group[0].runtime["minutes"],
+        params:
+            suite=SUITE,
+            runs=[run.key for run in group],
+            # What the results depend on: Snakemake repeats the job when one of these changes.
+            fingerprints=[run.fingerprint for run in group],
         shell:
-            "bcd train --suite {params.suite} {params.keys} > {log} 2>&1"
+            "bcd train --suite {params.suite} {params.runs} > {log} 2>&1"
 
 
 rule teachers:

@@ -1,42 +1,46 @@
 # Tables, figures, panels and MLflow, from the runs' small JSON files and the store.
 rule table:
     input:
-        run_files(RUNS.values()),
+        lambda wildcards: run_files(TABLE_RUNS[wildcards.table]),
     output:
         multiext(f"{OUT}/tables/{{table}}", ".md", ".tex", ".csv", ".json"),
         f"{OUT}/figures/{{table}}.png",
-    params:
-        suite=SUITE,
-        description=SUITE_PARAMS.model_dump(),
     log:
         f"{OUT}/logs/table-{{table}}.log",
     wildcard_constraints:
-        table="|".join(TABLES),
+        table="|".join(TABLE_RUNS),
+    params:
+        suite=SUITE,
+        table=lambda wildcards: TABLE_PARAMS[wildcards.table],
     shell:
         "bcd tables --suite {params.suite} --table {wildcards.table} > {log} 2>&1"
 
 
 rule panels:
     input:
-        run_files(RUNS.values()),
+        lambda wildcards: run_files(TABLE_RUNS[wildcards.table]),
     output:
         f"{OUT}/figures/{{table}}-panels.png",
-    params:
-        suite=SUITE,
-        panels=SUITE_PARAMS.panels.model_dump(),
     log:
         f"{OUT}/logs/panels-{{table}}.log",
     wildcard_constraints:
-        table="|".join(TABLES),
+        table="|".join(TABLE_RUNS),
+    params:
+        suite=SUITE,
+        panels=SUITE_PARAMS.panels.model_dump(),
     shell:
         "bcd panels --suite {params.suite} --table {wildcards.table} > {log} 2>&1"
 
 
 rule tables:
     input:
-        expand(f"{OUT}/tables/{{table}}.{{kind}}", table=TABLES, kind=["md", "tex", "csv", "json"]),
-        expand(f"{OUT}/figures/{{table}}.png", table=TABLES),
-        expand(f"{OUT}/figures/{{table}}-panels.png", table=TABLES),
+        expand(
+            f"{OUT}/tables/{{table}}.{{kind}}",
+            table=TABLE_RUNS,
+            kind=["md", "tex", "csv", "json"],
+        ),
+        expand(f"{OUT}/figures/{{table}}.png", table=TABLE_RUNS),
+        expand(f"{OUT}/figures/{{table}}-panels.png", table=TABLE_RUNS),
 
 
 # A dead tracking server is reported in the output, never an error: `bcd track --sync` repairs it later.
@@ -45,9 +49,9 @@ rule track:
         run_files(RUNS.values()),
     output:
         f"{OUT}/tracking.json",
-    params:
-        suite=SUITE,
     log:
         f"{OUT}/logs/track.log",
+    params:
+        suite=SUITE,
     shell:
         "bcd track --sync --suite {params.suite} > {log} 2>&1"

@@ -1,0 +1,85 @@
+"""What a reader must know of a table before believing it, in words: data, models, seeds and tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def caption(content: dict[str, Any], suite: str, table: str) -> str:
+    """The caption of `bcd.tables.measure`'s content, after the descriptions of suite and table."""
+    parts = [suite.strip(), table.strip(), *_data(content), *_models(content), _seeds(content), *_tests(content)]
+    if "frag" in content["metrics"]:
+        parts.append("Values are percentages, but Frag counts pieces per object (lower is better).")
+    else:
+        parts.append("Values are percentages.")
+    return " ".join(parts)
+
+
+def notes(content: dict[str, Any]) -> list[str]:
+    """What is doubtful about the table: runs whose code has changed since they were made."""
+    stale = [run["key"] for pair in content["pairs"] for row in pair["rows"] for run in row["runs"] if run["stale"]]
+    if not stale:
+        return []
+    return [
+        f"Code-stale: the code has changed since these {len(stale)} runs were made (`bcd plan` says how to repeat "
+        f"them): {', '.join(stale)}."
+    ]
+
+
+def _data(content: dict[str, Any]) -> list[str]:
+    sentences = []
+    for pair in content["pairs"]:
+        data = pair["data"]
+        sentence = f"Evaluated on the {pair['images']} images of {pair['dataset']}'s split '{pair['split']}'"
+        if data["origin"] == "generated":
+            sentence += " (generated data)"
+        elif not data["official"]:
+            sentence += f" (not the official files: {data['note'] or 'unknown bytes'})"
+        sentences.append(f"{sentence}.")
+    return list(dict.fromkeys(sentences))
+
+
+def _models(content: dict[str, Any]) -> list[str]:
+    sentences = []
+    for pair in content["pairs"]:
+        for role in ("teacher", "student"):
+            model = pair[role]
+            height, width = model["macs_input"]
+            weights = "no pretrained weights" if model["pretrained"] == "none" else f"weights {model['pretrained']}"
+            sentences.append(
+                f"{role.capitalize()} {model['name']}: {_count(model['parameters'])} parameters, "
+                f"{_count(model['macs'])} MACs at {height} x {width}, {weights}."
+            )
+    return list(dict.fromkeys(sentences))
+
+
+def _seeds(content: dict[str, Any]) -> str:
+    if content["seeds"] == 1:
+        return "One seed per method, so no deviation over seeds is known; the teacher is one run, too."
+    return (
+        f"Mean ± standard deviation over {content['seeds']} seeds, paired: with one seed, all methods of a pair start "
+        "from the same weights and see the same batches. The teacher is one run."
+    )
+
+
+def _tests(content: dict[str, Any]) -> list[str]:
+    if not content["comparisons"]:
+        return []
+    interval = "Δ: difference to 'none' of the same pair, with its 95 % interval"
+    if content["seeds"] == 1:
+        interval += " over test images only (bootstrap and t interval, the wider): other seeds may differ by more."
+    else:
+        interval += " over seeds and test images (the wider of a paired bootstrap and a t interval)."
+    return [
+        interval,
+        f"Bold: significantly better than 'none'; †: significantly worse (Holm's correction over the "
+        f"{content['comparisons']} comparisons of this table, 5 % level).",
+    ]
+
+
+def _count(value: float) -> str:
+    """Three significant digits with a metric prefix: 1234567 -> '1.23 M'."""
+    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return str(value)

@@ -1,0 +1,84 @@
+"""The figure of a table: differences to `none` with their intervals, one panel for each main metric."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from bcd import store
+from bcd.files import atomic_write
+from bcd.render import heading, title, verdict
+from bcd.tables import table_file
+
+COLOURS = {"better": "#1b7837", "worse": "#b2182b", None: "#404040"}
+SEED_COLOUR = "#9ecae1"
+ROW_INCHES, PANEL_INCHES, MARGIN_INCHES = 0.3, 2.6, 1.5
+DPI = 150
+
+
+def plot(results: Path, suite: str, table_name: str) -> Path:
+    """Draw `results/<suite>/figures/<table>.png` from the table's JSON file; equal tables give equal bytes.
+
+    Raises UserError if the table is not built.
+    """
+    content = store.read_json(table_file(results, suite, table_name, "json"))
+    path = results / suite / "figures" / f"{table_name}.png"
+    atomic_write(path, forest(content))
+    return path
+
+
+def forest(content: dict[str, Any]) -> bytes:
+    """PNG bytes of a forest plot of `bcd.tables.measure`'s content.
+
+    Rows of panels are pairs, columns main metrics, in a panel methods run downwards. The bar is the 95 % interval,
+    the square the mean, light dots are the differences of single seeds, coloured where significant.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pairs, metrics = content["pairs"], content["main_metrics"]
+    compared = [[row for row in pair["rows"] if row["cells"][metrics[0]]["difference"]] for pair in pairs]
+    heights = [len(rows) * ROW_INCHES + MARGIN_INCHES for rows in compared]
+    figure = Figure(figsize=(PANEL_INCHES * len(metrics) + MARGIN_INCHES, sum(heights)), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    blocks = figure.subfigures(len(pairs), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for block, pair, rows in zip(blocks, pairs, compared, strict=True):
+        block.suptitle(f"{heading(pair)}: difference to none", fontsize=10)
+        panels = block.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for panel, metric in zip(panels, metrics, strict=True):
+            _panel(panel, metric, rows, _gap(pair, metric))
+    data = BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None})
+    return data.getvalue()
+
+
+def _panel(panel, metric: str, rows: list[dict[str, Any]], gap: float | None) -> None:
+    for y, row in enumerate(rows):
+        found = row["cells"][metric]["difference"]
+        seeds = [v for v in found["values"] if v is not None]
+        panel.plot(seeds, [y] * len(seeds), "o", color=SEED_COLOUR, markersize=3.5, zorder=1)
+        if found["mean"] is None or found["low"] is None:
+            continue
+        colour = COLOURS[verdict(row["cells"][metric])]
+        panel.plot([found["low"], found["high"]], [y, y], color=colour, linewidth=1.4, zorder=2)
+        panel.plot([found["mean"]], [y], "s", color=colour, markersize=4.5, zorder=3)
+    panel.axvline(0, color="black", linewidth=0.8, zorder=0)
+    panel.set_yticks(range(len(rows)), [row["method"] for row in rows])
+    panel.set_ylim(len(rows) - 0.5, -0.5)
+    panel.set_title(f"Δ {title(metric)}", fontsize=9)
+    note = "teacher − none: n/a" if gap is None else f"teacher − none: {gap:+.2f}"
+    panel.set_xlabel(note, fontsize=8)
+    panel.tick_params(labelsize=8, length=2)
+    panel.grid(axis="x", color="#e5e5e5", linewidth=0.6, zorder=0)
+    panel.set_axisbelow(True)
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+
+
+def _gap(pair: dict[str, Any], metric: str) -> float | None:
+    """How far the undistilled student is from its teacher."""
+    means = {
+        row["method"]: row["cells"][metric]["mean"] for row in pair["rows"] if row["method"] in ("teacher", "none")
+    }
+    return None if None in means.values() else means["teacher"] - means["none"]

@@ -1,0 +1,81 @@
+"""A project in a temporary folder: the real params, workflow and DVC files, over the package under test."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).parents[1]
+PARTS = ("params", "workflow", "Snakefile", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
+
+
+def copy_project(target: Path) -> Path:
+    """The files that a clone would have, without results or data."""
+    for part in PARTS:
+        source = ROOT / part
+        (target / part).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target / part)
+    return target
+
+
+@pytest.fixture(scope="session")
+def smoke_data(tmp_path_factory) -> Path:
+    """The generated dataset `scenes-smoke`, made once."""
+    from bcd import config
+    from bcd.data.obtain import obtain
+
+    root = tmp_path_factory.mktemp("data") / "scenes-smoke"
+    dataset = config.load_params(ROOT / "params").datasets["scenes-smoke"]
+    obtain("scenes-smoke", dataset, root, mirror_dir=None)
+    return root
+
+
+@pytest.fixture
+def project(tmp_path, smoke_data, monkeypatch) -> Path:
+    """A project with the dataset `scenes-smoke`, as the current directory."""
+    copy_project(tmp_path)
+    shutil.copytree(smoke_data, tmp_path / "data" / "scenes-smoke")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def in_child():
+    """Run a function in a forked process, which may be killed: returns `(pid, wait)`."""
+
+    def start(function):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                function()
+                status = 0
+            except SystemExit as error:
+                status = error.code
+            finally:
+                os._exit(status)
+
+        def wait() -> int:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        return pid, wait
+
+    return start
+
+
+def run(*command: str, cwd: Path, check: bool = True, **env: str) -> subprocess.CompletedProcess:
+    """A real command in a project, its output captured together."""
+    done = subprocess.run(
+        command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | env, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stdout
+    return done
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)

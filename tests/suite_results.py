@@ -1,0 +1,113 @@
+"""The finished runs of a suite without any training: predictions are labels with noise, everything else is real."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import copy_project
+
+from bcd import config, metrics, store
+from bcd.data import manifest
+from bcd.data.split import open_split
+from bcd.files import sha256_file
+from bcd.record import code_fingerprints, run_json
+from bcd.spec import digest, run_file, spec_of, suite_runs
+
+# How much of the images each method gets wrong; `kd` is as good as `none`.
+NOISE = {"teacher": 0.05, "none": 0.3, "bcd": 0.1, "cwd": 0.6}
+FINISHED = "2026-01-02T03:04:05+00:00"
+
+
+@pytest.fixture(scope="module", name="finished")
+def finished_fixture(tmp_path_factory, smoke_data):
+    """A project in which every run of suite `smoke` is finished; not to be changed."""
+    root = copy_project(tmp_path_factory.mktemp("finished"))
+    shutil.copytree(smoke_data, root / "data" / "scenes-smoke")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        finish_suite(root)
+    return root
+
+
+@pytest.fixture(name="project")
+def project_fixture(tmp_path, finished, monkeypatch):
+    """A copy of it, as the current directory."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(name="smoke"):
+    """Params and suite of the project in the current directory."""
+    return config.load_params(), config.load_suite(name)
+
+
+def finish_suite(root, name="smoke"):
+    """Write every run file, record, history and evaluation of suite `name` below `root/results`."""
+    params, suite = load(name)
+    edges = {}
+    for run in suite_runs(params, suite).values():
+        edges[run.key] = finish_run(root, suite.name, run, edges.get(run.teacher.key) if run.teacher else None)
+    return edges
+
+
+def finish_run(root, suite, run, teacher, noise=None, salt=""):
+    """One finished run; `noise` is the share of wrong pixels, `salt` changes the weights' hash."""
+    data = manifest.load(root / "data" / run.files)
+    role = run.method if run.teacher else "teacher"
+    facts = None
+    if run.config["terms"]:
+        facts = {name: teacher[name] for name in ("key", "store", "weights_sha256")}
+    spec = spec_of(run, manifest_sha256=data.sha256, teacher_weights_sha256=facts and facts["weights_sha256"])
+    folder = store.entry(spec, root / "results")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.json").write_text(store.dump(spec))
+    write_history(folder, range(1, 3))
+    finished = record(spec, digest({"weights": run.key, "salt": salt}) * 4, code_fingerprints(run.config))
+    (folder / "record.json").write_text(store.dump(finished))
+    evaluation = evaluate(root, run, folder, NOISE.get(role, NOISE["none"]) if noise is None else noise)
+    described = {
+        "manifest_sha256": data.sha256, "origin": data.origin, "official": data.official,
+        "note": data.note, "licence": data.licence,
+    }  # fmt: skip
+    edge = run_json(run, digest(spec), finished, evaluation, described, facts)
+    path = run_file(suite, run, root / "results")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(store.dump(edge))
+    return edge
+
+
+def write_history(folder, steps):
+    lines = [{"step": s, "lr": 0.1 / s, "loss": 2.0 / s, "task": 1.5 / s, "cwd": 0.5 / s} for s in steps]
+    (folder / "history.jsonl").write_text("".join(store.json.dumps(line) + "\n" for line in lines))
+
+
+def record(spec, weights_sha256, code):
+    return {
+        "spec": spec, "code": code, "finished": FINISHED, "git": {"commit": "c0ffee", "dirty": False},
+        "weights": {"sha256": weights_sha256}, "pretrained": "none", "parameters": 6128, "macs": 842880,
+        "steps": 2, "train_seconds": 4.0, "step_seconds": 2.0, "peak_memory_bytes": 1000,
+    }  # fmt: skip
+
+
+def evaluate(root, run, folder, noise):
+    """Rows and predictions of the test split, drawn from the run's seed, the same draw for all methods of a pair."""
+    split = open_split(root / "data" / run.files, run.config["data"], run.evaluation["split"])
+    draw = np.random.default_rng(run.config["seed"])
+    classes = len(run.config["data"]["classes"])
+    counts, names, predictions = [], [], {}
+    for i in range(len(split)):
+        _, label, name = split.read(i)
+        wrong = draw.random(label.shape) < noise
+        predictions[str(i)] = np.where(wrong, draw.integers(0, classes, label.shape), label).astype(np.uint8)
+        counts.append(metrics.image_counts(predictions[str(i)], label, classes=classes))
+        names.append(name)
+    stem = f"eval-{digest(run.evaluation)}"
+    rows = metrics.stack(counts)
+    metrics.save_rows(folder / f"{stem}.npz", rows, names)
+    np.savez_compressed(folder / f"{stem}-predictions.npz", **predictions)
+    return {
+        "hash": digest(run.evaluation), "split": run.evaluation["split"], "images": len(names),
+        "rows_sha256": sha256_file(folder / f"{stem}.npz"), "metrics": metrics.summarise(rows),
+        "code": code_fingerprints(run.config)["evaluate"],
+    }  # fmt: skip

@@ -1,0 +1,112 @@
+"""Params: what is wrong in a file is said with file, field and the nearest valid spelling."""
+
+import re
+
+import pytest
+
+from bcd import config, spec
+from bcd.errors import UserError
+
+PARAMS = ("datasets", "models", "methods", "recipes")
+
+
+def edit(project, file: str, old: str, new: str) -> None:
+    path = project / "params" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def load(project, suite: str = "smoke"):
+    params = config.load_params(project / "params")
+    return spec.suite_runs(params, config.load_suite(suite, project / "params"))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("recipes.yaml", "weight_decay: 5.0e-4", "weight_decai: 5.0e-4", ["recipes.yaml", "scenes-teacher", "weight_decay"]),
+        ("recipes.yaml", "lr: 0.05", "lr: 5e-2", ["scenes-teacher: lr", "1.0e-3"]),
+        ("recipes.yaml", "steps: 1200", "steps: '1200'", ["scenes-teacher: steps", "valid integer"]),
+        ("recipes.yaml", "steps: 1200", "steps: 0", ["scenes-teacher: steps", "greater than 0"]),
+        ("recipes.yaml", "momentum: 0.9", "momentum: 9", ["momentum", "less than or equal to 1"]),
+        ("recipes.yaml", "crop: [64, 64]", "crop: [64]", ["crop", "2 items"]),
+        ("recipes.yaml", "optimizer: sgd", "optimizer: sdg", ["optimizer", "did you mean 'sgd'"]),
+        ("recipes.yaml", "runtime: {checkpoint_every", "runtime: {checkpoint_evry", ["checkpoint_every"]),
+        ("methods.yaml", "taps: [logits], weight: 1.0", "taps: [logit], weight: 1.0", ["methods.yaml", "kd", "'logits'"]),
+        ("methods.yaml", "temperature: 1.0", "temperatur: 1.0", ["terms[0].temperatur", "'temperature'"]),
+        ("methods.yaml", "term: cwd", "term: cdw", ["cwd: terms[0].term", "'cwd'"]),
+        ("methods.yaml", "    - {term: kd, taps: [logits], weight: 1.0, temperature: 1.0}", "    []", ["kd", "without terms"]),
+        ("methods.yaml", "cwd:\n", "kd:\n", ["'kd' stands twice"]),
+        ("datasets.yaml", "labelled: 150", "labelled: 1500", ["scenes-few", "1200"]),
+        ("datasets.yaml", "variant_of: scenes\n", "variant_of: scene\n", ["variant_of", "'scenes'"]),
+        ("suites/smoke.yaml", "methods: [none, kd, cwd", "methods: [none, kd, cwdd", ["smoke.yaml", "'cwd'"]),
+        ("suites/smoke.yaml", "methods: [none, bcd]", "methods: [bcd]", ["'none'"]),
+        ("suites/smoke.yaml", "student: smoke-student", "student: smoke-studnt", ["'smoke-student'"]),
+        ("suites/smoke.yaml", "recipe: smoke}", "recipe: smok}", ["'smoke'"]),
+        ("suites/smoke.yaml", "main_metrics: [miou", "main_metrics: [mio", ["main_metrics", "'miou'"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named(project, file, old, new, said):
+    edit(project, file, old, new)
+    with pytest.raises(UserError) as error:
+        load(project)
+    for part in said:
+        assert part in str(error.value), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suite", ["scenes", "smoke", "camvid", "camvid-mini"])
+def test_every_shipped_suite_resolves(project, suite):
+    runs = load(project, suite)
+    assert all(re.fullmatch(r"semantic/[\w.-]+/[\w.-]+/[\w.-]+/s\d+", key) for key in runs)
+
+
+def test_unknown_suite_names_the_nearest(project):
+    with pytest.raises(UserError, match="did you mean 'camvid'"):
+        config.load_suite("camvidd", project / "params")
+
+
+def test_every_options_of_a_term_is_read_from_its_source():
+    from bcd.losses import TERMS
+
+    assert {name: set(term.options) for name, term in TERMS.items()} == config.term_options()
+
+
+def test_paired_runs_share_a_seed_and_nothing_else_does(project):
+    runs = load(project, "scenes")
+    by_group = spec.groups({key: run for key, run in runs.items() if run.teacher})
+    seeds = [{run.config["seed"] for run in group} for group in by_group.values()]
+    assert all(len(seed) == 1 for seed in seeds)
+    assert len(set.union(*seeds)) == len(by_group)
+
+
+def test_runtime_settings_do_not_change_a_run(project):
+    before = {key: run.fingerprint for key, run in load(project).items()}
+    edit(project, "recipes.yaml", "runtime: {checkpoint_every: 1}", "runtime: {checkpoint_every: 3, workers: 1}")
+    assert {key: run.fingerprint for key, run in load(project).items()} == before
+
+
+def test_one_weight_changes_its_method_only(project):
+    before = {key: run.fingerprint for key, run in load(project).items()}
+    edit(project, "methods.yaml", "{term: kd, taps: [logits], weight: 1.0", "{term: kd, taps: [logits], weight: 2.0")
+    changed = {key for key, run in load(project).items() if run.fingerprint != before[key]}
+    assert {key.split("/")[3] for key in changed} == {"kd"}
+
+
+def test_a_teacher_setting_changes_distilled_students_and_not_the_plain_one(project):
+    before = {key: run.fingerprint for key, run in load(project).items()}
+    edit(project, "models.yaml", "smoke-teacher: {backbone: light, widths: [8, 8, 16, 16]", "smoke-teacher: {backbone: light, widths: [8, 16, 16, 16]")  # fmt: skip
+    changed = {key for key, run in load(project).items() if run.fingerprint != before[key]}
+    assert not any("-from-" in key and "/none/" in key for key in changed)
+    assert len(changed) == len(before) - 4
+
+
+def test_overrides_are_checked_like_files(project):
+    run = load(project)["semantic/scenes-smoke/smoke-student-from-smoke-teacher/kd/s0"]
+    changed = spec.overridden(run, {"recipe.lr": 0.02, "terms.0.weight": 3.0})
+    assert (changed.config["recipe"]["lr"], changed.config["terms"][0]["weight"]) == (0.02, 3.0)
+    assert changed.fingerprint != run.fingerprint and changed.key != run.key
+    for settings, said in [({"recipe.lrr": 0.1}, "'lr'"), ({"recip.lr": 0.1}, "'recipe'"), ({"recipe.lr": "x"}, "recipe: lr")]:
+        with pytest.raises(UserError, match=said):
+            spec.overridden(run, settings)

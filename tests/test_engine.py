@@ -1,0 +1,242 @@
+"""The train loop on the real smoke suite: company, kills, resumes and refusals."""
+
+import fcntl
+import json
+import random
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from conftest import kill
+from safetensors.torch import load_file
+
+from bcd import config, engine, job, spec, store
+from bcd.errors import UserError
+
+PAIR = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
+FEW = "semantic/scenes-smoke-few/smoke-student-from-smoke-teacher"
+TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
+
+
+def say(_text: str) -> None:
+    """The engine's progress lines are not under test."""
+
+
+def runs(**changes) -> dict[str, spec.Run]:
+    """The runs of the suite `smoke`, with overrides such as `recipe.steps` applied to all of them."""
+    found = spec.suite_runs(config.load_params(), config.load_suite("smoke"))
+    if not changes:
+        return found
+    settings = {path.replace("__", "."): value for path, value in changes.items()}
+    teachers = {run.key for run in found.values() if not run.teacher}
+    return {key: run if key in teachers else renamed(spec.overridden(run, settings), key) for key, run in found.items()}
+
+
+def renamed(run: spec.Run, key: str) -> spec.Run:
+    return spec.Run(**{**vars(run), "key": key})
+
+
+def train(*chosen: spec.Run) -> dict[str, dict]:
+    """Train one group and return the small JSON of each run by method."""
+    job.run_group("smoke", list(chosen), say)
+    return {run.method: store.read_json(spec.run_file("smoke", run)) for run in chosen}
+
+
+def folder(edge: dict):
+    return job.RESULTS / "store" / edge["store"]
+
+
+@pytest.fixture
+def teacher(project) -> dict:
+    return train(runs()[TEACHER])["none"]
+
+
+def same(a: dict, b: dict) -> bool:
+    return (a["weights_sha256"], a["evaluation"]) == (b["weights_sha256"], b["evaluation"])
+
+
+@pytest.mark.parametrize("pair", [PAIR, FEW])
+def test_a_learners_result_does_not_depend_on_its_company(project, teacher, pair):
+    wanted = [run for run in runs(recipe__steps=3).values() if run.key.startswith(pair) and run.repetition == 0]
+    together = train(*wanted)
+    shutil.rmtree(job.RESULTS / "smoke" / "runs")
+    for run in wanted:
+        shutil.rmtree(folder(together[run.method]), ignore_errors=True)
+    for run in wanted:
+        assert same(train(run)[run.method], together[run.method]), run.method
+
+
+def test_equal_terms_under_two_names_are_trained_once(project, teacher):
+    chosen = runs()[f"{PAIR}/kd/s0"]
+    twin = renamed(chosen, f"{PAIR}/twin/s0")
+    job.run_group("smoke", [chosen, twin], say)
+    edges = [store.read_json(spec.run_file("smoke", run)) for run in (chosen, twin)]
+    assert edges[0]["store"] == edges[1]["store"] and edges[0]["key"] != edges[1]["key"]
+
+
+def test_the_student_is_neither_larger_nor_holds_teacher_or_projector(project, teacher):
+    edges = train(*[runs()[f"{PAIR}/{method}/s0"] for method in ("none", "bcd", "pbd")])
+    plain = load_file(folder(edges["none"]) / "model.safetensors")
+    for method in ("bcd", "pbd"):
+        weights = load_file(folder(edges[method]) / "model.safetensors")
+        assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in plain.items()}
+        assert (edges[method]["macs"], edges[method]["parameters"]) == (edges["none"]["macs"], edges["none"]["parameters"])
+        assert not torch.equal(weights["head.classifier.weight"], plain["head.classifier.weight"])
+
+
+def test_the_teacher_is_frozen(project, teacher):
+    before = store.read_json(folder(teacher) / "record.json")["weights"]
+    train(runs()[f"{PAIR}/bcd/s0"])
+    assert store.checked_weights(folder(teacher)).stat().st_size == before["bytes"]
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(project, teacher, in_child):
+    chosen = [run for key, run in runs(recipe__steps=60).items() if key in (f"{PAIR}/none/s0", f"{PAIR}/bckd/s0")]
+    begin = time.monotonic()
+    pid, wait = in_child(lambda: train(*chosen))
+    assert wait() == 0
+    whole = time.monotonic() - begin
+    undisturbed = {run.method: store.read_json(spec.run_file("smoke", run)) for run in chosen}
+    histories = {m: (folder(e) / "history.jsonl").read_bytes() for m, e in undisturbed.items()}
+    shutil.rmtree(job.RESULTS / "smoke" / "runs")
+    for edge in undisturbed.values():
+        shutil.rmtree(folder(edge))
+    generator, kills = random.Random(0), 0
+    for _ in range(6):
+        pid, wait = in_child(lambda: train(*chosen))
+        time.sleep(generator.uniform(0.1, 0.4) * whole)
+        kill(pid)
+        kills += wait() == -signal.SIGKILL
+    assert kills >= 2
+    final = train(*chosen)
+    for method, edge in undisturbed.items():
+        assert same(final[method], edge)
+        assert (folder(edge) / "history.jsonl").read_bytes() == histories[method]
+        assert not (folder(edge) / "state.pt").exists()
+    assert sum(store.record(folder(e))["resumes"] for e in final.values()) > 0
+
+
+def test_a_term_signal_saves_and_the_same_command_continues(project, teacher, in_child):
+    chosen = runs(recipe__steps=400)[f"{PAIR}/none/s0"]
+    chosen.runtime["checkpoint_every"] = 1000
+    entry = store.entry(job.resolve("smoke", chosen))
+
+    def stopped():
+        with pytest.raises(engine.Stopped):
+            train(chosen)
+        raise SystemExit(143)
+
+    import os
+
+    pid, wait = in_child(stopped)
+    while not (entry / "history.jsonl").exists():
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGTERM)
+    assert wait() == 143
+    assert 0 < store.unfinished_step(entry) < 400
+    assert not (entry / "record.json").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_its_learner_alone(project, teacher):
+    path = project / "params" / "methods.yaml"
+    text = path.read_text()
+    # Half of it is a float32 number and all of it is not: the second step's loss is infinite.
+    path.write_text(text.replace("weight: 2.0}", "weight: 4.0e+38, warmup: 2}"))
+    chosen = [runs()[f"{PAIR}/{method}/s0"] for method in ("none", "pbd")]
+    with pytest.raises(UserError) as error:
+        train(*chosen)
+    assert f"{PAIR}/pbd/s0" in str(error.value) and "not finite at step 2" in str(error.value)
+    assert ".png" in str(error.value) or "0000" in str(error.value)
+    assert spec.run_file("smoke", chosen[0]).exists() and not spec.run_file("smoke", chosen[1]).exists()
+    entry = store.entry(job.resolve("smoke", chosen[1]))
+    assert torch.load(entry / "state.pt", weights_only=True)["step"] == 1
+    assert json.loads((entry / "failure.json").read_text())["files"]
+
+
+def test_a_foreign_or_damaged_train_state_is_refused(project, teacher):
+    chosen = runs()[f"{PAIR}/kd/s0"]
+    entry = store.entry(job.resolve("smoke", chosen))
+    entry.mkdir(parents=True)
+    torch.save({"spec": "another", "step": 1}, entry / "state.pt")
+    with pytest.raises(UserError, match="state of another run"):
+        train(chosen)
+    (entry / "state.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(UserError, match="not a readable train state"):
+        train(chosen)
+
+
+def test_a_state_file_that_would_run_code_is_refused(project, teacher):
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("touch evil",)
+
+    chosen = runs()[f"{PAIR}/kd/s0"]
+    entry = store.entry(job.resolve("smoke", chosen))
+    entry.mkdir(parents=True)
+    (entry / "state.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="not a readable train state"):
+        train(chosen)
+    assert not (project / "evil").exists()
+
+
+def test_two_processes_on_one_run(project, teacher):
+    chosen = runs()[f"{PAIR}/kd/s0"]
+    entry = store.entry(job.resolve("smoke", chosen))
+    entry.mkdir(parents=True)
+    with (entry / "lock").open("a+") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="in use by another process .pid 4711"):
+            train(chosen)
+    assert train(chosen)["kd"]["metrics"]
+
+
+def test_a_teacher_whose_weights_changed_on_disk(project, teacher):
+    path = folder(teacher) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match="model.safetensors: missing or changed"):
+        train(runs()[f"{PAIR}/kd/s0"])
+
+
+def test_a_missing_teacher_names_the_remedy(project):
+    with pytest.raises(UserError, match="snakemake teachers"):
+        train(runs()[f"{PAIR}/kd/s0"])
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_continues(project, teacher, in_child):
+    chosen = runs()[f"{PAIR}/none/s0"]
+
+    def limited():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        with pytest.raises(UserError, match="disk full while writing .*state.pt"):
+            train(chosen)
+
+    _, wait = in_child(limited)
+    assert wait() == 0
+    assert train(chosen)["none"]["metrics"]
+
+
+def test_bf16_trains_finite_and_differs(project, teacher):
+    plain = train(runs()[f"{PAIR}/bcd/s0"])["bcd"]
+    half = train(runs(recipe__precision="bf16")[f"{PAIR}/bcd/s0"])["bcd"]
+    assert half["weights_sha256"] != plain["weights_sha256"]
+    assert all(v.isfinite().all() for v in load_file(folder(half) / "model.safetensors").values())
+
+
+@pytest.mark.parametrize("name", ["smoke-pspnet", "smoke-deeplabv3plus"])
+def test_published_structures_learn_with_feature_terms(project, teacher, name):
+    """Another backbone, channels and strides than the teacher's, an auxiliary head, and a non-square crop."""
+    path = project / "params" / "suites" / "smoke.yaml"
+    path.write_text(path.read_text().replace("student: smoke-student", f"student: {name}"))
+    edge = train(runs()[f"semantic/scenes-smoke/{name}-from-smoke-teacher/bckd/s0"])["bckd"]
+    assert edge["metrics"]["miou"] >= 0
+    line = json.loads((folder(edge) / "history.jsonl").read_text().splitlines()[0])
+    assert {"task", "aux", "kd", "boundary", "context"} <= line.keys()
