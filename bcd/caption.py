@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bcd.render import heading
+
 
 def caption(content: dict[str, Any], suite: str, table: str) -> str:
     """The caption of `bcd.tables.measure`'s content, after the descriptions of suite and table."""
@@ -17,12 +19,19 @@ def caption(content: dict[str, Any], suite: str, table: str) -> str:
 
 def notes(content: dict[str, Any]) -> list[str]:
     """What is doubtful about the table: runs whose code has changed since they were made."""
-    stale = [run["key"] for pair in content["pairs"] for row in pair["rows"] for run in row["runs"] if run["stale"]]
-    if not stale:
+    places = []
+    for pair in content["pairs"]:
+        stale = {
+            row["method"]: [run["key"].rpartition("/")[2] for run in row["runs"] if run["stale"]]
+            for row in pair["rows"]
+        }
+        named = [f"{method} ({', '.join(runs)})" for method, runs in stale.items() if runs]
+        places += [f"{heading(pair)}: {', '.join(named)}"] if named else []
+    if not places:
         return []
     return [
-        f"Code-stale: the code has changed since these {len(stale)} runs were made (`bcd plan` says how to repeat "
-        f"them): {', '.join(stale)}."
+        "Code-stale: the code has changed since these runs were made (`bcd plan` says how to repeat them): "
+        f"{'; '.join(places)}."
     ]
 
 

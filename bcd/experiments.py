@@ -76,6 +76,14 @@ def tracking_errors() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, OSError
 
 
+def reason(error: BaseException) -> str:
+    """Why `error` happened, in one line: the error at its root, since MLflow wraps a refused connection four times."""
+    root = error
+    while root.__cause__ or root.__context__:
+        root = root.__cause__ or root.__context__
+    return without_password(" ".join(f"{type(root).__name__}: {root}".split()))
+
+
 def without_password(text: str) -> str:
     """Hide `user:password@` of every address in `text`."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)

@@ -12,7 +12,7 @@ from bcd.render import heading, title, verdict
 from bcd.tables import table_file
 
 COLOURS = {"better": "#1b7837", "worse": "#b2182b", None: "#404040"}
-SEED_COLOUR = "#9ecae1"
+SEED_COLOUR, SEED_OFFSET = "#9ecae1", 0.25  # dots lie below their bar, in rows
 ROW_INCHES, PANEL_INCHES, MARGIN_INCHES = 0.3, 2.6, 1.5
 DPI = 150
 
@@ -32,8 +32,18 @@ def forest(content: dict[str, Any]) -> bytes:
     """PNG bytes of a forest plot of `bcd.tables.measure`'s content.
 
     Rows of panels are pairs, columns main metrics, in a panel methods run downwards. The bar is the 95 % interval,
-    the square the mean, light dots are the differences of single seeds, coloured where significant.
+    the square the mean, both coloured where significant; light dots are the differences of single seeds.
     """
+    import matplotlib.style
+
+    with matplotlib.style.context("default"):  # not the user's
+        figure = _figure(content)
+        data = BytesIO()
+        figure.savefig(data, format="png", metadata={"Software": None})
+    return data.getvalue()
+
+
+def _figure(content: dict[str, Any]):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -48,16 +58,14 @@ def forest(content: dict[str, Any]) -> bytes:
         panels = block.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for panel, metric in zip(panels, metrics, strict=True):
             _panel(panel, metric, rows, _gap(pair, metric))
-    data = BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
-    return data.getvalue()
+    return figure
 
 
 def _panel(panel, metric: str, rows: list[dict[str, Any]], gap: float | None) -> None:
     for y, row in enumerate(rows):
         found = row["cells"][metric]["difference"]
         seeds = [v for v in found["values"] if v is not None]
-        panel.plot(seeds, [y] * len(seeds), "o", color=SEED_COLOUR, markersize=3.5, zorder=1)
+        panel.plot(seeds, [y + SEED_OFFSET] * len(seeds), "o", color=SEED_COLOUR, markersize=3.5, zorder=1)
         if found["mean"] is None or found["low"] is None:
             continue
         colour = COLOURS[verdict(row["cells"][metric])]

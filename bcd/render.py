@@ -115,7 +115,7 @@ def difference_text(cell: dict[str, Any]) -> str:
         return NOTHING
     if found["mean"] is None or found["low"] is None:
         return UNDEFINED
-    return f"{found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+    return f"{_signed(found['mean'])} [{_signed(found['low'])}, {_signed(found['high'])}]"
 
 
 def tex_escape(text: str) -> str:
@@ -129,6 +129,12 @@ def verdict(cell: dict[str, Any]) -> str | None:
     if not found or not found["significant"]:
         return None
     return "better" if found["better"] else "worse"
+
+
+def _signed(value: float) -> str:
+    """Two decimals with a sign, but no sign for what rounds to nothing."""
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
 
 
 def _md_line(cells: list[str]) -> str:
@@ -164,5 +170,5 @@ def _tex_line(cells: list[str]) -> str:
 
 def _terminal_cell(cell: dict[str, Any]) -> str:
     found, mark = cell["difference"], {"better": "*", "worse": "†", None: " "}[verdict(cell)]
-    difference = f"{found['mean']:+.2f}{mark}" if found and found["mean"] is not None else ""
+    difference = f"{_signed(found['mean'])}{mark}" if found and found["mean"] is not None else ""
     return f"{value_text(cell):<14}{difference:>8}"

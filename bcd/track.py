@@ -19,7 +19,15 @@ from pathlib import Path
 
 from bcd import store
 from bcd.errors import UserError
-from bcd.experiments import connected, known_runs, supersede, tracking_errors, tracking_uri, without_password
+from bcd.experiments import (
+    connected,
+    known_runs,
+    reason,
+    supersede,
+    tracking_errors,
+    tracking_uri,
+    without_password,
+)
 from bcd.files import atomic_write
 from bcd.finished import Finished
 from bcd.panels import run_panel
@@ -66,7 +74,7 @@ def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Pa
                     written += 1
                 supersede(client, entry.store, mine)
     except tracking_errors() as raised:
-        error = without_password(" ".join(str(raised).split()))
+        error = reason(raised)
     report = Report(suite.name, without_password(tracking_uri(results)), len(entries), written, error)
     content = {"suite": suite.name, "runs": len(entries), "synced": error is None}
     atomic_write(results / suite.name / "tracking.json", store.dump(content))
@@ -100,7 +108,7 @@ def follow(
         try:
             _push_now(suite, key, folder, results, last)
         except Exception as error:
-            logging.getLogger(__name__).warning("MLflow: %s", without_password(str(error)))
+            logging.getLogger(__name__).warning("MLflow: %s", reason(error))
         wait_until = time.monotonic() + interval
         while not last and not ended() and time.monotonic() < wait_until:
             time.sleep(min(1.0, interval))

@@ -134,7 +134,8 @@ def _finish(client: Any, known: Any, entry: Entry, end: int) -> None:
     final = entry.edge["metrics"] | {name: entry.edge[name] for name in ("parameters", "macs")}
     final |= {name: entry.record[name] for name in ("train_seconds", "peak_memory_bytes")}
     changed = {k: float(v) for k, v in final.items() if k not in before or not _same(before[k], v)}
-    _log_metrics(client, run_id, [(name, value, end, entry.record["steps"]) for name, value in changed.items()])
+    now = round(1000 * time.time())  # of two values at one step, MLflow shows that of the later time
+    _log_metrics(client, run_id, [(name, value, now, entry.record["steps"]) for name, value in changed.items()])
     client.log_artifact(run_id, str(entry.folder / "record.json"))
     if entry.panel:
         with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
-PARTS = ("params", "workflow", "Snakefile", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
+PARTS = ("params", "workflow", "Snakefile", "profiles", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
 
 
 def copy_project(target: Path) -> Path:

@@ -32,9 +32,12 @@ def finished_fixture(tmp_path_factory, smoke_data):
 @pytest.fixture(name="project")
 def project_fixture(tmp_path, finished, monkeypatch):
     """A copy of it, as the current directory."""
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.chdir(copied(finished, tmp_path / "project"))
+    return tmp_path / "project"
+
+
+def copied(root, target):
+    return shutil.copytree(root, target)
 
 
 def load(name="smoke"):

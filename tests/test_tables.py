@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from suite_results import finish_run, finished_fixture, load, project_fixture  # noqa: F401
 
-from bcd import metrics, render, stats, tables
+from bcd import figures, metrics, render, stats, tables
 from bcd.errors import UserError
 from bcd.spec import run_file, suite_runs, table_rows
 
@@ -248,7 +248,7 @@ def test_code_stale_runs_are_noted_not_refused(project):
     build(figure=False)
     for kind in ("md", "tex", "json"):
         text = Path(f"results/smoke/tables/all-labels.{kind}").read_text()
-        assert re.search(rf"Code-stale: [^:]*these 1 runs [^:]*: {STUDENT}/brd/s0\.", text)
+        assert re.search(r"Code-stale: [^:]*: smoke-student from smoke-teacher on scenes-smoke: brd \(s0\)\.", text)
     assert "Code-stale" not in render.markdown(content("few-labels"))
 
 
@@ -299,3 +299,16 @@ def test_building_without_a_figure_imports_neither_matplotlib_nor_torch(project)
         "assert not {'torch', 'matplotlib', 'mlflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_figure_has_a_panel_for_each_pair_and_main_metric(project):
+    measured = content()
+    measured["pairs"].append(content("few-labels")["pairs"][0])
+    figure = figures._figure(measured)
+    blocks = [block.axes for block in figure.subfigs]
+    assert [len(axes) for axes in blocks] == [3, 3]
+    assert [text.get_text() for text in blocks[1][0].get_yticklabels()] == ["bcd"]
+    drawn = [value for line in blocks[1][0].lines for value in line.get_xdata()]
+    found = row(measured, "bcd", pair=1)["cells"]["miou"]["difference"]
+    assert set(drawn) == {0, found["mean"], found["low"], found["high"], *found["values"]}
+    assert figures.forest(measured) == figures.forest(measured)

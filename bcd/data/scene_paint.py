@@ -7,17 +7,18 @@ import numpy as np
 
 from bcd.data.scene_shapes import Layer, blank
 
-# Mean RGB of a class; a layer's own colour strays far from it, so colour alone does not decide either.
+# Mean RGB of a class; a layer's own colour strays from it by SPREAD, so colour alone does not decide either.
 TONES = {
-    "sky": (150, 170, 205),
+    "sky": (150, 175, 215),
     "ground": (115, 105, 90),
-    "building": (145, 130, 125),
-    "tree": (85, 125, 75),
-    "vehicle": (140, 95, 105),
-    "pole": (100, 85, 80),
-    "sign": (185, 110, 95),
-    "person": (130, 115, 110),
+    "building": (165, 135, 120),
+    "tree": (70, 125, 60),
+    "vehicle": (95, 70, 130),
+    "pole": (75, 65, 60),
+    "sign": (210, 85, 70),
+    "person": (185, 140, 70),
 }
+SPREAD = 26
 
 
 def paint(rng: np.random.Generator, stack: np.ndarray, layers: list[Layer]) -> np.ndarray:
@@ -32,7 +33,7 @@ def paint(rng: np.random.Generator, stack: np.ndarray, layers: list[Layer]) -> n
         x, y, width, height = cv2.boundingRect(layer.mask)
         window = slice(y, y + height), slice(x, x + width)
         np.copyto(pattern[window], texture(rng, clouds, height, width), where=stack[window] == number)
-        colours[number] = np.clip(rng.normal(layer.tone or TONES[layer.kind], 34), 12, 243)
+        colours[number] = np.clip(rng.normal(layer.tone or TONES[layer.kind], SPREAD), 12, 243)
         # A pattern that is nearly, but not quite, grey changes the hue a little as well.
         tints[number] = rng.uniform(0.6, 1.4, 3) * rng.uniform(2, 26)
     canvas = np.take(tints, stack, axis=0)
@@ -84,7 +85,7 @@ def expose(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """
     side = len(canvas) // 2
     image = cv2.resize(to_uint8(canvas), (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
-    haze = rng.uniform(0, 0.35)
+    haze = rng.uniform(0, 0.25)
     image *= np.float32(1 - haze)
     image += (haze * rng.uniform(70, 220, 3)).astype(np.float32)
     down, across = rng.uniform(-0.45, 0.45, 2)
@@ -97,7 +98,7 @@ def expose(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     if rng.random() < 0.7:
         # On 8 bits OpenCV's blur is exact integer arithmetic, hence the same on every CPU.
         image = cv2.GaussianBlur(to_uint8(image), (5, 5), rng.uniform(0.4, 0.95))
-    grain = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(3, 13))
+    grain = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(2, 10))
     return to_uint8(image + grain)
 
 

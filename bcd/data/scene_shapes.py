@@ -82,7 +82,7 @@ def tree(rng: np.random.Generator, horizon: Horizon) -> list[Layer]:
 def vehicle(rng: np.random.Generator, horizon: Horizon) -> list[Layer]:
     """A car or a van seen from the side: body and cabin, opaque glass, wheels."""
     x, base, near = stand(rng, horizon)
-    length = rng.uniform(0.14, 0.26) * near * len(horizon)
+    length = rng.uniform(0.2, 0.36) * near * len(horizon)
     height = length * rng.uniform(0.4, 0.55)
     # Cabin corners as fractions of the length from the middle: bottom left, top left, top right, bottom right.
     cabin = rng.choice([(-0.3, -0.2, 0.14, 0.28), (-0.48, -0.46, 0.24, 0.36)]) * rng.choice([-1, 1])
@@ -104,7 +104,7 @@ def vehicle(rng: np.random.Generator, horizon: Horizon) -> list[Layer]:
 def person(rng: np.random.Generator, horizon: Horizon) -> list[Layer]:
     """A walking figure: legs apart, arms away from the torso, head."""
     x, base, near = stand(rng, horizon)
-    height = rng.uniform(0.13, 0.2) * near * len(horizon)
+    height = rng.uniform(0.19, 0.3) * near * len(horizon)
     legs, upper = blank(len(horizon)), blank(len(horizon))
     shoulder, hip = base - 0.78 * height, base - 0.44 * height
     limb, lean = max(2, round(0.09 * height)), rng.uniform(-0.05, 0.05) * height
@@ -126,7 +126,7 @@ def person(rng: np.random.Generator, horizon: Horizon) -> list[Layer]:
 def sign(rng: np.random.Generator, horizon: Horizon) -> list[Layer]:
     """A ring or an open triangle on a post (the post is of class pole); the hole shows what is behind."""
     x, base, near = stand(rng, horizon)
-    radius = max(5, round(rng.uniform(0.04, 0.07) * near * len(horizon)))
+    radius = max(5, round(rng.uniform(0.055, 0.09) * near * len(horizon)))
     centre = base - int(rng.uniform(0.13, 0.3) * near * len(horizon)) - radius
     post, plate = blank(len(horizon)), blank(len(horizon))
     rim = max(2, round(0.3 * radius))

@@ -10,7 +10,7 @@ from bcd.models.pretrained import load_pretrained
 from bcd.models.segmentor import Segmentor
 
 if TYPE_CHECKING:
-    from bcd.config import Model
+    from bcd.schema import Model
 
 __all__ = ["Segmentor", "build", "count_parameters", "flops", "load_openmmlab"]
 
@@ -26,7 +26,7 @@ def build(model: "Model", classes: int) -> Segmentor:
     backbone = build_backbone(
         model.backbone, output_stride=model.output_stride, widths=model.widths, depths=model.depths
     )
-    channels = backbone.feature_info.channels()
+    channels = backbone.channels
     head = HEADS[model.head](channels, model.channels, classes, model.dropout)
     init_head(head)
     aux = None

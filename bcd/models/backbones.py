@@ -7,12 +7,10 @@ are 4, 8, 8, 8 for ResNet and MobileNetV2 at output stride 8, and 2, 4, 8, 8 for
 import difflib
 from collections.abc import Collection, Sequence
 
-import timm
-from timm.models import FeatureListNet
-from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import nn
 
 from bcd.errors import UserError
+from bcd.models.light import LightBackbone
 
 # The papers' ResNets are "V1c": three 3x3 convolutions in place of the 7x7 stem, plain 1x1 shortcuts. timm
 # builds it from these options but has no name and no weights for it.
@@ -41,7 +39,7 @@ def build_backbone(
     widths: Sequence[int] | None = None,
     depths: Sequence[int] | None = None,
 ) -> nn.Module:
-    """Build a randomly initialised backbone; its channels are `backbone.feature_info.channels()`.
+    """Build a randomly initialised backbone; `.channels` holds the channels of its four maps.
 
     `widths` and `depths` (channels and residual blocks per stage) belong to `light` alone.
     Raises UserError for an unknown name, an output stride that is not offered, or bad widths and depths.
@@ -54,6 +52,9 @@ def build_backbone(
         return _light(widths, depths, output_stride)
     if widths is not None or depths is not None:
         raise UserError(f"model.widths and model.depths belong to 'light' only; remove them for '{name}'")
+    # timm brings torchvision, which takes seconds to import; models without it should not wait.
+    import timm
+
     net = timm.create_model(
         name, features_only=True, out_indices=(1, 2, 3, 4), output_stride=output_stride, **TIMM[name]
     )
@@ -61,6 +62,7 @@ def build_backbone(
         _dilate_first_blocks(net)
     elif not name.endswith("d"):
         _undilate_second_convs(net)
+    net.channels = net.feature_info.channels()
     return net
 
 
@@ -76,15 +78,9 @@ def _light(widths: Sequence[int] | None, depths: Sequence[int] | None, output_st
     for field, values in (("widths", widths), ("depths", depths)):
         if values is None or len(values) != 4 or min(values) < 1:
             raise UserError(f"model.{field} is {values}; 'light' needs four positive integers, one per stage")
-    if any(width % 8 for width in widths):
-        raise UserError(f"model.widths is {list(widths)}; 'light' needs multiples of 8")
-    blocks = tuple(
-        ByoBlockCfg(type="basic", d=depth, c=width, s=stride)
-        for width, depth, stride in zip(widths, depths, (1, 2, 2, 2), strict=True)
-    )
-    config = ByoModelCfg(blocks=blocks, stem_chs=widths[0], stem_type="3x3", stem_pool="")
-    net = ByobNet(config, num_classes=0, output_stride=output_stride)
-    return FeatureListNet(net, out_indices=(0, 1, 2, 3), flatten_sequential=True)
+    # As everywhere: what the last stage loses in stride it gains in dilation.
+    last_stride, last_dilation = (1, 2) if output_stride == 8 else (2, 1)
+    return LightBackbone(widths, depths, (1, 2, 2, last_stride), (1, 1, 1, last_dilation))
 
 
 def _set_dilation(conv: nn.Conv2d, dilation: int) -> None:

@@ -9,9 +9,10 @@ at least two images per batch (torch raises ValueError otherwise).
 from collections.abc import Sequence
 
 import torch
-from timm.layers import ConvNormAct
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from bcd.models.layers import ConvNormAct
 
 PSP_SCALES = (1, 2, 3, 6)
 ASPP_DILATIONS = (1, 12, 24, 36)
@@ -96,8 +97,8 @@ class FCNHead(nn.Module):
 class LightHead(nn.Module):
     """All stages projected to `channels`, summed from coarse to fine, one 3x3 convolution at stage 1's size.
 
-    The top-down sum of 1x1 laterals is that of feature pyramids (Lin et al., CVPR 2017, section 3), without
-    the 3x3 per level.
+    The top-down sum of 1x1 laterals, enlarged by nearest neighbour, is that of feature pyramids (Lin et al.,
+    CVPR 2017, section 3), without the 3x3 per level.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
@@ -111,7 +112,7 @@ class LightHead(nn.Module):
     def forward(self, stages: list[Tensor]) -> Tensor:
         *finer, x = (lateral(stage) for lateral, stage in zip(self.laterals, stages, strict=True))
         for y in reversed(finer):
-            x = y + resize(x, y.shape[2:])
+            x = y + interpolate(x, size=y.shape[2:], mode="nearest")
         return self.classifier(self.dropout(self.neck(x)))
 
 

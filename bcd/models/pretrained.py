@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import timm
 from torch import Tensor
 
 from bcd.errors import UserError
@@ -65,6 +64,8 @@ def _from_timm(model: Segmentor, backbone: str) -> str:
             f"model.pretrained is 'timm' but timm has no weights for the deep stem of '{backbone}'; name a "
             f"file of {backbone}_v1c weights, or choose backbone '{backbone}d'"
         )
+    import timm
+
     config = timm.get_pretrained_cfg(backbone)
     try:
         source = timm.create_model(backbone, pretrained=True, features_only=True, out_indices=(1, 2, 3, 4))
