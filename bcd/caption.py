@@ -21,11 +21,10 @@ def notes(content: dict[str, Any]) -> list[str]:
     """What is doubtful about the table: runs whose code has changed since they were made."""
     places = []
     for pair in content["pairs"]:
-        stale = {
-            row["method"]: [run["key"].rpartition("/")[2] for run in row["runs"] if run["stale"]]
-            for row in pair["rows"]
-        }
-        named = [f"{method} ({', '.join(runs)})" for method, runs in stale.items() if runs]
+        named = []
+        for row in pair["rows"]:
+            stale = [run["key"].rpartition("/")[2] for run in row["runs"] if run["stale"]]
+            named += [f"{row['method']} ({', '.join(stale)})"] if stale else []
         places += [f"{heading(pair)}: {', '.join(named)}"] if named else []
     if not places:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -188,12 +189,32 @@ def train(
     from bcd.engine import Stopped
 
     try:
+        _follow_live(wanted.name, chosen)
         job.run_group(wanted.name, chosen, _say)
     except Stopped as stopped:
         _say(str(stopped))
         raise typer.Exit(143) from None
     for run in chosen if int(os.environ.get("RANK", 0)) == 0 else []:
         print(spec.run_file(wanted.name, run))
+
+
+def _follow_live(suite: str, runs: list) -> None:
+    """Start a process beside the training of each long run that shows its curves in MLflow while it lasts."""
+    from bcd import job, store
+
+    for run in runs:
+        if run.runtime["live_tracking"] and int(os.environ.get("RANK", 0)) == 0:
+            folder = store.entry(job.resolve(suite, run), job.RESULTS)
+            command = [sys.executable, "-m", "bcd", "follow", run.key, str(folder), "--suite", suite]
+            subprocess.Popen([*command, "--parent", str(os.getpid())], stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+@app.command(hidden=True)
+def follow(key: str, folder: Path, suite: Suite = None, parent: Annotated[int, typer.Option()] = 0) -> None:
+    """Push the history of one training run to MLflow until process PARENT has ended."""
+    from bcd import track as tracking
+
+    tracking.follow(_load(suite)[1].name, key, folder, parent=parent)
 
 
 @app.command()

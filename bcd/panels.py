@@ -88,7 +88,9 @@ def panel(
         tiles.append(coloured)
     factor = max(1, -(-MIN_SIDE // max(label.shape)))
     enlarged = [tile.repeat(factor, 0).repeat(factor, 1) for tile in tiles]
-    return np.concatenate([np.pad(tile, ((0, GAP), (0, GAP), (0, 0)), constant_values=BACKGROUND) for tile in enlarged], 1)
+    return np.concatenate(
+        [np.pad(tile, ((0, GAP), (0, GAP), (0, 0)), constant_values=BACKGROUND) for tile in enlarged], 1
+    )
 
 
 def palette_of(data_format: str, classes: int) -> np.ndarray:

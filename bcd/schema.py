@@ -80,7 +80,7 @@ class WeightedTerm(_Strict):
     term: str
     taps: Annotated[list[Literal[TAPS]], Len(1)]
     weight: NonNegativeFloat
-    schedule: Literal["constant", "linear"] = "constant"
+    schedule: Literal["constant", "linear", "warmup"] = "constant"
     warmup: NonNegativeInt = 0
     options: dict[str, Any] = {}
 

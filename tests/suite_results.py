@@ -1,9 +1,11 @@
 """The finished runs of a suite without any training: predictions are labels with noise, everything else is real."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import copy_project
 
 from bcd import config, metrics, store
@@ -43,6 +45,14 @@ def copied(root, target):
 def load(name="smoke"):
     """Params and suite of the project in the current directory."""
     return config.load_params(), config.load_suite(name)
+
+
+def change_weight(method):
+    """Give the first term of a method of `params/methods.yaml` another weight."""
+    path = Path("params/methods.yaml")
+    methods = yaml.safe_load(path.read_text())
+    methods[method]["terms"][0]["weight"] += 0.5
+    path.write_text(yaml.safe_dump(methods))
 
 
 def finish_suite(root, name="smoke"):

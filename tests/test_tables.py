@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from suite_results import finish_run, finished_fixture, load, project_fixture  # noqa: F401
+from suite_results import change_weight, finish_run, finished_fixture, load, project_fixture  # noqa: F401
 
 from bcd import figures, metrics, render, stats, tables
 from bcd.errors import UserError
@@ -208,8 +208,7 @@ def test_missing_runs_are_named(project):
 
 
 def test_runs_of_other_parameters_are_named(project):
-    methods = Path("params/methods.yaml")
-    methods.write_text(methods.read_text().replace("weight: 2.0}", "weight: 2.5}", 1))
+    change_weight("pbd")
     with pytest.raises(UserError, match="other parameters: .*/pbd/s0, .*/pbd/s1; run `snakemake"):
         build()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from suite_results import (  # noqa: F401
+    change_weight,
     copied,
     finish_run,
     finished_fixture,
@@ -78,7 +79,8 @@ def test_a_run_shows_its_parameters_curves_metrics_tags_and_artifacts(project):
     key = f"{STUDENT}/cwd/s1"
     run, edge = one(key), edge_of(key)
     assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time == 4000
-    assert run.data.params["recipe.lr"] == "0.05" and run.data.params["terms.0.term"] == "cwd"
+    recipe = suite_runs(*load())[key].config["recipe"]
+    assert run.data.params["recipe.lr"] == str(recipe["lr"]) and run.data.params["terms.0.term"] == "cwd"
     assert curve(run) == [(1, 2.0), (2, 1.0)] and curve(run, "train/cwd") == [(1, 0.5), (2, 0.25)]
     assert all(run.data.metrics[name] == value for name, value in edge["metrics"].items())
     for tag, value in {
@@ -115,7 +117,7 @@ def test_a_changed_spec_gets_a_new_run_and_the_old_one_is_superseded(project):
     key, methods = f"{STUDENT}/pbd/s0", Path("params/methods.yaml")
     before, text = edge_of(key)["store"], methods.read_text()
     old_file = (RESULTS / "smoke/runs" / f"{key}.json").read_text()
-    methods.write_text(text.replace("weight: 2.0}", "weight: 2.5}", 1))
+    change_weight("pbd")
     params, suite = load()
     run = suite_runs(params, suite)[key]
     teacher = json.loads(run_file("smoke", run.teacher, RESULTS).read_text())

@@ -1,0 +1,140 @@
+"""Both DAG engines on the real smoke suite: all of it, then only what a change asks for."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import copy_project, run
+
+BIN = Path(sys.executable).parent
+TABLES = ("tables/{}.md", "tables/{}.tex", "tables/{}.csv", "tables/{}.json", "figures/{}.png", "figures/{}-panels.png")
+
+
+def snakemake(project: Path, *arguments: str, check: bool = True) -> str:
+    return run(str(BIN / "snakemake"), *arguments, cwd=project, check=check).stdout
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return run(str(BIN / "dvc"), *arguments, cwd=project, PATH=path).stdout
+
+
+def records(project: Path) -> set[str]:
+    return {path.parent.name for path in project.glob("results/store/*/record.json")}
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    """The bytes of everything that a reader or the DAG looks at."""
+    folder = project / "results" / "smoke"
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for part in ("tables", "figures", "runs", "teachers")
+        for path in sorted((folder / part).rglob("*"))
+        if path.is_file()
+    }
+
+
+def set_weight(project: Path, old: str, new: str) -> None:
+    path = project / "params" / "methods.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A project whose default suite is `smoke`, built once by a bare `snakemake`."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    (project / "params" / "suite.yaml").write_text("suite: smoke\n")
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    snakemake(project)
+    return project
+
+
+def test_a_bare_snakemake_builds_every_table_and_figure(built):
+    for table in ("all-labels", "few-labels"):
+        for pattern in TABLES:
+            assert (built / "results" / "smoke" / pattern.format(table)).stat().st_size > 0
+    trace = json.loads((built / "results/smoke/tables/all-labels.json").read_text())
+    assert "pbd" in json.dumps(trace)
+    assert json.loads((built / "results/smoke/tracking.json").read_text())["synced"] is True
+
+
+def test_neither_engine_has_anything_left_to_do(built):
+    assert "Nothing to be done" in snakemake(built)
+    assert "Running stage" not in dvc(built, "repro")
+    # A touched file is not a changed one.
+    for path in built.glob("results/smoke/runs/**/*.json"):
+        path.touch()
+    assert "Running stage" not in dvc(built, "repro")
+
+
+def test_one_weight_trains_one_method_and_back_again_nothing(built):
+    before, tables = records(built), contents(built)
+    set_weight(built, "{term: cwd, taps: [logits], weight: 1.0, temperature: 1.0}\n\nbrd", "{term: cwd, taps: [logits], weight: 7.0, temperature: 1.0}\n\nbrd")  # fmt: skip
+    snakemake(built)
+    new = records(built) - before
+    methods = {json.loads((built / "results/store" / h / "spec.json").read_text())["terms"][0]["weight"] for h in new}
+    assert (len(new), methods) == (2, {7.0})
+    changed = contents(built)
+    assert {k for k in changed if k.startswith("runs") and changed[k] != tables[k]} == {
+        f"runs/semantic/scenes-smoke/smoke-student-from-smoke-teacher/cwd/s{i}.json" for i in range(2)
+    }
+    assert changed["tables/all-labels.csv"] != tables["tables/all-labels.csv"]
+    assert changed["tables/few-labels.csv"] == tables["tables/few-labels.csv"]
+    # Back again, through the other engine.
+    set_weight(built, "weight: 7.0", "weight: 1.0")
+    said = dvc(built, "repro")
+    assert "Running stage 'students'" in said and "Running stage 'teachers'" not in said
+    assert records(built) == before | new
+    assert contents(built) == tables
+    assert "Nothing to be done" in snakemake(built)
+
+
+def test_a_weight_changed_under_dvc_trains_one_method(built):
+    before = records(built)
+    set_weight(built, "{term: posterior_boundary, taps: [logits], weight: 2.0}", "{term: posterior_boundary, taps: [logits], weight: 5.0}")  # fmt: skip
+    dvc(built, "repro")
+    assert len(records(built) - before) == 2
+    assert "Nothing to be done" in snakemake(built)
+    set_weight(built, "weight: 5.0", "weight: 2.0")
+    assert "Nothing to be done" not in snakemake(built)
+    assert len(records(built) - before) == 2
+
+
+def test_an_engine_killed_at_any_moment_leaves_a_state_that_the_same_command_finishes(built, tmp_path):
+    """kill -9 of Snakemake and of everything it started, at three moments; the final bytes are those of `built`."""
+    project = copy_project(tmp_path / "killed")
+    (project / "params" / "suite.yaml").write_text("suite: smoke\n")
+    for seconds in (6, 14, 22):
+        process = subprocess.Popen([BIN / "snakemake"], cwd=project, start_new_session=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            time.sleep(0.5)
+        snakemake(project, "--unlock")
+    snakemake(project)
+    assert contents(project) == contents(built)
+
+
+def test_a_mistake_in_params_stops_before_anything_runs(built, tmp_path):
+    project = copy_project(tmp_path / "wrong")
+    set_weight(project, "term: posterior_boundary", "term: posterior_bundary")
+    said = snakemake(project, "--config", "suite=smoke", check=False)
+    assert "params/methods.yaml: pbd: terms[0].term" in said and "did you mean 'posterior_boundary'" in said
+    assert not (project / "results").exists()
+
+
+def test_the_workflow_lints(tmp_path):
+    project = copy_project(tmp_path)
+    assert "good condition" in snakemake(project, "--lint", "--config", "suite=smoke")
+    shutil.rmtree(project)
