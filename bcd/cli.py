@@ -19,8 +19,8 @@ app = typer.Typer(
     add_completion=False,
     help=(
         "Benchmark suite for knowledge distillation in dense prediction.\n\n"
-        "Usually `snakemake` calls these commands; by hand they do one step of it. Run them in the project's folder, "
-        "where params/ lies. A suite is a file of params/suites/; without --suite it is the one named in params/suite.yaml."
+        "Usually `snakemake` calls these commands; by hand they do one step of it. Run them in the project's folder. "
+        "A suite is a file of params/suites/; without --suite it is the one named in params/suite.yaml."
     ),
 )
 Suite = Annotated[
@@ -147,7 +147,8 @@ def plan(
         f", and {summary['unknown']} runs of unknown cost (none like them is recorded)" if summary["unknown"] else ""
     )
     print(
-        f"left: {summary['seconds'] / 60:.1f} min of training on one core or GPU, {summary['bytes'] / 1e6:.1f} MB{unknown}"
+        f"left: {summary['seconds'] / 60:.1f} min of training on one core or GPU, "
+        f"{summary['bytes'] / 1e6:.1f} MB{unknown}"
     )
 
 
@@ -270,7 +271,7 @@ def track(
         params, wanted = _load(suite)
         print(tracking.sync(params, wanted, Path("results")))
     if ui:
-        tracking.ui(port)
+        raise typer.Exit(tracking.ui(port))
     if not (sync or ui):
         raise UserError("bcd track: say --sync or --ui")
 

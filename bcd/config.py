@@ -28,9 +28,8 @@ def _mapping_without_duplicates(loader: _UniqueKeys, node: yaml.MappingNode) -> 
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
         if key_node.value in seen:
-            raise UserError(
-                f"{loader.name}: line {key_node.start_mark.line + 1}: the key '{key_node.value}' stands twice; remove one"
-            )
+            line = key_node.start_mark.line + 1
+            raise UserError(f"{loader.name}: line {line}: the key '{key_node.value}' stands twice; remove one")
         seen.add(key_node.value)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)

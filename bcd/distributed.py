@@ -33,9 +33,9 @@ def finish() -> None:
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
-    """`total / count` with `count` summed over processes, scaled so that averaged gradients are those of the global mean.
+    """`total / count` with `count` summed over processes; 0 where nothing was counted anywhere.
 
-    0 where nothing was counted anywhere.
+    Scaled so that the gradients, which DDP averages over processes, are those of the mean over all of them.
     """
     count = count.to(total.dtype)
     if world() > 1:

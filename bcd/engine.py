@@ -126,9 +126,8 @@ def _loop(
             raise Stopped(f"stopped at step {step + 1} of {total}; the same command continues from here")
         if (step + 1) % recipe["log_every"] == 0 and distributed.rank() == 0:
             rate = (time.perf_counter() - clock) / (step + 1 - start)
-            say(
-                f"step {step + 1}/{total}, {len(active)} learners, {rate * 1e3:.0f} ms a step, {rate * (total - step - 1):.0f} s left"
-            )
+            left = rate * (total - step - 1)
+            say(f"step {step + 1}/{total}, {len(active)} learners, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
 
 
 class Teacher:

@@ -1,4 +1,4 @@
-"""One job of the DAG: train and evaluate a group of runs, as far as the store does not hold them, and write their edges."""
+"""One job of the DAG: train and evaluate what the store does not hold of a group of runs, and write their edges."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from bcd.spec import Run
 
 PACKAGE = Path(__file__).parent
 # What a training result depends on, apart from the data format, the task and the losses that the run uses.
-TRAINING_CODE = ("engine.py", "learner.py", "distill.py", "taps.py", "projectors.py", "models", "data/stream.py",
-                 "data/transforms.py", "data/decode.py")  # fmt: skip
+TRAINING_CODE = ("engine.py", "learner.py", "distill.py", "taps.py", "projectors.py", "models", "losses/masked.py",
+                 "data/stream.py", "data/split.py", "data/transforms.py", "data/decode.py")  # fmt: skip
 EVALUATION_CODE = ("metrics",)
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")
 

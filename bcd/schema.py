@@ -162,8 +162,10 @@ class Table(_Strict):
 
 
 class Panels(_Strict):
+    """Columns and rows of a table's picture; evaluation keeps the predictions of eight images."""
+
     methods: list[str] = ["none", "bcd"]
-    images: PositiveInt = 4
+    images: Annotated[int, Field(ge=1, le=8)] = 4
 
 
 class Suite(_Strict):

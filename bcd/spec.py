@@ -181,7 +181,8 @@ def _run(
     evaluation = {"split": suite.split, "sliding": recipe.sliding and recipe.sliding.model_dump()}
     return Run(
         key=key, config=resolved, evaluation=evaluation, dataset=dataset_name, files=dataset.files,
-        runtime=recipe.runtime.model_dump() | {"in_memory": dataset.in_memory, "threads": recipe.threads}, model_name=model_name, method=method_name,
+        runtime=recipe.runtime.model_dump() | {"in_memory": dataset.in_memory, "threads": recipe.threads},
+        model_name=model_name, method=method_name,
         repetition=repetition, teacher=teacher,
     )  # fmt: skip
 

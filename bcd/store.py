@@ -51,7 +51,8 @@ def open_entry(spec: dict[str, Any], results: Path = Path("results")) -> Iterato
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             raise UserError(
-                f"{folder} is in use by another process (pid {holder}); wait for it or stop it, then run the same command again"
+                f"{folder} is in use by another process (pid {holder}); wait for it or stop it, "
+                "then run the same command again"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -84,7 +85,8 @@ def checked_weights(folder: Path) -> Path:
         raise UserError(f"{folder} is not finished; run the same command again to finish it")
     if not path.exists() or sha256_file(path) != finished["weights"]["sha256"]:
         raise UserError(
-            f"{path}: missing or changed since its record was written; delete the folder {folder} and run the same command again"
+            f"{path}: missing or changed since its record was written; delete the folder {folder} "
+            "and run the same command again"
         )
     return path
 

@@ -22,31 +22,33 @@ def load(project, suite: str = "smoke"):
     return spec.suite_runs(params, config.load_suite(suite, project / "params"))
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
-    [
-        ("recipes.yaml", "weight_decay: 5.0e-4", "weight_decai: 5.0e-4", ["recipes.yaml", "scenes-teacher", "weight_decay"]),
-        ("recipes.yaml", "lr: 0.05", "lr: 5e-2", ["scenes-teacher: lr", "1.0e-3"]),
-        ("recipes.yaml", "steps: 1200", "steps: '1200'", ["scenes-teacher: steps", "valid integer"]),
-        ("recipes.yaml", "steps: 1200", "steps: 0", ["scenes-teacher: steps", "greater than 0"]),
-        ("recipes.yaml", "momentum: 0.9", "momentum: 9", ["momentum", "less than or equal to 1"]),
-        ("recipes.yaml", "crop: [64, 64]", "crop: [64]", ["crop", "2 items"]),
-        ("recipes.yaml", "optimizer: sgd", "optimizer: sdg", ["optimizer", "did you mean 'sgd'"]),
-        ("recipes.yaml", "runtime: {checkpoint_every", "runtime: {checkpoint_evry", ["checkpoint_every"]),
-        ("methods.yaml", "taps: [logits], weight: 1.0", "taps: [logit], weight: 1.0", ["methods.yaml", "kd", "'logits'"]),
-        ("methods.yaml", "temperature: 1.0", "temperatur: 1.0", ["terms[0].temperatur", "'temperature'"]),
-        ("methods.yaml", "term: cwd", "term: cdw", ["cwd: terms[0].term", "'cwd'"]),
-        ("methods.yaml", "    - {term: kd, taps: [logits], weight: 1.0, temperature: 1.0}", "    []", ["kd", "without terms"]),
-        ("methods.yaml", "cwd:\n", "kd:\n", ["'kd' stands twice"]),
-        ("datasets.yaml", "labelled: 150", "labelled: 1500", ["scenes-few", "1200"]),
-        ("datasets.yaml", "variant_of: scenes\n", "variant_of: scene\n", ["variant_of", "'scenes'"]),
-        ("suites/smoke.yaml", "methods: [none, kd, cwd", "methods: [none, kd, cwdd", ["smoke.yaml", "'cwd'"]),
-        ("suites/smoke.yaml", "methods: [none, bcd]", "methods: [bcd]", ["'none'"]),
-        ("suites/smoke.yaml", "student: smoke-student", "student: smoke-studnt", ["'smoke-student'"]),
-        ("suites/smoke.yaml", "recipe: smoke}", "recipe: smok}", ["'smoke'"]),
-        ("suites/smoke.yaml", "main_metrics: [miou", "main_metrics: [mio", ["main_metrics", "'miou'"]),
-    ],
-)  # fmt: skip
+# fmt: off
+MISTAKES = [  # file, what stands there, what is written instead, what the message must say
+    ("recipes.yaml", "weight_decay: 0.01", "weight_decai: 0.01", ["recipes.yaml", "weight_decay"]),
+    ("recipes.yaml", "lr: 0.005", "lr: 5e-3", ["scenes-teacher: lr", "1.0e-3"]),
+    ("recipes.yaml", "steps: 500", "steps: '500'", ["scenes-teacher: steps", "valid integer"]),
+    ("recipes.yaml", "steps: 500", "steps: 0", ["scenes-teacher: steps", "greater than 0"]),
+    ("recipes.yaml", "momentum: 0.9", "momentum: 9", ["momentum", "less than or equal to 1"]),
+    ("recipes.yaml", "crop: [64, 64]", "crop: [64]", ["crop", "2 items"]),
+    ("recipes.yaml", "optimizer: sgd", "optimizer: sdg", ["optimizer", "did you mean 'sgd'"]),
+    ("recipes.yaml", "runtime: {checkpoint_every", "runtime: {checkpoint_evry", ["checkpoint_every"]),
+    ("methods.yaml", "taps: [logits], weight: 1.0", "taps: [logit], weight: 1.0", ["methods.yaml", "kd", "'logits'"]),
+    ("methods.yaml", "temperature: 1.0", "temperatur: 1.0", ["terms[0].temperatur", "'temperature'"]),
+    ("methods.yaml", "term: cwd", "term: cdw", ["cwd: terms[0].term", "'cwd'"]),
+    ("methods.yaml", "    - {term: kd, taps: [logits], weight: 1.0, temperature: 1.0}", "    []", ["kd", "without"]),
+    ("methods.yaml", "cwd:\n", "kd:\n", ["'kd' stands twice"]),
+    ("datasets.yaml", "labelled: 150", "labelled: 1500", ["scenes-few", "1200"]),
+    ("datasets.yaml", "variant_of: scenes\n", "variant_of: scene\n", ["variant_of", "'scenes'"]),
+    ("suites/smoke.yaml", "methods: [none, kd, cwd", "methods: [none, kd, cwdd", ["smoke.yaml", "'cwd'"]),
+    ("suites/smoke.yaml", "methods: [none, bcd]", "methods: [bcd]", ["'none'"]),
+    ("suites/smoke.yaml", "student: smoke-student", "student: smoke-studnt", ["'smoke-student'"]),
+    ("suites/smoke.yaml", "recipe: smoke}", "recipe: smok}", ["'smoke'"]),
+    ("suites/smoke.yaml", "main_metrics: [miou", "main_metrics: [mio", ["main_metrics", "'miou'"]),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("file", "old", "new", "said"), MISTAKES)
 def test_a_mistake_is_named(project, file, old, new, said):
     edit(project, file, old, new)
     with pytest.raises(UserError) as error:
@@ -96,7 +98,7 @@ def test_one_weight_changes_its_method_only(project):
 
 def test_a_teacher_setting_changes_distilled_students_and_not_the_plain_one(project):
     before = {key: run.fingerprint for key, run in load(project).items()}
-    edit(project, "models.yaml", "smoke-teacher: {backbone: light, widths: [8, 8, 16, 16]", "smoke-teacher: {backbone: light, widths: [8, 16, 16, 16]")  # fmt: skip
+    edit(project, "models.yaml", "widths: [8, 8, 16, 16]", "widths: [8, 16, 16, 16]")
     changed = {key for key, run in load(project).items() if run.fingerprint != before[key]}
     assert not any("-from-" in key and "/none/" in key for key in changed)
     assert len(changed) == len(before) - 4
@@ -107,6 +109,7 @@ def test_overrides_are_checked_like_files(project):
     changed = spec.overridden(run, {"recipe.lr": 0.02, "terms.0.weight": 3.0})
     assert (changed.config["recipe"]["lr"], changed.config["terms"][0]["weight"]) == (0.02, 3.0)
     assert changed.fingerprint != run.fingerprint and changed.key != run.key
-    for settings, said in [({"recipe.lrr": 0.1}, "'lr'"), ({"recip.lr": 0.1}, "'recipe'"), ({"recipe.lr": "x"}, "recipe: lr")]:
+    wrong = {"recipe.lrr": (0.1, "'lr'"), "recip.lr": (0.1, "'recipe'"), "recipe.lr": ("x", "recipe: lr")}
+    for path, (value, said) in wrong.items():
         with pytest.raises(UserError, match=said):
-            spec.overridden(run, settings)
+            spec.overridden(run, {path: value})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import copy_project, run
 
 BIN = Path(sys.executable).parent
@@ -40,11 +42,19 @@ def contents(project: Path) -> dict[str, bytes]:
     }
 
 
-def set_weight(project: Path, old: str, new: str) -> None:
-    path = project / "params" / "methods.yaml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+METHODS = "params/methods.yaml"
+
+
+def built_weight(project: Path, method: str) -> float:
+    """Weight of a method's first term."""
+    return yaml.safe_load((project / METHODS).read_text())[method]["terms"][0]["weight"]
+
+
+def set_weight(project: Path, method: str, weight: float) -> None:
+    """Edit one number of the file, as a user would."""
+    head, found, rest = (project / METHODS).read_text().partition(f"\n{method}:\n")
+    assert found
+    (project / METHODS).write_text(head + found + re.sub(r"weight: [\d.]+", f"weight: {weight}", rest, count=1))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +87,8 @@ def test_neither_engine_has_anything_left_to_do(built):
 
 def test_one_weight_trains_one_method_and_back_again_nothing(built):
     before, tables = records(built), contents(built)
-    set_weight(built, "{term: cwd, taps: [logits], weight: 1.0, temperature: 1.0}\n\nbrd", "{term: cwd, taps: [logits], weight: 7.0, temperature: 1.0}\n\nbrd")  # fmt: skip
+    weight = built_weight(built, "cwd")
+    set_weight(built, "cwd", 7.0)
     snakemake(built)
     new = records(built) - before
     methods = {json.loads((built / "results/store" / h / "spec.json").read_text())["terms"][0]["weight"] for h in new}
@@ -89,7 +100,7 @@ def test_one_weight_trains_one_method_and_back_again_nothing(built):
     assert changed["tables/all-labels.csv"] != tables["tables/all-labels.csv"]
     assert changed["tables/few-labels.csv"] == tables["tables/few-labels.csv"]
     # Back again, through the other engine.
-    set_weight(built, "weight: 7.0", "weight: 1.0")
+    set_weight(built, "cwd", weight)
     said = dvc(built, "repro")
     assert "Running stage 'students'" in said and "Running stage 'teachers'" not in said
     assert records(built) == before | new
@@ -99,11 +110,12 @@ def test_one_weight_trains_one_method_and_back_again_nothing(built):
 
 def test_a_weight_changed_under_dvc_trains_one_method(built):
     before = records(built)
-    set_weight(built, "{term: posterior_boundary, taps: [logits], weight: 2.0}", "{term: posterior_boundary, taps: [logits], weight: 5.0}")  # fmt: skip
+    weight = built_weight(built, "pbd")
+    set_weight(built, "pbd", 5.5)
     dvc(built, "repro")
     assert len(records(built) - before) == 2
     assert "Nothing to be done" in snakemake(built)
-    set_weight(built, "weight: 5.0", "weight: 2.0")
+    set_weight(built, "pbd", weight)
     assert "Nothing to be done" not in snakemake(built)
     assert len(records(built) - before) == 2
 
@@ -128,7 +140,8 @@ def test_an_engine_killed_at_any_moment_leaves_a_state_that_the_same_command_fin
 
 def test_a_mistake_in_params_stops_before_anything_runs(built, tmp_path):
     project = copy_project(tmp_path / "wrong")
-    set_weight(project, "term: posterior_boundary", "term: posterior_bundary")
+    text = (project / METHODS).read_text()
+    (project / METHODS).write_text(text.replace("term: posterior_boundary", "term: posterior_bundary"))
     said = snakemake(project, "--config", "suite=smoke", check=False)
     assert "params/methods.yaml: pbd: terms[0].term" in said and "did you mean 'posterior_boundary'" in said
     assert not (project / "results").exists()

@@ -16,6 +16,20 @@ from bcd.errors import UserError
 
 SPLITS = {"train": 367, "val": 101, "test": 233}
 VOID = 11
+# RGB of the 11 classes, as SegNet's demo colours them.
+PALETTE = (
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (60, 40, 222),
+    (128, 128, 0),
+    (192, 128, 128),
+    (64, 64, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+    (0, 128, 192),
+)
 FOLDER = "CamVid"
 """Directory of the archive that holds the dataset; it is all that is unpacked."""
 REMEDY = "run `bcd fetch camvid`, and if it repeats, replace the archive it came from"

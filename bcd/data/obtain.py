@@ -27,7 +27,9 @@ def obtain(
         source = fetch.Source(name, archives, dataset.licence, dataset.source, reader.count_splits)
         done = fetch.fetch(source, root, mirror_dir, progress, force)
     if done.splits != dataset.splits:
-        raise UserError(f"{root} has the splits {done.splits}, but params/datasets.yaml: {name}.splits says {dataset.splits}")
+        raise UserError(
+            f"{root} has the splits {done.splits}, but params/datasets.yaml: {name}.splits says {dataset.splits}"
+        )
     return done
 
 

@@ -11,9 +11,7 @@ class ConvNormAct(nn.Sequential):
     Keys are timm's for its layer of this name (`conv`, `bn`), which cannot be imported without torchvision.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
-    ):
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1):
         padding = dilation * (kernel // 2)
         conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs), act=nn.ReLU(inplace=True)))

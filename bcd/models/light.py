@@ -12,13 +12,11 @@ class LightBackbone(nn.Module):
     """A residual network at a fraction of the usual width: image `(N, 3, H, W)` to four maps.
 
     A 3x3 stem of stride 2, then per stage `depth` basic blocks (He et al., CVPR 2016, figure 5 left), the
-    first with the stage's stride, all with its dilation. Plain torch rather than timm, whose import alone would be a good part of
-    these runs. `channels` are those of the four maps.
+    first with the stage's stride, all with its dilation. Plain torch rather than timm, whose import alone would
+    be a good part of these runs. `channels` are those of the four maps.
     """
 
-    def __init__(
-        self, widths: Sequence[int], depths: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-    ):
+    def __init__(self, widths: Sequence[int], depths: Sequence[int], strides: Sequence[int], dilations: Sequence[int]):
         super().__init__()
         self.channels = list(widths)
         self.stem = ConvNormAct(3, widths[0], 3, stride=2)
@@ -28,9 +26,7 @@ class LightBackbone(nn.Module):
                 BasicBlock(entering, width, stride, dilation),
                 *(BasicBlock(width, width, 1, dilation) for _ in range(depth - 1)),
             )
-            for entering, width, depth, stride, dilation in zip(
-                inputs, widths, depths, strides, dilations, strict=True
-            )
+            for entering, width, depth, stride, dilation in zip(inputs, widths, depths, strides, dilations, strict=True)
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -30,6 +30,7 @@ class SemanticTask:
         self.spec, self.recipe, self.data = spec, spec["recipe"], spec["data"]
         self.classes = len(self.data["classes"])
         self._root, self._in_memory = data, in_memory
+        self._splits: dict[str, Split] = {}
 
     def build(self, model: dict[str, Any]) -> nn.Module:
         return build(Model(**model), self.classes)
@@ -62,8 +63,11 @@ class SemanticTask:
         )
 
     def _read_split(self, name: str) -> Split:
-        split = open_split(self._root, self.data, name)
-        return Split(split.samples, cached(split.read)) if self._in_memory else split
+        """The split, opened once: the learners of a group are evaluated on the same decoded images."""
+        if name not in self._splits:
+            split = open_split(self._root, self.data, name)
+            self._splits[name] = Split(split.samples, cached(split.read)) if self._in_memory else split
+        return self._splits[name]
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the labelled images at image size: mean over pixels that are not ignored.
