@@ -245,6 +245,10 @@ def tables(
         else:
             for path in building.build(params, wanted, name, Path("results")):
                 print(path)
+    if show:
+        print(f"whole tables, with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
+        print(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/tables.md")
+        print("runs, curves and predictions side by side: make ui")
 
 
 @app.command()
