@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -33,6 +34,7 @@ Table = Annotated[
 
 def main() -> None:
     """Entry point: a `UserError` is one sentence on stderr and exit status 2."""
+    faulthandler.enable()  # a crash in native code says where it happened instead of dying without a word
     try:
         app(standalone_mode=False)
     except typer.Exit as done:
@@ -246,7 +248,7 @@ def tables(
             for path in building.build(params, wanted, name, Path("results")):
                 print(path)
     if show:
-        print(f"whole tables, with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
+        print(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
         print(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/tables.md")
         print("runs, curves and predictions side by side: make ui")
 

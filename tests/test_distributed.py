@@ -14,7 +14,8 @@ TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
 
 @pytest.mark.slow
 def test_two_processes_train_one_run(project):
-    run(TORCHRUN, "--standalone", "--nproc-per-node", "2", "-m", "bcd", "train", "--suite", "smoke", TEACHER, cwd=project)
+    command = (TORCHRUN, "--standalone", "--nproc-per-node", "2", "-m", "bcd", "train", "--suite", "smoke", TEACHER)
+    run(*command, cwd=project)
     teacher = spec.suite_runs(config.load_params(), config.load_suite("smoke"))[TEACHER]
     edge = store.read_json(spec.run_file("smoke", teacher))
     record = store.record(project / "results" / "store" / edge["store"])

@@ -2,7 +2,10 @@
 
 import fcntl
 import json
+import os
+import pickle
 import random
+import re
 import shutil
 import signal
 import time
@@ -119,6 +122,32 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(project, teacher, 
     assert sum(store.record(folder(e))["resumes"] for e in final.values()) > 0
 
 
+def test_killed_while_evaluating_it_ends_with_the_same_bytes(project, teacher, in_child):
+    run = runs()[TEACHER]
+    report = folder(teacher) / f"eval-{teacher['evaluation']['hash']}.json"
+    for milliseconds in (5, 30, 60, 100, 150, 250):
+        for path in folder(teacher).glob("eval-*"):
+            path.unlink()
+        pid, wait = in_child(lambda: job.evaluate_finished("smoke", run, say))
+        time.sleep(milliseconds / 1000)
+        kill(pid)
+        wait()
+        # The report comes last: if it is there, so are the rows that it names.
+        assert not report.exists() or store.read_json(report)["rows_sha256"] == teacher["evaluation"]["rows_sha256"]
+    assert job.evaluate_finished("smoke", run, say) == teacher["metrics"]
+    assert store.read_json(spec.run_file("smoke", run)) == teacher
+
+
+def test_another_evaluation_trains_nothing(project, teacher):
+    path = project / "params" / "recipes.yaml"
+    sliding = "  crop: [40, 32]\n  sliding: {crop: [32, 32], stride: [16, 24]}"
+    path.write_text(path.read_text().replace("  crop: [40, 32]", sliding))
+    slid = train(runs()[TEACHER])["none"]
+    assert slid["store"] == teacher["store"] and slid["fingerprint"] != teacher["fingerprint"]
+    assert slid["evaluation"]["hash"] != teacher["evaluation"]["hash"]
+    assert len(list(folder(teacher).glob("eval-*.json"))) == 2
+
+
 def test_a_term_signal_saves_and_the_same_command_continues(project, teacher, in_child):
     chosen = runs(recipe__steps=400)[f"{PAIR}/none/s0"]
     chosen.runtime["checkpoint_every"] = 1000
@@ -128,8 +157,6 @@ def test_a_term_signal_saves_and_the_same_command_continues(project, teacher, in
         with pytest.raises(engine.Stopped):
             train(chosen)
         raise SystemExit(143)
-
-    import os
 
     pid, wait = in_child(stopped)
     while not (entry / "history.jsonl").exists():
@@ -144,11 +171,11 @@ def test_a_loss_that_is_not_finite_ends_its_learner_alone(project, teacher):
     path = project / "params" / "methods.yaml"
     text = path.read_text()
     # Half of it is a float32 number and all of it is not: the second step's loss is infinite.
-    path.write_text(text.replace("weight: 2.0}", "weight: 4.0e+38, warmup: 2}"))
-    chosen = [runs()[f"{PAIR}/{method}/s0"] for method in ("none", "pbd")]
+    path.write_text(re.sub(r"(term: kd, taps: .logits., weight: )[\d.]+", r"\g<1>4.0e+38, warmup: 2", text, count=1))
+    chosen = [runs()[f"{PAIR}/{method}/s0"] for method in ("none", "kd")]
     with pytest.raises(UserError) as error:
         train(*chosen)
-    assert f"{PAIR}/pbd/s0" in str(error.value) and "not finite at step 2" in str(error.value)
+    assert f"{PAIR}/kd/s0" in str(error.value) and "not finite at step 2" in str(error.value)
     assert ".png" in str(error.value) or "0000" in str(error.value)
     assert spec.run_file("smoke", chosen[0]).exists() and not spec.run_file("smoke", chosen[1]).exists()
     entry = store.entry(job.resolve("smoke", chosen[1]))
@@ -169,9 +196,6 @@ def test_a_foreign_or_damaged_train_state_is_refused(project, teacher):
 
 
 def test_a_state_file_that_would_run_code_is_refused(project, teacher):
-    import os
-    import pickle
-
     class Evil:
         def __reduce__(self):
             return os.system, ("touch evil",)
