@@ -116,7 +116,7 @@ def data_state(runs: dict[str, Run]) -> dict[str, str]:
     for files in sorted({run.files for run in runs.values()}):
         try:
             loaded = manifest.load(DATA / files)
-            states[files] = f"{loaded.origin}, {'official' if loaded.official else loaded.note or 'generated'}"
+            states[files] = ", ".join(word for word in (loaded.origin, loaded.note) if word)
         except UserError:
             states[files] = "missing"
     return states

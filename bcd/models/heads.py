@@ -120,9 +120,16 @@ HEADS = {"light": LightHead, "psp": PSPHead, "deeplabv3plus": DeepLabV3PlusHead}
 
 
 def init_head(head: nn.Module) -> None:
-    """Kaiming-normal convolutions, classifier of deviation 0.01; draws from torch's global generator."""
+    """Kaiming-normal convolutions, classifier of deviation 0.01; draws from torch's global generator.
+
+    The light head keeps torch's own initial classifier: in its few hundred steps the small one costs a good part of
+    the training to grow out of.
+    """
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+    if isinstance(head, LightHead):
+        head.classifier.reset_parameters()
+        return
     nn.init.normal_(head.classifier.weight, std=0.01)
     nn.init.zeros_(head.classifier.bias)
