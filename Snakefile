@@ -20,3 +20,4 @@ rule all:
     input:
         rules.tables.input,
         rules.track.output,
+        rules.data.output,

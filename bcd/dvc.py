@@ -17,7 +17,10 @@ def commit(suite: str) -> None:
     if suite != config.default_suite() or "DVC_STAGE" in os.environ:
         return
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", "commit", "--force"], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        print(f"bcd: dvc commit failed: {done.stderr.strip()}; `dvc commit -f` repairs it", file=sys.stderr)
+        print(
+            f"bcd: dvc commit failed: {(done.stderr or done.stdout).strip()}; `dvc commit -f` repairs it",
+            file=sys.stderr,
+        )
