@@ -26,16 +26,15 @@ def load(project, suite: str = "smoke"):
 MISTAKES = [  # file, what stands there, what is written instead, what the message must say
     ("recipes.yaml", "weight_decay: 0.01", "weight_decai: 0.01", ["recipes.yaml", "weight_decay"]),
     ("recipes.yaml", "lr: 0.005", "lr: 5e-3", ["scenes-teacher: lr", "1.0e-3"]),
-    ("recipes.yaml", "steps: 500", "steps: '500'", ["scenes-teacher: steps", "valid integer"]),
-    ("recipes.yaml", "steps: 500", "steps: 0", ["scenes-teacher: steps", "greater than 0"]),
+    ("recipes.yaml", "  steps: 2\n", "  steps: '2'\n", ["smoke: steps", "valid integer"]),
+    ("recipes.yaml", "  steps: 2\n", "  steps: 0\n", ["smoke: steps", "greater than 0"]),
     ("recipes.yaml", "momentum: 0.9", "momentum: 9", ["momentum", "less than or equal to 1"]),
     ("recipes.yaml", "crop: [64, 64]", "crop: [64]", ["crop", "2 items"]),
     ("recipes.yaml", "optimizer: sgd", "optimizer: sdg", ["optimizer", "did you mean 'sgd'"]),
     ("recipes.yaml", "runtime: {checkpoint_every", "runtime: {checkpoint_evry", ["checkpoint_every"]),
-    ("methods.yaml", "taps: [logits], weight: 1.0", "taps: [logit], weight: 1.0", ["methods.yaml", "kd", "'logits'"]),
+    ("methods.yaml", "term: kd, taps: [logits]", "term: kd, taps: [logit]", ["methods.yaml", "kd", "'logits'"]),
     ("methods.yaml", "temperature: 1.0", "temperatur: 1.0", ["terms[0].temperatur", "'temperature'"]),
     ("methods.yaml", "term: cwd", "term: cdw", ["cwd: terms[0].term", "'cwd'"]),
-    ("methods.yaml", "    - {term: kd, taps: [logits], weight: 1.0, temperature: 1.0}", "    []", ["kd", "without"]),
     ("methods.yaml", "cwd:\n", "kd:\n", ["'kd' stands twice"]),
     ("datasets.yaml", "labelled: 150", "labelled: 1500", ["scenes-few", "1200"]),
     ("datasets.yaml", "variant_of: scenes\n", "variant_of: scene\n", ["variant_of", "'scenes'"]),
@@ -56,6 +55,12 @@ def test_a_mistake_is_named(project, file, old, new, said):
     for part in said:
         assert part in str(error.value), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_method_without_terms_is_an_error_but_for_none():
+    assert config.parse_method({"description": "d", "terms": []}, "none", "here").terms == []
+    with pytest.raises(UserError, match="methods.yaml: kd: a method without terms"):
+        config.parse_method({"description": "d", "terms": []}, "kd", "methods.yaml: kd")
 
 
 @pytest.mark.parametrize("suite", ["scenes", "smoke", "camvid", "camvid-mini"])
@@ -91,7 +96,7 @@ def test_runtime_settings_do_not_change_a_run(project):
 
 def test_one_weight_changes_its_method_only(project):
     before = {key: run.fingerprint for key, run in load(project).items()}
-    edit(project, "methods.yaml", "{term: kd, taps: [logits], weight: 1.0", "{term: kd, taps: [logits], weight: 2.0")
+    edit(project, "methods.yaml", "{term: kd, taps: [logits], weight: ", "{term: kd, taps: [logits], weight: 9")
     changed = {key for key, run in load(project).items() if run.fingerprint != before[key]}
     assert {key.split("/")[3] for key in changed} == {"kd"}
 

@@ -17,7 +17,7 @@ from bcd.models.openmmlab import is_mobilenet, openmmlab_key
 CLASSES = 5
 SIZE = (97, 131)
 STUDENT = dict(widths=[8, 16, 24, 32], depths=[1, 1, 1, 1], channels=16)
-TEACHER = dict(widths=[24, 48, 96, 128], depths=[2, 2, 2, 2], channels=48)
+TEACHER = dict(widths=[16, 32, 64, 96], depths=[2, 2, 2, 2], channels=32)
 MODELS = {
     "light-student": STUDENT,
     "light-teacher": TEACHER,
@@ -132,7 +132,7 @@ def test_state_dict_survives_safetensors(name, tmp_path):
 def test_light_models_are_as_small_as_documented():
     torch.manual_seed(0)
     assert count_parameters(build(fields(**STUDENT), 8)) == 35_104
-    assert count_parameters(build(fields(**TEACHER), 8)) == 993_664
+    assert count_parameters(build(fields(**TEACHER), 8)) == 502_040
 
 
 def test_cost_counts_a_known_convolution_and_leaves_the_model_alone():
