@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import kill
 from hypothesis import given
 from hypothesis import strategies as st
 from suite_results import change_weight, finish_run, finished_fixture, load, project_fixture  # noqa: F401
@@ -311,3 +313,21 @@ def test_the_figure_has_a_panel_for_each_pair_and_main_metric(project):
     found = row(measured, "bcd", pair=1)["cells"]["miou"]["difference"]
     assert set(drawn) == {0, found["mean"], found["low"], found["high"], *found["values"]}
     assert figures.forest(measured) == figures.forest(measured)
+
+
+# --- kills -------------------------------------------------------------------------------------------------
+
+
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_bytes(project, in_child):
+    paths = build()
+    wanted = {path: path.read_bytes() for path in paths}
+    for milliseconds in (20, 150, 300, 600, 1000, 1500):
+        for path in paths:
+            path.unlink(missing_ok=True)
+        pid, wait = in_child(build)
+        time.sleep(milliseconds / 1000)
+        kill(pid)
+        wait()
+        # A file is there with all its bytes or not at all.
+        assert all(path.read_bytes() == wanted[path] for path in paths if path.exists())
+    assert {path: path.read_bytes() for path in build()} == wanted
