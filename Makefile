@@ -28,7 +28,7 @@ reproduce: install
 	@bcd tables --suite $(SUITE) --show
 
 test: install
-	python -m pytest tests
+	python -m pytest -n 2 --dist loadfile --durations 10 tests
 
 ui: install
 	bcd track --ui

@@ -46,5 +46,5 @@ def run_files(runs):
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.
 onsuccess:
-    if Path(".dvc").exists() and workflow.dag_settings.targets <= {"all"}:
+    if Path(".dvc").exists() and set(workflow.dag_settings.targets) <= {"all"}:
         shell(f"bcd dvc-commit --suite {SUITE}")
