@@ -13,6 +13,11 @@ def start() -> torch.device:
     """Join the process group that torchrun announced, if any; the device this process computes on."""
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return own_device()
+
+
+def own_device() -> torch.device:
+    """The device this process computes on; does not wait for the others."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))

@@ -174,7 +174,7 @@ def evaluate(
         return store.read_json(report)
     say(f"evaluating {folder} on '{evaluation['split']}'")
     begin = time.perf_counter()
-    result = task.evaluate(load_model(task, spec["model"], folder), evaluation, distributed.start())
+    result = task.evaluate(load_model(task, spec["model"], folder), evaluation, distributed.own_device())
     save_rows(folder / f"{name}.npz", result["rows"], result["names"])
     atomic_write(folder / f"{name}-predictions.npz", _npz(result["predictions"]))
     content = {

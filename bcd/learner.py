@@ -72,7 +72,7 @@ class Learner:
             if device.type == "cuda":
                 self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
                 self.student = self.objective.student
-            self._module = DistributedDataParallel(self.objective, broadcast_buffers=False)
+            self._module = DistributedDataParallel(self.objective, forward_sync_buffers=False)
         torch.manual_seed(spec["seed"] + 2 + distributed.rank())
         self._keep_rng()
         self._sums: dict[str, float] = {}

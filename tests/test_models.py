@@ -116,8 +116,15 @@ def test_initial_weights_follow_the_seed(name):
         pairs = zip(getattr(first, part).parameters(), getattr(other, part).parameters(), strict=True)
         assert not all(torch.equal(a, b) for a, b in pairs)
     assert first.weights_note == "none"
-    assert first.head.classifier.bias.abs().max() == 0
-    assert 0.005 < first.head.classifier.weight.std() < 0.02
+    small = first.aux.classifier if name == "light-aux" else first.head.classifier
+    assert small.bias.abs().max() == 0
+    assert 0.005 < small.weight.std() < 0.02
+
+
+def test_the_light_head_keeps_torchs_initial_classifier():
+    classifier = built("light-student").head.classifier
+    bound = classifier.in_channels**-0.5
+    assert 0.3 * bound < classifier.weight.std() < bound and classifier.weight.abs().max() <= bound
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -307,7 +307,7 @@ def test_the_ui_refuses_a_taken_port_and_a_remote_server(project, monkeypatch):
 def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     port = free_port()
     program = f"from bcd.track import ui; raise SystemExit(ui({port}))"
-    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, preexec_fn=hear_interrupts)
 
     def answers():
         try:
@@ -322,6 +322,11 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     os.kill(process.pid, number)
     assert process.wait(60) == 0
     assert not started & set(processes())
+
+
+def hear_interrupts():
+    """Undo what a shell does to the jobs it starts in the background, and their children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def processes():
