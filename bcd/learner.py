@@ -200,7 +200,7 @@ def learning_rate(recipe: dict[str, Any], step: int) -> float:
 
 def _optimizer(module: nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
     parameters = [p for p in module.parameters() if p.requires_grad]
-    # Fused: one pass over all tensors; for small models the plain loop is a fifth of a step.
+    # Fused: one pass over all tensors; for small models the plain loop is a good part of a step.
     common = {"lr": recipe["lr"], "weight_decay": recipe["weight_decay"], "fused": True}
     if recipe["optimizer"] == "sgd":
         return torch.optim.SGD(parameters, momentum=recipe["momentum"], **common)
