@@ -33,10 +33,7 @@ class Status:
 def survey(suite: str, runs: dict[str, Run]) -> list[Status]:
     """The status of every run of a suite, teachers first."""
     known = _step_times()
-    found: dict[str, Status] = {}
-    for run in runs.values():
-        found[run.key] = _status(suite, run, known, found)
-    return list(found.values())
+    return [_status(suite, run, known) for run in runs.values()]
 
 
 def totals(statuses: list[Status]) -> dict[str, Any]:
@@ -66,7 +63,7 @@ def drop_stale(suite: str, statuses: list[Status]) -> list[str]:
     return dropped
 
 
-def _status(suite: str, run: Run, known: dict, found: dict[str, Status]) -> Status:
+def _status(suite: str, run: Run, known: dict) -> Status:
     seconds, size = known.get(_cost_key(run.config, bool(run.config["terms"])), (None, None))
     total = run.config["recipe"]["steps"]
     rest = seconds and seconds * total
