@@ -73,14 +73,14 @@ def _seeds(content: dict[str, Any]) -> str:
 def _tests(content: dict[str, Any]) -> list[str]:
     if not content["comparisons"]:
         return []
-    interval = "Δ: difference to 'none' of the same pair, with its 95 % interval"
+    interval = f"Δ: difference to '{content['baseline']}' of the same pair, with its 95 % interval"
     if content["seeds"] == 1:
         interval += " over test images only (bootstrap and t interval, the wider): other seeds may differ by more."
     else:
         interval += " over seeds and test images (the wider of a paired bootstrap and a t interval)."
     return [
         interval,
-        f"Bold: significantly better than 'none'; †: significantly worse (Holm's correction over the "
+        f"Bold: significantly better than '{content['baseline']}'; †: significantly worse (Holm's correction over the "
         f"{content['comparisons']} comparisons of this table, 5 % level).",
     ]
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bcd.errors import UserError
-from bcd.schema import Dataset, Method, Model, Params, Recipe, Suite, WeightedTerm
+from bcd.schema import FACTS, Dataset, Method, Model, Params, Recipe, Suite, WeightedTerm
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -195,12 +195,12 @@ def term_sources() -> dict[str, tuple[Path, ast.AST]]:
 
 
 def term_options() -> dict[str, set[str]]:
-    """Term name -> names of the options its loss takes (its keyword-only arguments)."""
+    """Term name -> names of the options its loss takes: its keyword-only arguments that are not FACTS."""
     options = {}
     for name, (_, node) in term_sources().items():
         if isinstance(node, ast.ClassDef):
             node = next(f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__")
-        options[name] = {a.arg for a in node.args.kwonlyargs} - {"valid", "label"}
+        options[name] = {a.arg for a in node.args.kwonlyargs} - set(FACTS)
     return options
 
 

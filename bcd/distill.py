@@ -16,6 +16,8 @@ from bcd.projectors import projector
 from bcd.taps import Taps
 
 Shapes = Mapping[str, Sequence[int]]
+IGNORE = 255
+LABEL_LOGIT = 10.0  # a posterior of 0.9996 among eight classes
 SCHEDULES = ("constant", "linear", "warmup")
 
 
@@ -24,11 +26,12 @@ class WeightedTerm:
     """One entry of a method. Any object with these attributes will do.
 
     term      a key of TERMS
-    taps      tap names; empty = the term's default taps. The loss is averaged over them
+    taps      tap names; empty = the term's default taps. The loss is averaged over them, unless it is a joint one
     weight    >= 0
     schedule  how the weight changes, one of SCHEDULES
     warmup    steps during which the weight rises linearly, under any schedule
     options   keyword arguments of the loss
+    target    `teacher`, or `label`: the control that puts `label_logits` in the teacher's place, for taps of logits
     """
 
     term: str
@@ -37,6 +40,7 @@ class WeightedTerm:
     schedule: str = "constant"
     warmup: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    target: str = "teacher"
 
 
 def schedule(kind: str, step: int, total: int, warmup: int = 0) -> float:
@@ -67,12 +71,19 @@ class Distiller(nn.Module):
     Args:
         terms: the method, in order; an entry of weight 0 is left out.
         student_shapes, teacher_shapes: tap name -> (N, C, H, W), from `observe`.
+        classes: number of classes, for losses that remember something per class.
 
     Raises:
         UserError: a term, option, schedule or tap that does not exist.
     """
 
-    def __init__(self, terms: Sequence[WeightedTerm], student_shapes: Shapes, teacher_shapes: Shapes):
+    def __init__(
+        self,
+        terms: Sequence[WeightedTerm],
+        student_shapes: Shapes,
+        teacher_shapes: Shapes,
+        classes: int | None = None,
+    ):
         super().__init__()
         self.terms = tuple(entry for entry in terms if entry.weight > 0)
         self.keys = _keys([entry.term for entry in self.terms])
@@ -80,15 +91,15 @@ class Distiller(nn.Module):
         self.taps = tuple(dict.fromkeys(tap for taps in self._taps for tap in taps))
         self.losses = nn.ModuleList(
             nn.ModuleList(
-                _TapLoss(
+                _Loss(
                     _term(entry),
-                    entry.options,
-                    _shape(entry.term, tap, "student", student_shapes),
-                    _shape(entry.term, tap, "teacher", teacher_shapes),
+                    entry.options | ({"classes": classes} if _term(entry).reads_classes else {}),
+                    [_shape(entry.term, tap, "student", student_shapes) for tap in taps],
+                    [_shape(entry.term, tap, "teacher", teacher_shapes) for tap in taps],
                 )
-                for tap in taps
+                for taps in _calls(entry, all_taps)
             )
-            for entry, taps in zip(self.terms, self._taps, strict=True)
+            for entry, all_taps in zip(self.terms, self._taps, strict=True)
         )
 
     def forward(
@@ -100,6 +111,7 @@ class Distiller(nn.Module):
         label: Tensor | None,
         step: int,
         total: int,
+        boxes: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted loss of every entry, keyed `<term>`, or `<term>/<i>` where a term occurs more than once.
 
@@ -108,47 +120,86 @@ class Distiller(nn.Module):
             valid: bool (N, H, W) at any resolution; brought to each tap's by `resize_nearest`. None = all pixels.
             label: int64 (N, H, W) or None; likewise.
             step, total: position in the schedule, 0 <= step < total.
+            boxes: N tensors (k, 4) of corners as fractions of the image, or None.
         """
-        at = _Resized(teacher, valid, label)
+        facts = _Facts(teacher, valid, label, boxes)
         result = {}
         for key, entry, taps, losses in zip(self.keys, self.terms, self._taps, self.losses, strict=True):
             weight = entry.weight * schedule(entry.schedule, step, total, entry.warmup)
-            each = [loss(student[tap], *at(tap, student[tap])) for tap, loss in zip(taps, losses, strict=True)]
+            seen = facts.with_label_as_teacher() if entry.target == "label" else facts
+            each = [loss(student, names, seen) for names, loss in zip(_calls(entry, taps), losses, strict=True)]
             result[key] = weight * torch.stack(each).mean()
         return result
 
 
-class _TapLoss(nn.Module):
-    """One term on one tap: the projector, where the term asks for one, and the loss."""
+def _calls(entry: WeightedTerm, taps: Sequence[str]) -> list[Sequence[str]]:
+    """The taps of each call of an entry's loss: all at once for a joint loss, else one by one."""
+    return [taps] if _term(entry).joint else [[tap] for tap in taps]
 
-    def __init__(self, term: Term, options: Mapping[str, Any], student: Sequence[int], teacher: Sequence[int]):
+
+class _Loss(nn.Module):
+    """One call of a term: the projectors, where it asks for them, and the loss with its options."""
+
+    def __init__(self, term: Term, options: Mapping[str, Any], students: list, teachers: list):
         super().__init__()
-        self.project = projector(student, teacher) if term.match_channels else nn.Identity()
+        pairs = list(zip(students, teachers, strict=True))
+        self.project = nn.ModuleList(projector(*pair) if term.match_channels else nn.Identity() for pair in pairs)
+        self.term = term
         if inspect.isclass(term.loss):
-            projected = [student[0], teacher[1] if term.match_channels else student[1], *student[2:]]
-            self.loss = term.loss(projected, teacher, **options)
+            projected = [[s[0], t[1], *s[2:]] if term.match_channels else s for s, t in pairs]
+            shapes = (projected, teachers) if term.joint else (projected[0], teachers[0])
+            self.loss = term.loss(*shapes, **options)
         else:
             self.loss = partial(term.loss, **options)
 
-    def forward(self, student: Tensor, teacher: Tensor, valid: Tensor | None, label: Tensor | None) -> Tensor:
-        return self.loss(self.project(student), teacher, valid=valid, label=label)
+    def forward(self, student: Mapping[str, Tensor], taps: Sequence[str], facts: "_Facts") -> Tensor:
+        maps = [project(student[tap]) for tap, project in zip(taps, self.project, strict=True)]
+        found = [facts(tap, _size(one)) for tap, one in zip(taps, maps, strict=True)]
+        at_map = {key: [one[key] for one in found] for key in found[0]}
+        teacher = at_map.pop("teacher")
+        if not self.term.joint:
+            maps, teacher, at_map = maps[0], teacher[0], {key: value[0] for key, value in at_map.items()}
+        given = at_map | facts.of_image
+        return self.loss(maps, teacher, **{name: given[name] for name in self.term.facts})
 
 
-class _Resized:
-    """Teacher maps, masks and labels at the student's resolution, each made once per batch."""
+class _Facts:
+    """What a loss may know of a batch. Teacher maps, masks and labels are brought to a map's size once per batch."""
 
-    def __init__(self, teacher: Mapping[str, Tensor], valid: Tensor | None, label: Tensor | None):
+    def __init__(self, teacher: Mapping[str, Tensor], valid: Tensor | None, label: Tensor | None, boxes: Any):
         self.teacher, self.valid, self.label = teacher, valid, label
-        self.maps: dict[str, Tensor] = {}
-        self.masks: dict[tuple[int, int], tuple[Tensor | None, Tensor | None]] = {}
+        self.of_image = {"image_label": label, "boxes": boxes}
+        self.maps: dict[tuple[str, tuple[int, int]], Tensor] = {}
+        self.masks: dict[tuple[int, int], dict[str, Tensor | None]] = {}
 
-    def __call__(self, tap: str, student: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        size = (student.shape[2], student.shape[3])
-        if tap not in self.maps:
-            self.maps[tap] = _resize(self.teacher[tap].detach(), size)
+    def with_label_as_teacher(self) -> "_Facts":
+        """The same facts with the labels in the place of the teacher's logits and only labelled pixels valid."""
+        labelled = self.label != IGNORE
+        valid = labelled if self.valid is None else self.valid & labelled
+        maps = {"logits": label_logits(self.label, self.teacher["logits"].shape[1])}
+        return _Facts(maps, valid, self.label, self.of_image["boxes"])
+
+    def __call__(self, tap: str, size: tuple[int, int]) -> dict[str, Tensor | None]:
+        if (tap, size) not in self.maps:
+            self.maps[tap, size] = _resize(self.teacher[tap].detach(), size)
         if size not in self.masks:
-            self.masks[size] = tuple(x if x is None else resize_nearest(x, size) for x in (self.valid, self.label))
-        return self.maps[tap], *self.masks[size]
+            images = {"valid": self.valid, "label": self.label}
+            self.masks[size] = {k: x if x is None else resize_nearest(x, size) for k, x in images.items()}
+        return {"teacher": self.maps[tap, size]} | self.masks[size]
+
+
+def label_logits(label: Tensor, classes: int) -> Tensor:
+    """Logits (N, classes, H, W) of a teacher that is certain of the label: LABEL_LOGIT for its class, 0 for others.
+
+    label: int64 (N, H, W); where it is no class the logits are all 0.
+    """
+    known = (label >= 0) & (label < classes)
+    one_hot = F.one_hot(label.where(known, 0), classes) * known.unsqueeze(-1)
+    return LABEL_LOGIT * one_hot.movedim(-1, 1).float()
+
+
+def _size(features: Tensor) -> tuple[int, int]:
+    return features.shape[2], features.shape[3]
 
 
 def _resize(features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -198,6 +249,8 @@ def _term(entry: WeightedTerm) -> Term:
         if option not in term.options:
             raise UserError(f"term {entry.term!r} has no option {option!r}; it takes {', '.join(term.options)}")
     schedule(entry.schedule, 0, 1, entry.warmup)
+    if entry.target == "label" and tuple(entry.taps or term.taps) != ("logits",):
+        raise UserError(f"term {entry.term!r}: target: label needs taps: [logits]; labels have no features")
     return term
 
 

@@ -1,4 +1,4 @@
-"""The figure of a table: differences to `none` with their intervals, one panel for each main metric."""
+"""The figure of a table: differences to its baseline with their intervals, one panel for each main metric."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def _figure(content: dict[str, Any]):
     FigureCanvasAgg(figure)
     blocks = figure.subfigures(len(pairs), 1, height_ratios=heights, squeeze=False)[:, 0]
     for block, pair, rows in zip(blocks, pairs, compared, strict=True):
-        block.suptitle(f"{heading(pair)}: difference to none", fontsize=10)
+        block.suptitle(f"{heading(pair)}: difference to {content['baseline']}", fontsize=10)
         panels = block.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for panel, metric in zip(panels, metrics, strict=True):
-            _panel(panel, metric, rows, _gap(pair, metric))
+            _panel(panel, metric, rows, content["baseline"], _gap(pair, content["baseline"], metric))
     return figure
 
 
-def _panel(panel, metric: str, rows: list[dict[str, Any]], gap: float | None) -> None:
+def _panel(panel, metric: str, rows: list[dict[str, Any]], baseline: str, gap: float | None) -> None:
     for y, row in enumerate(rows):
         found = row["cells"][metric]["difference"]
         seeds = [v for v in found["values"] if v is not None]
@@ -75,8 +75,7 @@ def _panel(panel, metric: str, rows: list[dict[str, Any]], gap: float | None) ->
     panel.set_yticks(range(len(rows)), [row["method"] for row in rows])
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_title(f"Δ {title(metric)}", fontsize=9)
-    note = "teacher − none: n/a" if gap is None else f"teacher − none: {gap:+.2f}"
-    panel.set_xlabel(note, fontsize=8)
+    panel.set_xlabel(f"teacher − {baseline}: {'n/a' if gap is None else f'{gap:+.2f}'}", fontsize=8)
     panel.tick_params(labelsize=8, length=2)
     panel.grid(axis="x", color="#e5e5e5", linewidth=0.6, zorder=0)
     panel.set_axisbelow(True)
@@ -84,9 +83,8 @@ def _panel(panel, metric: str, rows: list[dict[str, Any]], gap: float | None) ->
         panel.spines[side].set_visible(False)
 
 
-def _gap(pair: dict[str, Any], metric: str) -> float | None:
-    """How far the undistilled student is from its teacher."""
-    means = {
-        row["method"]: row["cells"][metric]["mean"] for row in pair["rows"] if row["method"] in ("teacher", "none")
-    }
-    return None if None in means.values() else means["teacher"] - means["none"]
+def _gap(pair: dict[str, Any], baseline: str, metric: str) -> float | None:
+    """How far the row that others are compared with is from the teacher."""
+    means = {row["method"]: row["cells"][metric]["mean"] for row in pair["rows"]}
+    both = means["teacher"], means[baseline]
+    return None if None in both else both[0] - both[1]

@@ -84,7 +84,7 @@ class Learner:
         terms = [WeightedTerm(**term) for term in self.spec["terms"]]
         shapes = observe(student, tap_paths(task, student, [tap for term in terms for tap in term.taps]), sample)
         torch.manual_seed(self.spec["seed"] + 1)
-        return Distiller(terms, shapes, teacher_shapes)
+        return Distiller(terms, shapes, teacher_shapes, classes=len(self.spec["data"]["classes"]))
 
     def train_step(self, batch: Any, teacher: dict[str, Tensor]) -> None:
         """One optimiser step; on a loss that is not finite the learner ends, its last checkpoint untouched."""

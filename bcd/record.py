@@ -22,7 +22,7 @@ from bcd.spec import Run
 
 PACKAGE = Path(__file__).parent
 # What a training result depends on, apart from the data format, the task and the losses that the run uses.
-TRAINING_CODE = ("engine.py", "learner.py", "distill.py", "taps.py", "projectors.py", "models", "losses/masked.py",
+TRAINING_CODE = ("engine.py", "learner.py", "distill.py", "taps.py", "projectors.py", "models",
                  "data/stream.py", "data/split.py", "data/transforms.py", "data/decode.py")  # fmt: skip
 EVALUATION_CODE = ("metrics",)
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")
@@ -34,10 +34,22 @@ def code_fingerprints(run_config: dict[str, Any]) -> dict[str, str]:
     Comments, docstrings and formatting do not count; of the losses only those of the run's own terms do.
     """
     sources = config.term_sources()
-    losses = sorted({str(sources[t["term"]][0].relative_to(PACKAGE)) for t in run_config["terms"]})
+    losses = _with_imports({sources[t["term"]][0] for t in run_config["terms"]})
     task = f"tasks/{run_config['task']}.py"
     train = (*TRAINING_CODE, f"data/{run_config['data']['format']}.py", task, *losses)
     return {"train": _fingerprint(train), "evaluate": _fingerprint((*EVALUATION_CODE, task))}
+
+
+def _with_imports(files: set[Path]) -> list[str]:
+    """The loss files and those of `bcd/losses/` that they import, directly or not, as paths below the package."""
+    found, waiting = set(), set(files)
+    while waiting:
+        file = waiting.pop()
+        found.add(file)
+        imports = [n.module for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.ImportFrom)]
+        names = [m.removeprefix("bcd.losses.") for m in imports if m and m.startswith("bcd.losses.")]
+        waiting |= {PACKAGE / "losses" / f"{name}.py" for name in names} - found
+    return sorted(str(file.relative_to(PACKAGE)) for file in found)
 
 
 @cache

@@ -89,7 +89,8 @@ def long_csv(content: dict[str, Any]) -> str:
 def terminal(content: dict[str, Any]) -> str:
     """The main metrics and their differences, about 80 columns wide."""
     main = content["main_metrics"]
-    lines = [f"{content['suite']}: {content['table']} ({content['seeds']} seeds, mean ± std and difference to none)"]
+    facts = f"{content['seeds']} seeds, mean ± std and difference to {content['baseline']}"
+    lines = [f"{content['suite']}: {content['table']} ({facts})"]
     names = [row["method"] for pair in content["pairs"] for row in pair["rows"]]
     width = max(len(name) for name in ("method", *names))
     for pair in content["pairs"]:
@@ -97,7 +98,7 @@ def terminal(content: dict[str, Any]) -> str:
         for row in pair["rows"]:
             cells = [_terminal_cell(row["cells"][m]) for m in main]
             lines.append("  ".join([f"{row['method']:<{width}}", *cells]).rstrip())
-    lines += ["", "* significantly better than none, † significantly worse (Holm)", *content["notes"]]
+    lines += ["", f"* significantly better than {content['baseline']}, † significantly worse (Holm)", *content["notes"]]
     return "\n".join(lines) + "\n"
 
 
@@ -124,7 +125,7 @@ def tex_escape(text: str) -> str:
 
 
 def verdict(cell: dict[str, Any]) -> str | None:
-    """`better` or `worse` than `none` where that is significant, else None."""
+    """`better` or `worse` than the baseline where that is significant, else None."""
     found = cell["difference"]
     if not found or not found["significant"]:
         return None

@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 TAPS = ("stage1", "stage2", "stage3", "stage4", "neck", "logits")
+# What a loss may ask for beside the two maps: keyword-only names that are filled in, never options of a method.
+FACTS = ("valid", "label", "image_label", "boxes", "classes")
 METRICS = ("miou", "macc", "aacc", "biou", "trimap1", "trimap3", "trimap5", "bf3", "conn", "frag")
 
 Pixels = Annotated[list[PositiveInt], Len(2, 2)]
@@ -82,6 +84,7 @@ class WeightedTerm(_Strict):
     weight: NonNegativeFloat
     schedule: Literal["constant", "linear", "warmup"] = "constant"
     warmup: NonNegativeInt = 0
+    target: Literal["teacher", "label"] = "teacher"  # label: a control, what the term gives without any teacher
     options: dict[str, Any] = {}
 
 
@@ -153,11 +156,14 @@ class Table(_Strict):
     caption: str
     pairs: Annotated[list[Pair], Len(1)]
     methods: Annotated[list[str | Variant], Len(1)]
+    baseline: str = "none"  # the row which every other is compared with
 
     @model_validator(mode="after")
     def _has_baseline(self) -> Table:
-        if "none" not in self.methods:
-            raise ValueError("a table needs the method 'none', which every other row is compared with")
+        names = [entry if isinstance(entry, str) else entry.name for entry in self.methods]
+        for needed in ("none", self.baseline):
+            if needed not in names:
+                raise ValueError(f"a table needs the method '{needed}', which its other rows are compared with")
         return self
 
 
@@ -172,6 +178,7 @@ class Suite(_Strict):
     description: str
     task: Literal["semantic"]
     seeds: PositiveInt
+    first_seed: NonNegativeInt = 0  # a suite that chooses weights must not train with the seeds that others report
     split: Literal["train", "val", "test"] = "test"
     metrics: Annotated[list[Literal[METRICS]], Len(1)]
     main_metrics: Annotated[list[Literal[METRICS]], Len(1)]

@@ -89,7 +89,8 @@ def table_rows(params: Params, suite: Suite, table: Table) -> list[Row]:
         rows.append(Row(pair, "teacher", [teacher]))
         for entry in table.methods:
             name, method = _method(params, entry, where)
-            runs = [_student_run(params, suite, pair, teacher, name, method, r, where) for r in range(suite.seeds)]
+            seeds = range(suite.first_seed, suite.first_seed + suite.seeds)
+            runs = [_student_run(params, suite, pair, teacher, name, method, r, where) for r in seeds]
             rows.append(Row(pair, name, runs))
     return rows
 

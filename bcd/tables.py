@@ -73,7 +73,7 @@ def find_table(suite: Suite, name: str) -> Table:
 def measure(params: Params, suite: Suite, table_name: str, results: Path, data: Path) -> dict[str, Any]:
     """Everything a table says, as JSON values; a number that is undefined (nan) is null.
 
-    Keys: `suite`, `table`, `caption`, `notes`, `seeds`, `metrics`, `main_metrics`, `comparisons` (size of the Holm
+    Keys: `suite`, `table`, `caption`, `notes`, `seeds`, `baseline`, `metrics`, `main_metrics`, `comparisons` (size of the Holm
     family) and `pairs`. A pair has facts on its data and models and `rows`; a row has `method`, `runs` (see `_trace`)
     and `cells`, by metric (see `_cell`).
     """
@@ -84,12 +84,13 @@ def measure(params: Params, suite: Suite, table_name: str, results: Path, data: 
     pairs = []
     for pair in table.pairs:
         block = [row for row in rows if row.pair == pair]
-        measured = _rows(block, finished, metrics, suite.main_metrics, results)
+        measured = _rows(block, finished, table.baseline, metrics, suite.main_metrics, results)
         pairs.append(_facts(block, finished) | {"rows": measured})
     content = {
         "suite": suite.name,
         "table": table.name,
         "seeds": suite.seeds,
+        "baseline": table.baseline,
         "metrics": metrics,
         "main_metrics": suite.main_metrics,
         "comparisons": _correct(pairs),
@@ -102,25 +103,30 @@ def measure(params: Params, suite: Suite, table_name: str, results: Path, data: 
 
 
 def _rows(
-    block: Sequence[Row], finished: Mapping[str, Finished], metrics: list[str], main_metrics: list[str], results: Path
+    block: Sequence[Row],
+    finished: Mapping[str, Finished],
+    baseline: str,
+    metrics: list[str],
+    main_metrics: list[str],
+    results: Path,
 ) -> list[dict[str, Any]]:
-    """The rows of one pair; each but the teacher's and `none` itself is compared with `none`."""
+    """The rows of one pair; each but the teacher's is compared with the row `baseline`."""
     counts = {row.method: [read_rows(finished[run.key]) for run in row.runs] for row in block}
     values = {method: [summarise(rows) for rows in runs] for method, runs in counts.items()}
     measured = []
     for row in block:
-        compared = row.method not in ("teacher", "none")
-        found = compare(counts[row.method], counts["none"], metrics=main_metrics) if compared else {}
+        compared = row.method not in ("teacher", baseline)
+        found = compare(counts[row.method], counts[baseline], metrics=main_metrics) if compared else {}
         cells = {}
         for metric in metrics:
-            own, baseline = ([run[metric] for run in values[method]] for method in (row.method, "none"))
-            cells[metric] = _cell(own, baseline, found.get(metric))
+            own, other = ([run[metric] for run in values[method]] for method in (row.method, baseline))
+            cells[metric] = _cell(own, other, found.get(metric))
         runs = [_trace(finished[run.key], results) for run in row.runs]
         measured.append({"method": row.method, "runs": runs, "cells": cells})
     return measured
 
 
-def _cell(own: list[float], baseline: list[float], found: Difference | None) -> dict[str, Any]:
+def _cell(own: list[float], other: list[float], found: Difference | None) -> dict[str, Any]:
     """`values` in the order of the row's runs, their `mean` and `std` (ddof 1), and `difference`.
 
     `difference` is null where nothing is compared, else the paired `values`, their `mean`, the 95 % interval `low` to
@@ -129,7 +135,7 @@ def _cell(own: list[float], baseline: list[float], found: Difference | None) -> 
     mean, std = mean_std(own)
     cell = {"values": [_number(v) for v in own], "mean": _number(mean), "std": _number(std), "difference": None}
     if found is not None:
-        paired = [_number(a - b) for a, b in zip(own, baseline, strict=True)]
+        paired = [_number(a - b) for a, b in zip(own, other, strict=True)]
         numbers = {name: _number(getattr(found, name)) for name in ("mean", "low", "high", "p")}
         cell["difference"] = {"values": paired, **numbers}
     return cell

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bcd.distill import Distiller, WeightedTerm, observe, resize_nearest, schedule
+from bcd.distill import LABEL_LOGIT, Distiller, WeightedTerm, label_logits, observe, resize_nearest, schedule
 from bcd.errors import UserError
 from bcd.losses import TERMS, Term
 from bcd.losses.channel import cwd
@@ -240,3 +240,59 @@ def test_distilling_pulls_the_student_to_the_teacher(teacher):
         optimizer.step()
         history.append({name: value.item() for name, value in losses.items()})
     assert all(history[-1][name] < 0.5 * history[0][name] for name in history[0])
+
+
+def test_labels_in_the_place_of_the_teacher():
+    """The control row: pixels without a label are out, and a student that is sure of the labels has no loss."""
+    label = torch.tensor([[[0, 1], [2, 255]]])
+    sure = label_logits(label, 3)
+    assert sure[0, :, 0, 1].tolist() == [0, LABEL_LOGIT, 0] and sure[0, :, 1, 1].eq(0).all()
+    shapes = {"logits": (1, 3, 2, 2)}
+    distiller = Distiller([WeightedTerm("kd", target="label")], shapes, shapes)
+    unsure = {"logits": torch.zeros(1, 3, 2, 2)}
+    now = {"valid": None, "label": label, "step": 0, "total": 1}
+    assert distiller({"logits": sure}, unsure, **now)["kd"] == 0
+    one_wrong = {"logits": sure.index_fill(3, torch.tensor([1]), 0.0)}
+    three, first_row = (distiller(one_wrong, unsure, **now | {"label": x})["kd"] for x in (label, label[:, :1]))
+    assert three > 0 and first_row > three
+    with pytest.raises(UserError, match="needs taps: \\[logits\\]"):
+        Distiller([WeightedTerm("context", ["stage3"], target="label")], STUDENT, TEACHER)
+
+
+def test_a_joint_loss_gets_lists_and_facts_by_name():
+    """A joint loss sees all taps in one call, each at its student's size, and the facts that it names."""
+    seen = {}
+
+    def probe(student, teacher, *, valid=None, image_label=None, boxes=None, strength: float = 1.0):
+        seen.update(teacher=teacher, valid=valid, image_label=image_label, boxes=boxes, strength=strength)
+        return sum(s.sum() for s in student)
+
+    term = Term(probe, taps=("stage1", "stage3"), joint=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TERMS, "probe", term)
+        distiller = Distiller([WeightedTerm("probe", options={"strength": 2.0})], STUDENT, TEACHER)
+        student = {tap: torch.ones(shape) for tap, shape in STUDENT.items()}
+        teacher = {tap: torch.ones(shape) for tap, shape in TEACHER.items()}
+        n = len(student["stage1"])
+        valid = torch.ones(n, 64, 64, dtype=torch.bool)
+        label = torch.zeros(n, 64, 64, dtype=torch.int64)
+        boxes = [torch.zeros(0, 4)] * n
+        distiller(student, teacher, valid=valid, label=label, boxes=boxes, step=0, total=1)
+    assert [t.shape[2:] for t in seen["teacher"]] == [student[f"stage{i}"].shape[2:] for i in (1, 3)]
+    assert [v.shape[1:] for v in seen["valid"]] == [student[f"stage{i}"].shape[2:] for i in (1, 3)]
+    assert seen["image_label"] is label and seen["boxes"] is boxes and seen["strength"] == 2.0
+    assert set(term.options) == {"strength"} and term.facts == ("valid", "image_label", "boxes")
+
+
+def test_a_class_is_told_the_number_of_classes():
+    class Bank(torch.nn.Module):
+        def __init__(self, student_shape, teacher_shape, *, classes: int, size: int = 2):
+            super().__init__()
+            self.register_buffer("queue", torch.zeros(classes, size))
+
+    term = Term(Bank, taps=("logits",))
+    assert set(term.options) == {"size"} and term.reads_classes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TERMS, "bank", term)
+        distiller = Distiller([WeightedTerm("bank")], STUDENT, TEACHER, classes=5)
+    assert distiller.state_dict()["losses.0.0.loss.queue"].shape == (5, 2)

@@ -1,20 +1,26 @@
 """Distillation losses and `TERMS`, the only registry of the project.
 
-Every loss is a pure function
+A loss is a pure function
 
-    loss(student, teacher, *, valid=None, label=None, **options) -> scalar tensor
+    loss(student, teacher, *, valid=None, ..., **options) -> scalar tensor
 
     student, teacher  float (N, C, H, W), equal N, H and W; channel counts may differ where the loss says so
-    valid             bool (N, H, W), True = the pixel may contribute; None = all
-    label             int64 (N, H, W), 255 = ignore; only losses that need labels read it
 
-and keeps this contract: zero when student and teacher agree; no gradient to the teacher; an invalid pixel changes
-neither the value nor the gradient, whatever stands in it; no valid pixel gives 0 with zero gradients; half
-precision is computed in float32 (float64 stays float64); finite for inputs up to 1e15.
+or, if it learns or remembers something, an `nn.Module` class built as `cls(student_shape, teacher_shape, *, **options)`
+and called like the functions. A *joint* loss compares several taps at once: each of the above is a list then, fine to
+coarse. Keyword-only parameters are options, which `bcd.config` checks a method file against, except for the facts
+that the distiller fills in for a loss that names them:
 
-A new method is one short file and one line of `TERMS`. A loss that learns or remembers something is an `nn.Module`
-class instead: built as `cls(student_shape, teacher_shape, *, **options)`, called like the functions. Options are the
-keyword-only parameters, whose names `bcd.config` checks a method file against.
+    valid        bool (N, H, W), True = the pixel may contribute; None = all
+    label        int64 (N, H, W), 255 = ignore, at the map's resolution
+    image_label  int64 (N, Hi, Wi), 255 = ignore, at the image's resolution
+    boxes        N float tensors (k, 4) of x1, y1, x2, y2 as fractions of the image, k >= 0; None = not known
+    classes      int, number of classes (given to a class when it is built)
+
+Every loss keeps this contract: no gradient to the teacher; an invalid pixel changes neither the value nor the
+gradient, whatever stands in it; no valid pixel gives 0 with zero gradients; half precision is computed in float32
+(float64 stays float64), under autocast too; finite for inputs up to 1e15. A loss without parameters is zero when
+student and teacher agree.
 """
 
 import inspect
@@ -28,6 +34,7 @@ from bcd.losses.boundary import boundary, posterior_boundary
 from bcd.losses.channel import cwd
 from bcd.losses.context import context
 from bcd.losses.logits import kd
+from bcd.schema import FACTS
 
 
 @dataclass(frozen=True)
@@ -37,17 +44,35 @@ class Term:
     loss            the function, or the `nn.Module` class of a loss with state
     taps            names of the tapped tensors it compares unless the method names others
     match_channels  project the student to the teacher's channels by a learned 1x1 convolution where they differ
+    joint           the loss takes all taps at once, as lists; otherwise it is averaged over them
     """
 
     loss: Callable | type[nn.Module]
     taps: tuple[str, ...]
     match_channels: bool = False
+    joint: bool = False
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """Names and defaults of the keyword-only parameters, but for `valid` and `label`."""
-        parameters = inspect.signature(self.loss).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("valid", "label")}
+        """Names and defaults of the options."""
+        return {k: v for k, v in _keywords(self.loss).items() if k not in FACTS}
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The facts of a batch that the loss reads, a subset of FACTS."""
+        call = self.loss.forward if inspect.isclass(self.loss) else self.loss
+        return tuple(name for name in FACTS if name in _keywords(call))
+
+    @property
+    def reads_classes(self) -> bool:
+        """Whether a class has to be told the number of classes when it is built."""
+        return inspect.isclass(self.loss) and "classes" in _keywords(self.loss)
+
+
+def _keywords(call: Callable) -> dict[str, Any]:
+    """Names and defaults of the keyword-only parameters."""
+    parameters = inspect.signature(call).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")

@@ -22,7 +22,6 @@ def boundary(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    label: Tensor | None = None,
     operator: str = "affinity",
     distance: str = "l1",
 ) -> Tensor:
@@ -31,7 +30,6 @@ def boundary(
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W).
         valid: bool (N, H, W).
-        label: not used.
         operator: `affinity`, `residual` or `attention`, the functions of this module.
         distance: `l1` (absolute) or `l2` (squared) difference of the strengths.
 
@@ -98,7 +96,6 @@ def posterior_boundary(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    label: Tensor | None = None,
     temperature: float = 1.0,
     epsilon: float = 2e-3,
     min_energy: float = 2.0,
@@ -113,7 +110,6 @@ def posterior_boundary(
     Args:
         student, teacher: logits (N, C, H, W) of the same classes.
         valid: bool (N, H, W).
-        label: not used.
         temperature: T > 0.
         epsilon: floor of the energy, > 0; larger values flatten the distributions.
         min_energy: classes whose boundary is weaker in the teacher are left out.

@@ -1,5 +1,8 @@
 """What every loss shares: working precision, the exclusion of invalid pixels, and means over what is left."""
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,6 +44,17 @@ def prepare(
     # Blanked rather than weighted by zero later: a padded pixel may hold inf or NaN, and 0 * NaN is NaN.
     hole = ~valid.unsqueeze(1)
     return student.masked_fill(hole, 0), teacher.masked_fill(hole, 0), valid
+
+
+def full_precision(loss: Callable) -> Callable:
+    """Decorates a loss (or a module's `forward`) to run outside autocast, which would do its products in half precision."""
+
+    @wraps(loss)
+    def run(*args, **kwargs):
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return loss(*args, **kwargs)
+
+    return run
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
