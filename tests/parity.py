@@ -59,7 +59,7 @@ class Golden:
         return module
 
     def deviations(self, run: Callable[["Golden"], Tensor]) -> dict[str, float]:
-        """Run the case; name -> deviation from the file: of the loss and states relative, of gradients to their maximum.
+        """Run the case; what was compared -> deviation from the file, relative to the file's largest value.
 
         A value that the official code leaves NaN must be NaN.
         """

@@ -93,7 +93,9 @@ def test_an_entry_of_weight_zero_is_left_out(student, teacher):
 
 
 def test_any_object_with_the_attributes_will_do(student, teacher):
-    entry = types.SimpleNamespace(term="kd", taps=["logits"], weight=1.0, schedule="constant", warmup=0, options={})
+    entry = types.SimpleNamespace(
+        term="kd", taps=["logits"], weight=1.0, schedule="constant", warmup=0, options={}, target="teacher"
+    )
     assert distil([entry], student, teacher)[1]["kd"] > 0
 
 

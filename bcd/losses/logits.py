@@ -3,7 +3,18 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.errors import UserError
 from bcd.losses.masked import masked_mean, prepare
+
+# What each repository makes of the mean over pixels. m: that mean, of the KL divergence or, for skd, of the cross
+# entropy; t: temperature; c: classes; pixels, images: how many of the batch are valid, or have a valid pixel.
+NORMALISATIONS = {
+    "cirkd": lambda m, t, c, pixels, images: t**2 * m,
+    "torchdistiller": lambda m, t, c, pixels, images: m / c,
+    "mmrazor-mean": lambda m, t, c, pixels, images: t**2 * m / c,
+    "mmrazor-batchmean": lambda m, t, c, pixels, images: t**2 * m * pixels / images.clamp(min=1),
+    "skd": lambda m, t, c, pixels, images: m * images,
+}
 
 
 def kd(
@@ -11,25 +22,41 @@ def kd(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    label: Tensor | None = None,
     temperature: float = 1.0,
+    normalisation: str = "cirkd",
 ) -> Tensor:
     """T^2 * mean over valid pixels of KL(p_t || p_s), with p = softmax over classes of z / T.
 
-    Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531), applied at every pixel in the
-    normalisation of CIRKD (github.com/winycg/CIRKD, losses/kd.py); that code has no mask.
+    Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531), applied at every pixel. The
+    official codes have no mask. `normalisation` names the repository whose constants are used:
+
+        cirkd              as above: github.com/winycg/CIRKD (losses/kd.py), mdistiller, DIST
+        torchdistiller     the mean is over classes as well, and there is no T^2 (SemSeg-distill/utils/criterion.py)
+        mmrazor-mean       the mean is over classes as well (mmrazor/models/losses/kl_divergence.py)
+        mmrazor-batchmean  the sum over valid pixels, per image with a valid pixel (same file, its default)
+        skd                the cross entropy -sum p_t log p_s instead of KL, whose value is not 0 at equality; no T^2;
+                           summed over images, mean over their pixels (structure_knowledge_distillation,
+                           utils/criterion.py, where T = 1)
 
     Args:
         student, teacher: logits (N, C, H, W).
         valid: bool (N, H, W).
-        label: not used.
         temperature: T > 0.
+        normalisation: a key of NORMALISATIONS.
 
     Raises:
-        UserError: the channel counts differ.
+        UserError: an unknown normalisation, or the channel counts differ.
     """
+    if normalisation not in NORMALISATIONS:
+        raise UserError(f"kd: normalisation must be one of {', '.join(NORMALISATIONS)}, not {normalisation!r}")
     student, teacher, valid = prepare(student, teacher, valid, same_channels=True)
     log_student = F.log_softmax(student / temperature, dim=1)
     log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
-    return temperature**2 * masked_mean(divergence, valid)
+    if normalisation == "skd":
+        per_class = -log_teacher.exp() * log_student
+    else:
+        per_class = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
+    mean = masked_mean(per_class.sum(1), valid)
+    return NORMALISATIONS[normalisation](
+        mean, temperature, student.shape[1], pixels=valid.sum(), images=valid.flatten(1).any(1).sum()
+    )

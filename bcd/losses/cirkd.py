@@ -1,0 +1,147 @@
+"""Cross-image relations of pixels within a batch, and the tiled divergence that CIRKD's two terms share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bcd.losses.boundary import UNIT_EPS
+from bcd.losses.masked import full_precision, prepare
+
+# Elements of one tile of relations: few enough to stay near the caches, enough to keep the products busy.
+TILE_ELEMENTS = 1 << 20
+# Maps with both sides at least POOL_FROM are averaged over POOL x POOL cells first, as published.
+POOL_FROM, POOL = 256, 4
+
+
+@full_precision
+def cirkd_batch(
+    student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, temperature: float = 0.1
+) -> Tensor:
+    """Mean over the ordered pairs of images (i, j) of mean over pixels a of i of KL(p_t(a; j) || p_s(a; j)).
+
+    p(a; j) is the softmax over the pixels b of image j of cos(f_a, f_b) / tau; i = j is one of the pairs. Yang et al.,
+    "Cross-Image Relational Knowledge Distillation for Semantic Segmentation" (arXiv 2204.06986), mini-batch
+    pixel-to-pixel distillation, as in github.com/winycg/CIRKD (losses/cirkd_mini_batch.py): no T^2, and maps of at least
+    256 x 256 are average-pooled 4 x 4 first. Deviations: masked (a, b and the pools run over valid pixels, i and j over
+    images that have some); features shorter than 1e-4 count as directionless. Exact; the memory grows with the number of
+    pixels, not with its square. Padding changes nothing unless it lifts a map to 256 x 256.
+
+    Args:
+        student, teacher: features (N, C_s, H, W) and (N, C_t, H, W); channel counts may differ.
+        valid: bool (N, H, W).
+        temperature: tau > 0.
+    """
+    student, teacher, valid = prepare(student, teacher, valid)
+    if min(valid.shape[1:]) >= POOL_FROM:
+        student, teacher, valid = _pooled(student, valid), _pooled(teacher, valid), _coverage(valid).squeeze(1) > 0
+    counts = valid.flatten(1).sum(1).tolist()
+    return cross_image_kl(unit(pixels(student, valid)), unit(pixels(teacher, valid)), counts, temperature)
+
+
+def cross_image_kl(
+    student: Tensor, teacher: Tensor, counts: list[int], temperature: float, rows: int | None = None
+) -> Tensor:
+    """The loss of `cirkd_batch` on the pixels of all images, one image after the other.
+
+    Args:
+        student, teacher: float (M, C_s) and (M, C_t).
+        counts: pixels of each image, M in all; images without any are left out.
+        temperature: tau > 0.
+        rows: relations are held for so many pixels at a time (default: as many as fit TILE_ELEMENTS); the result depends
+            on it only through rounding.
+    """
+    counts = [count for count in counts if count]
+    weight = torch.cat([student.new_full((count,), 1 / (count * len(counts) ** 2)) for count in counts] or [student[:, 0]])
+    loss = student.new_zeros(())
+    gradient = torch.zeros_like(student) if student.requires_grad else None
+    for start, count in zip(_starts(counts), counts, strict=True):
+        image = slice(start, start + count)
+        keys = student.detach()[image], teacher[image]
+        gradients = (gradient, gradient[image]) if gradient is not None else (None, None)
+        loss += relation_kl(student.detach(), teacher, *keys, weight, temperature, gradients, rows)
+    return known_gradient(student, loss, gradient)
+
+
+@torch.no_grad()
+def relation_kl(
+    student: Tensor,
+    teacher: Tensor,
+    student_keys: Tensor,
+    teacher_keys: Tensor,
+    weight: Tensor,
+    temperature: float,
+    gradients: tuple[Tensor | None, Tensor | None] = (None, None),
+    rows: int | None = None,
+) -> Tensor:
+    """Sum over a of w_a KL(softmax_b(t_a . u_b / tau) || softmax_b(s_a . k_b / tau)), a tile of rows a at a time.
+
+    With S the student's logits, dL/dS_ab = w_a (p_s - p_t)_ab is known while the tile exists, so the gradient is
+    gathered there: no logits outlive their tile, and there is nothing left for a backward pass to compute.
+
+    Args:
+        student, teacher: float (M, C_s) and (M, C_t), the pixels a.
+        student_keys, teacher_keys: float (K, C_s) and (K, C_t), what they are related to: k and u.
+        weight: float (M,).
+        temperature: tau > 0.
+        gradients: buffers like `student` and `student_keys` to which the gradient is added; None where not wanted.
+        rows: rows of a tile; default as many as fit TILE_ELEMENTS.
+    """
+    loss = student.new_zeros(())
+    row_gradient, key_gradient = gradients
+    for tile in torch.arange(len(student)).split(rows or max(1, TILE_ELEMENTS // max(1, len(student_keys)))):
+        tile = slice(int(tile[0]), int(tile[-1]) + 1) if len(tile) else slice(0, 0)
+        log_student = F.log_softmax(torch.mm(student[tile] / temperature, student_keys.mT), dim=1)
+        log_teacher = F.log_softmax(torch.mm(teacher[tile] / temperature, teacher_keys.mT), dim=1)
+        relation = log_teacher.exp()
+        row_weight = weight[tile].unsqueeze(1)
+        loss += (log_teacher.sub_(log_student).mul_(relation) * row_weight).sum()
+        slope = log_student.exp_().sub_(relation).mul_(row_weight / temperature)
+        if row_gradient is not None:
+            row_gradient[tile].addmm_(slope, student_keys)
+        if key_gradient is not None:
+            key_gradient.addmm_(slope.mT, student[tile])
+    return loss
+
+
+def known_gradient(student: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
+    """`loss` as a function of `student` whose gradient is `gradient` (like `student`; None if none is wanted)."""
+    return loss if gradient is None else _KnownGradient.apply(student, loss, gradient)
+
+
+class _KnownGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, _student, loss, gradient):
+        ctx.save_for_backward(gradient)
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output, None, None
+
+
+def pixels(features: Tensor, mask: Tensor) -> Tensor:
+    """The pixels of (N, C, H, W) where the bool (N, H, W) is set, as (M, C) in raster order, image by image."""
+    rows = features.permute(0, 2, 3, 1)
+    return rows.flatten(0, 2) if mask.all() else rows[mask]
+
+
+def unit(rows: Tensor) -> Tensor:
+    """(..., C) scaled to unit length; what is shorter than UNIT_EPS is divided by UNIT_EPS instead."""
+    return rows * rows.square().sum(-1, keepdim=True).clamp(min=UNIT_EPS**2).rsqrt()
+
+
+def _pooled(features: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the valid pixels of each POOL x POOL cell, of features that are 0 where not valid."""
+    return F.avg_pool2d(features, POOL, ceil_mode=True) / _coverage(valid).clamp(min=1 / POOL**2).to(features.dtype)
+
+
+def _coverage(valid: Tensor) -> Tensor:
+    """Share of each cell's pixels that are valid, (N, 1, H', W')."""
+    return F.avg_pool2d(valid.unsqueeze(1).float(), POOL, ceil_mode=True)
+
+
+def _starts(counts: list[int]) -> list[int]:
+    return [sum(counts[:i]) for i in range(len(counts))]
