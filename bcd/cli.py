@@ -154,7 +154,7 @@ def plan(
     )
 
 
-def _settings(pairs: list[str]) -> dict:
+def settings_of(pairs: list[str]) -> dict:
     import yaml
 
     settings = {}
@@ -187,7 +187,7 @@ def train(
     params, wanted = _load(suite)
     runs = spec.suite_runs(params, wanted)
     chosen = [config.pick(runs, key, f"suite {wanted.name}") for key in keys]
-    if settings := _settings(set_):
+    if settings := settings_of(set_):
         chosen = [spec.overridden(run, settings) for run in chosen]
     from bcd.engine import Stopped
 

@@ -66,7 +66,7 @@ class Learner:
         self.pretrained = student.weights_note
         self.objective = Objective(task, student, self._distiller(task, student, teacher_shapes, sample)).to(device)
         self.student = student
-        self.optimizer = _optimizer(self.objective, self.recipe)
+        self.optimizer = make_optimizer(self.objective, self.recipe)
         self._module = self.objective
         if distributed.world() > 1:
             if device.type == "cuda":
@@ -198,7 +198,7 @@ def learning_rate(recipe: dict[str, Any], step: int) -> float:
     return rate * min(1.0, (step + 1) / recipe["warmup"]) if recipe["warmup"] else rate
 
 
-def _optimizer(module: nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
     parameters = [p for p in module.parameters() if p.requires_grad]
     # Fused: one pass over all tensors; for small models the plain loop is a good part of a step.
     common = {"lr": recipe["lr"], "weight_decay": recipe["weight_decay"], "fused": True}

@@ -118,3 +118,18 @@ def test_overrides_are_checked_like_files(project):
     for path, (value, said) in wrong.items():
         with pytest.raises(UserError, match=said):
             spec.overridden(run, {path: value})
+
+
+def test_a_table_holds_what_its_rows_are_compared_with(project):
+    edit(project, "suites/smoke.yaml", "methods: [none, bcd]", "methods: [none, bcd]\n    baseline: kd")
+    with pytest.raises(UserError, match=r"tables\[1\].*needs the method 'kd'"):
+        load(project)
+
+
+def test_a_suite_that_chooses_weights_has_seeds_of_its_own(project):
+    params, suite = config.load_params(), config.load_suite("smoke")
+    usual, chosen = (
+        {run.repetition: run.config["seed"] for run in spec.suite_runs(params, one).values() if run.teacher}
+        for one in (suite, suite.model_copy(update={"first_seed": 10}))
+    )
+    assert set(chosen) == {10, 11} and not set(usual.values()) & set(chosen.values())

@@ -120,6 +120,18 @@ def test_the_teacher_is_one_run_that_is_compared_with_nothing(project):
         assert cell["std"] is None and cell["difference"] is None
 
 
+def test_a_table_may_compare_with_another_row_than_none(project):
+    params, suite = load()
+    table = suite.tables[0].model_copy(update={"baseline": "bcd"})
+    suite = suite.model_copy(update={"tables": [table]})
+    measured = tables.measure(params, suite, "all-labels", Path("results"), Path("data"))
+    bcd, none = (row(content(), method)["cells"]["miou"]["mean"] for method in ("bcd", "none"))
+    cells = {method: row(measured, method)["cells"]["miou"]["difference"] for method in ("none", "bcd")}
+    assert cells["bcd"] is None and cells["none"]["mean"] == pytest.approx(none - bcd)
+    assert "difference to 'bcd'" in measured["caption"] and "difference to bcd" in render.terminal(measured)
+    assert figures.forest(measured) != figures.forest(content())
+
+
 def test_one_seed_gives_intervals_over_images_and_says_so(project):
     params, suite = load()
     suite = suite.model_copy(update={"seeds": 1})

@@ -24,9 +24,10 @@ def bpkd_edge(
     alpha: float = 2.0,
     width: int = 7,
 ) -> Tensor:
-    """alpha T^2 * mean over images of sum_c 1 / n_c sum_i M_c(i) KL(p_t(i) || p_s(i)), p = softmax over classes of M z / T.
+    """alpha T^2 * mean over images of sum_c 1 / n_c sum_i M_c(i) KL(p_t(i) || p_s(i)).
 
-    M is `edge_share`, n_c the number of an image's valid pixels where M_c > 0. Images without edges are left out.
+    p = softmax over classes of M z / T, M is `edge_share`, and n_c is the number of an image's valid pixels where
+    M_c > 0. Images without edges are left out.
 
     Args:
         student, teacher: logits (N, C, H, W).
@@ -73,9 +74,9 @@ def bpkd_body(
 def edge_share(image_label: Tensor, logits: Tensor, width: int) -> Tensor:
     """Share of each cell's labelled image pixels that lie in the edge band of class c: float (N, C, H, W) in 0 .. 1.
 
-    The band is the dilation minus the erosion of the class's mask by a `width` x `width` square: the pixels whose window
-    holds both c and another class. Ignored pixels and what is outside the image count as neither, so they make no edge,
-    and lie in no band.
+    The band is the dilation minus the erosion of the class's mask by a `width` x `width` square: the pixels whose
+    window holds both c and another class. Ignored pixels and what is outside the image count as neither, so they make
+    no edge, and lie in no band.
 
     Args:
         image_label: int64 (N, Hi, Wi); 255, or any other number that is no class, is ignored.
@@ -87,18 +88,18 @@ def edge_share(image_label: Tensor, logits: Tensor, width: int) -> Tensor:
     """
     if width < 3 or width % 2 == 0:
         raise UserError(f"bpkd: width must be an odd number of at least 3, not {width}")
-    classes, size = logits.shape[1], logits.shape[2:]
+    _, classes, h, w = logits.shape
     label = image_label.unsqueeze(1).to(logits.dtype)
     known = (label >= 0) & (label < classes)
     highest = _dilate(label.masked_fill(~known, -torch.inf), width)
     lowest = -_dilate((-label).masked_fill(~known, -torch.inf), width)
     mixed = known & (highest != lowest)
-    labelled = F.adaptive_avg_pool2d(known.to(logits.dtype), size).clamp(min=torch.finfo(logits.dtype).tiny)
-    share = torch.zeros_like(logits, requires_grad=False)
+    labelled = F.adaptive_avg_pool2d(known.to(logits.dtype), (h, w)).clamp(min=torch.finfo(logits.dtype).tiny)
+    share = torch.zeros_like(logits)
     # A class at a time: one-hot masks of all classes at image resolution would outweigh the network's activations.
     for c in label[mixed].unique().long().tolist():
         band = mixed & (_dilate((label == c).to(logits.dtype), width) > 0)
-        share[:, c : c + 1] = F.adaptive_avg_pool2d(band.to(logits.dtype), size) / labelled
+        share[:, c : c + 1] = F.adaptive_avg_pool2d(band.to(logits.dtype), (h, w)) / labelled
     return share
 
 

@@ -15,17 +15,17 @@ POOL_FROM, POOL = 256, 4
 
 
 @full_precision
-def cirkd_batch(
-    student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, temperature: float = 0.1
-) -> Tensor:
+def cirkd_batch(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, temperature: float = 0.1) -> Tensor:
     """Mean over the ordered pairs of images (i, j) of mean over pixels a of i of KL(p_t(a; j) || p_s(a; j)).
 
-    p(a; j) is the softmax over the pixels b of image j of cos(f_a, f_b) / tau; i = j is one of the pairs. Yang et al.,
-    "Cross-Image Relational Knowledge Distillation for Semantic Segmentation" (arXiv 2204.06986), mini-batch
-    pixel-to-pixel distillation, as in github.com/winycg/CIRKD (losses/cirkd_mini_batch.py): no T^2, and maps of at least
-    256 x 256 are average-pooled 4 x 4 first. Deviations: masked (a, b and the pools run over valid pixels, i and j over
-    images that have some); features shorter than 1e-4 count as directionless. Exact; the memory grows with the number of
-    pixels, not with its square. Padding changes nothing unless it lifts a map to 256 x 256.
+    p(a; j) is the softmax over the pixels b of image j of cos(f_a, f_b) / tau; i = j is one of the pairs. Exact; the
+    memory grows with the number of pixels, not with its square.
+
+    Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation" (arXiv 2204.06986),
+    mini-batch pixel-to-pixel distillation, as in github.com/winycg/CIRKD (losses/cirkd_mini_batch.py): no T^2, and maps
+    of at least 256 x 256 are average-pooled 4 x 4 first. Deviations: masked (a, b and the pools run over valid pixels,
+    i and j over images that have some); features shorter than 1e-4 count as directionless. Padding changes nothing
+    unless it lifts a map to 256 x 256.
 
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W); channel counts may differ.
@@ -48,18 +48,16 @@ def cross_image_kl(
         student, teacher: float (M, C_s) and (M, C_t).
         counts: pixels of each image, M in all; images without any are left out.
         temperature: tau > 0.
-        rows: relations are held for so many pixels at a time (default: as many as fit TILE_ELEMENTS); the result depends
-            on it only through rounding.
+        rows: relations are held for so many pixels at a time (default: as many as fit TILE_ELEMENTS); the result
+            depends on it only through rounding.
     """
-    counts = [count for count in counts if count]
-    weight = torch.cat([student.new_full((count,), 1 / (count * len(counts) ** 2)) for count in counts] or [student[:, 0]])
+    sizes = [count for count in counts if count]
+    counted = torch.tensor(sizes, dtype=torch.int64, device=student.device)
+    weight = (1 / (counted.to(student.dtype) * len(sizes) ** 2)).repeat_interleave(counted)
+    features, gradient = student.detach(), torch.zeros_like(student)
     loss = student.new_zeros(())
-    gradient = torch.zeros_like(student) if student.requires_grad else None
-    for start, count in zip(_starts(counts), counts, strict=True):
-        image = slice(start, start + count)
-        keys = student.detach()[image], teacher[image]
-        gradients = (gradient, gradient[image]) if gradient is not None else (None, None)
-        loss += relation_kl(student.detach(), teacher, *keys, weight, temperature, gradients, rows)
+    for *keys, key_gradient in zip(*(x.split(sizes) for x in (features, teacher, gradient)), strict=True):
+        loss += relation_kl(features, teacher, *keys, weight, temperature, gradient, key_gradient, rows)
     return known_gradient(student, loss, gradient)
 
 
@@ -71,7 +69,8 @@ def relation_kl(
     teacher_keys: Tensor,
     weight: Tensor,
     temperature: float,
-    gradients: tuple[Tensor | None, Tensor | None] = (None, None),
+    gradient: Tensor,
+    key_gradient: Tensor | None = None,
     rows: int | None = None,
 ) -> Tensor:
     """Sum over a of w_a KL(softmax_b(t_a . u_b / tau) || softmax_b(s_a . k_b / tau)), a tile of rows a at a time.
@@ -84,29 +83,27 @@ def relation_kl(
         student_keys, teacher_keys: float (K, C_s) and (K, C_t), what they are related to: k and u.
         weight: float (M,).
         temperature: tau > 0.
-        gradients: buffers like `student` and `student_keys` to which the gradient is added; None where not wanted.
+        gradient, key_gradient: buffers like `student` and `student_keys` to which the gradient is added.
         rows: rows of a tile; default as many as fit TILE_ELEMENTS.
     """
+    rows = rows or max(1, TILE_ELEMENTS // max(1, len(student_keys)))
     loss = student.new_zeros(())
-    row_gradient, key_gradient = gradients
-    for tile in torch.arange(len(student)).split(rows or max(1, TILE_ELEMENTS // max(1, len(student_keys)))):
-        tile = slice(int(tile[0]), int(tile[-1]) + 1) if len(tile) else slice(0, 0)
+    for tile in (slice(i, i + rows) for i in range(0, len(student), rows)):
         log_student = F.log_softmax(torch.mm(student[tile] / temperature, student_keys.mT), dim=1)
         log_teacher = F.log_softmax(torch.mm(teacher[tile] / temperature, teacher_keys.mT), dim=1)
         relation = log_teacher.exp()
         row_weight = weight[tile].unsqueeze(1)
         loss += (log_teacher.sub_(log_student).mul_(relation) * row_weight).sum()
         slope = log_student.exp_().sub_(relation).mul_(row_weight / temperature)
-        if row_gradient is not None:
-            row_gradient[tile].addmm_(slope, student_keys)
+        gradient[tile].addmm_(slope, student_keys)
         if key_gradient is not None:
             key_gradient.addmm_(slope.mT, student[tile])
     return loss
 
 
-def known_gradient(student: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
-    """`loss` as a function of `student` whose gradient is `gradient` (like `student`; None if none is wanted)."""
-    return loss if gradient is None else _KnownGradient.apply(student, loss, gradient)
+def known_gradient(student: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    """The number `loss` as a function of `student` whose gradient is `gradient`, a tensor like `student`."""
+    return _KnownGradient.apply(student, loss, gradient)
 
 
 class _KnownGradient(torch.autograd.Function):
@@ -141,7 +138,3 @@ def _pooled(features: Tensor, valid: Tensor) -> Tensor:
 def _coverage(valid: Tensor) -> Tensor:
     """Share of each cell's pixels that are valid, (N, 1, H', W')."""
     return F.avg_pool2d(valid.unsqueeze(1).float(), POOL, ceil_mode=True)
-
-
-def _starts(counts: list[int]) -> list[int]:
-    return [sum(counts[:i]) for i in range(len(counts))]

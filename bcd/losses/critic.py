@@ -46,6 +46,8 @@ class SpectralConv2d(nn.Conv2d):
     torch.nn.utils.parametrizations.spectral_norm iterates in the other order, so its weights differ.
     """
 
+    u: Tensor
+
     def __init__(self, channels: int, out_channels: int):
         super().__init__(channels, out_channels, kernel_size=4, stride=2, padding=1)
         self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))

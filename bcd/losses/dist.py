@@ -53,5 +53,5 @@ def _centred(p: Tensor, valid: Tensor) -> Tensor:
     return (p - mean) * valid
 
 
-def _cosine(a: Tensor, b: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+def _cosine(a: Tensor, b: Tensor, *, dim: int | tuple[int, ...]) -> Tensor:
     return (a * b).sum(dim) / (vector_norm(a, dim=dim) * vector_norm(b, dim=dim) + EPS)

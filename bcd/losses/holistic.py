@@ -20,7 +20,7 @@ from bcd.losses.critic import MIN_SIZE, Critic
 from bcd.losses.masked import full_precision, prepare
 
 KINDS = ("wgan-gp", "hinge")
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),  # SKD
     "adam": partial(torch.optim.Adam, betas=(0.9, 0.99)),  # CIRKD
 }

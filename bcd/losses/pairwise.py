@@ -1,0 +1,118 @@
+"""Pair-wise structured distillation: the cosine similarity of every region to every other."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bcd.errors import UserError
+from bcd.losses.boundary import UNIT_EPS
+from bcd.losses.context import TILE_ELEMENTS
+from bcd.losses.masked import full_precision, prepare
+
+
+@full_precision
+def skd(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    valid: Tensor | None = None,
+    pool: int = 2,
+    scale: float = 0.0,
+    official: bool = False,
+) -> Tensor:
+    """Mean over pairs of nodes of one image of (A_s - A_t)^2, A = cosine similarity of max-pooled features.
+
+    Liu et al., "Structured Knowledge Distillation for Dense Prediction" (arXiv 1903.04197). The default is CIRKD's form
+    (losses/skd.py). The authors' (github.com/irfanICMLL/structure_knowledge_distillation, utils/criterion.py) is
+    `scale: 0.5, official: true`. Neither has a mask: here a node is the maximum over its valid pixels, a node without
+    any takes no part, and the mean over an image's pairs is averaged over the images that have nodes. Exact; the memory
+    grows with the number of nodes, not with its square.
+
+    Args:
+        student, teacher: features (N, C_s, H, W) and (N, C_t, H, W).
+        valid: bool (N, H, W).
+        pool: side of the pooling windows, >= 1; not used with `scale`.
+        scale: if > 0, the windows' sides as a share of the map's, at least 1 pixel; 0.5 leaves two nodes a side.
+        official: treat the length of a feature as a constant in the gradient and refuse maps smaller than 1 / `scale`,
+            like the authors' code.
+
+    Raises:
+        UserError: pool < 1, scale outside [0, 1], or a map too small for the official form.
+    """
+    student, teacher, valid = prepare(student, teacher, valid)
+    window = _window(student.shape[2], student.shape[3], pool, scale, official)
+    nodes = F.max_pool2d(valid.unsqueeze(1).float(), window, ceil_mode=True).flatten(1) > 0
+    student, teacher = (_unit(_pooled(x, valid, window, nodes), official) for x in (student, teacher))
+    return mean_squared_gap(student, teacher, nodes.sum(1))
+
+
+def _window(height: int, width: int, pool: int, scale: float, official: bool) -> tuple[int, int]:
+    if pool < 1 or not 0 <= scale <= 1:
+        raise UserError(f"skd: pool must be at least 1 and scale lie in [0, 1], not {pool} and {scale}")
+    if scale == 0:
+        return pool, pool
+    window = int(height * scale), int(width * scale)
+    if official and min(window) == 0:
+        raise UserError(
+            f"skd: scale {scale} leaves no pixel of a {height}x{width} map, on which the official code fails: "
+            "raise scale, tap a larger map or set official: false"
+        )
+    return max(1, window[0]), max(1, window[1])
+
+
+def _pooled(features: Tensor, valid: Tensor, window: tuple[int, int], nodes: Tensor) -> Tensor:
+    """Maximum over the valid pixels of each window, (N, C, L); 0 where `nodes`, bool (N, L), is not set."""
+    lowest = features.masked_fill(~valid.unsqueeze(1), torch.finfo(features.dtype).min)
+    return F.max_pool2d(lowest, window, ceil_mode=True).flatten(2).masked_fill(~nodes.unsqueeze(1), 0)
+
+
+def _unit(nodes: Tensor, official: bool) -> Tensor:
+    if official:
+        return nodes / (torch.linalg.vector_norm(nodes.detach(), dim=1, keepdim=True) + 1e-8)
+    return F.normalize(nodes, dim=1, eps=UNIT_EPS)
+
+
+def mean_squared_gap(student: Tensor, teacher: Tensor, count: Tensor, rows: int | None = None) -> Tensor:
+    """The loss of `skd` on nodes (N, C_s, L) and (N, C_t, L), 0 where there is no node, and their number `count` (N,).
+
+    `rows` of the L x L relations of one image are held at a time (default: as many as fit TILE_ELEMENTS); the result
+    depends on it only through rounding.
+    """
+    images = (count > 0).sum().clamp(min=1)
+    weight = (count.to(student.dtype).clamp(min=1).square() * images).reciprocal()
+    rows = rows or max(1, TILE_ELEMENTS // student.shape[2])
+    return _SquaredGap.apply(student, teacher, weight, rows)
+
+
+class _SquaredGap(torch.autograd.Function):
+    """Sum over images of weight * ||S^T S - T^T T||^2, its gradient gathered tile by tile while the tiles exist.
+
+    With D = S^T S - T^T T, which is symmetric, the gradient is 4 weight S D. Only the part of D right of its diagonal
+    blocks is computed. The shorter way over the C x C products S S^T, S T^T and T T^T is not taken: the loss would be
+    the small difference of large numbers.
+    """
+
+    @staticmethod
+    def forward(ctx, student, teacher, weight, rows):
+        loss = student.new_zeros(())
+        gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
+        for image, factor in enumerate(weight):
+            s, t = student[image], teacher[image]
+            for start in range(0, s.shape[1], rows):
+                tile, rest, after = slice(start, start + rows), slice(start, None), slice(start + rows, None)
+                gap = (s[:, tile].mT @ s[:, rest]).sub_(t[:, tile].mT @ t[:, rest])
+                square = gap.square()
+                loss += factor * (2 * square.sum() - square[:, :rows].sum())
+                if gradient is not None:
+                    gap *= 4 * factor
+                    gradient[image, :, tile].addmm_(s[:, rest], gap.mT)
+                    gradient[image, :, after].addmm_(s[:, tile], gap[:, rows:])
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output, None, None, None

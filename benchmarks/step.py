@@ -1,0 +1,127 @@
+"""Where the time of a training step goes: data, teacher, student, optimiser and every distillation term.
+
+    python benchmarks/step.py [--suite camvid] [--method bcd] [--steps 10] [--set recipe.batch=2] ...
+
+Takes the first pair of a suite, whose data must have been fetched, with random weights; runs on the GPU if there is one.
+Each part is timed alone, forward and backward, the median over the steps; a term counts the projectors it trains.
+"""
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bcd import config, job, spec
+from bcd.distill import Distiller, WeightedTerm, observe
+from bcd.distributed import own_device
+from bcd.learner import make_optimizer, tap_paths
+from bcd.taps import Taps
+from bcd.tasks import make_task
+
+
+def chosen(suite_name: str, method: str, settings: dict[str, Any]) -> spec.Run:
+    """The first run of the method in the suite, with settings as of `bcd train --set`."""
+    suite = config.load_suite(suite_name)
+    runs = spec.suite_runs(config.load_params(), suite).values()
+    methods = {run.method: run for run in reversed(runs) if run.teacher}
+    run = config.pick(methods, method, f"params/suites/{suite_name}.yaml")
+    return spec.overridden(run, settings) if settings else run
+
+
+class Step:
+    """The parts of a training step, each callable alone."""
+
+    def __init__(self, run: spec.Run):
+        self.device, self.recipe = own_device(), run.config["recipe"]
+        self.task = make_task(run.config, job.DATA / run.files, in_memory=run.runtime["in_memory"])
+        teacher, student = (config_["model"] | {"pretrained": "none"} for config_ in (run.teacher.config, run.config))
+        self.teacher = self.task.build(teacher).to(self.device).eval().requires_grad_(False)
+        self.student = self.task.build(student).to(self.device).train()
+        self.optimizer = make_optimizer(self.student, self.recipe)
+        terms = [WeightedTerm(**term) for term in run.config["terms"]]
+        names = [tap for term in terms for tap in term.taps]
+        paths = [tap_paths(self.task, model, names) for model in (self.student, self.teacher)]
+        sample = torch.zeros(1, 3, *self.recipe["crop"], device=self.device)
+        shapes = [observe(model, p, sample) for model, p in zip((self.student, self.teacher), paths, strict=True)]
+        classes = len(run.config["data"]["classes"])
+        self.terms = [Distiller([term], *shapes, classes=classes).to(self.device) for term in terms]
+        self.student_taps, self.teacher_taps = (
+            Taps(model, p) for model, p in zip((self.student, self.teacher), paths, strict=True)
+        )
+        self.batches = self.task.batches(0, rank=0, world=1, workers=run.runtime["workers"])
+
+    def run(self, note: Callable[[str, float], None]) -> None:
+        """One step; `note` is told each part's name and seconds."""
+        batch = self._timed(note, "data", lambda: next(self.batches).to(self.device))
+        self._timed(note, "teacher forward", lambda: self._forward_teacher(batch))
+        teacher = self.teacher_taps.read()
+        self._timed(note, "student forward and backward", lambda: self._train_student(batch))
+        student = {name: tap.detach() for name, tap in self.student_taps.read().items()}
+        self._timed(note, "optimiser", self.optimizer.step)
+        for term in self.terms:
+            name = f"term {term.keys[0]} ({', '.join(term.taps)})"
+            self._timed(note, name, lambda term=term: self._distil(term, student, teacher, batch))
+
+    def _timed(self, note: Callable[[str, float], None], name: str, part: Callable):
+        self._wait()
+        begin = time.perf_counter()
+        result = part()
+        self._wait()
+        note(name, time.perf_counter() - begin)
+        return result
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe["precision"] == "bf16")
+
+    @torch.no_grad()
+    def _forward_teacher(self, batch: Any) -> None:
+        with self._autocast():
+            self.task.forward(self.teacher, batch)
+
+    def _train_student(self, batch: Any) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            losses = self.task.losses(self.student, batch)
+        sum(losses.values()).backward()
+
+    def _distil(self, term: Distiller, student: dict, teacher: dict, batch: Any) -> None:
+        leaves = {name: tap.requires_grad_() for name, tap in student.items()}
+        with self._autocast():
+            losses = term(leaves, teacher, valid=batch.valid, label=batch.label, step=0, total=1)
+        sum(losses.values()).backward()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="camvid")
+    parser.add_argument("--method", default="bcd")
+    parser.add_argument("--steps", type=int, default=10, help="measured, after two that are not")
+    parser.add_argument("--set", action="append", default=[], help="as of `bcd train`: recipe.batch=2")
+    options = parser.parse_args()
+    from bcd.cli import settings_of
+
+    run = chosen(options.suite, options.method, settings_of(options.set) | {"recipe.steps": options.steps + 2})
+    step, seconds = Step(run), defaultdict(list)
+    for _ in range(options.steps + 2):
+        step.run(lambda name, taken: seconds[name].append(taken))
+    medians = {name: statistics.median(taken[2:]) for name, taken in seconds.items()}
+    total = sum(medians.values())
+    recipe = run.config["recipe"]
+    print(f"{run.key}: batch {recipe['batch']}, crop {recipe['crop']}, {recipe['precision']}, {step.device}, "
+          f"{torch.get_num_threads()} threads\n\n| part | ms | share of the step |\n|---|---:|---:|")  # fmt: skip
+    for name, taken in medians.items():
+        print(f"| {name} | {taken * 1e3:.1f} | {taken / total:.1%} |")
+    terms = sum(taken for name, taken in medians.items() if name.startswith("term"))
+    print(f"| all terms | {terms * 1e3:.1f} | {terms / total:.1%} |")
+
+
+if __name__ == "__main__":
+    main()
