@@ -2,7 +2,7 @@
 
     python benchmarks/group.py [--suite scenes] [--steps 100] [--methods 1 2 4 8]
 
-Needs the suite's teacher (`snakemake --config suite=NAME teachers`); works in a temporary folder and leaves the project as
+Needs the suite's teacher (`snakemake teachers --config suite=NAME`); works in a temporary folder and leaves the project as
 it is. Wall and CPU seconds of the processes, imports and evaluation included, one after the other on one thread each.
 The bound is what the sharing of teacher and data alone could reach, (t + k s) / (k (t + s)), with s the time of a
 student's step and t the rest of a step, both from the k jobs. About 10 minutes for `scenes` on one core.
@@ -37,7 +37,7 @@ def project(folder: Path, suite: str, teacher: spec.Run) -> None:
     """A project that holds nothing but the teacher."""
     edge = spec.run_file(suite, teacher)
     if not edge.exists():
-        raise UserError(f"{edge} is missing; run `snakemake --config suite={suite} teachers` first")
+        raise UserError(f"{edge} is missing; run `snakemake teachers --config suite={suite}` first")
     for name in ("params", "data", "bcd"):
         (folder / name).symlink_to(Path(name).resolve())
     entry = Path("results/store") / json.loads(edge.read_text())["store"]

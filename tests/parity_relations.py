@@ -42,7 +42,7 @@ CASES = [
     Case("at", "at_official", _both(at)),
     Case("at", "at_repdistiller_resize_p4", _at_resized),
     Case("fitnet", "fitnet_cirkd", _fitnet),
-    Case("psd + csd", "dsd_cirkd", _dsd),
+    Case("psd", "dsd_cirkd", _dsd),  # plus csd, as stored
     Case("skd", "skd_pairwise_cirkd", _both(skd)),
     Case("skd", "skd_pairwise_cirkd_ties", _both(skd)),
     Case("skd", "skd_pairwise_irfan_s0.125", _both(skd, scale=0.125, official=True)),

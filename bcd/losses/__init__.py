@@ -30,10 +30,32 @@ from typing import Any
 
 from torch import nn
 
+from bcd.losses.afdcd import AfDcd
+from bcd.losses.attention import at
+from bcd.losses.attnfd import AttnFd
 from bcd.losses.boundary import boundary, posterior_boundary
+from bcd.losses.bpkd import bpkd_body, bpkd_edge
 from bcd.losses.channel import cwd
+from bcd.losses.cirkd import cirkd_batch
+from bcd.losses.cirkd_memory import CirkdMemory
 from bcd.losses.context import context
+from bcd.losses.dist import dist
+from bcd.losses.dkd import dkd
+from bcd.losses.dsd import csd, psd
+from bcd.losses.fgd import Fgd
+from bcd.losses.hint import fitnet
+from bcd.losses.holistic import Holistic
+from bcd.losses.ifvd import ifvd
 from bcd.losses.logits import kd
+from bcd.losses.mgd import Mgd
+from bcd.losses.nst import nst
+from bcd.losses.pairwise import skd
+from bcd.losses.pkd import pkd
+from bcd.losses.pkt import pkt
+from bcd.losses.reviewkd import ReviewKd
+from bcd.losses.rkd import rkd
+from bcd.losses.spkd import spkd
+from bcd.losses.vid import Vid
 from bcd.schema import FACTS
 
 
@@ -78,9 +100,37 @@ def _keywords(call: Callable) -> dict[str, Any]:
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 TERMS: dict[str, Term] = {
-    "kd": Term(kd, taps=("logits",)),
-    "cwd": Term(cwd, taps=("logits",), match_channels=True),
+    # the seed papers, and our own
     "boundary": Term(boundary, taps=STAGES),
-    "posterior_boundary": Term(posterior_boundary, taps=("logits",)),
     "context": Term(context, taps=("stage3", "stage4")),
+    "posterior_boundary": Term(posterior_boundary, taps=("logits",)),
+    # logits
+    "kd": Term(kd, taps=("logits",)),
+    "dkd": Term(dkd, taps=("logits",)),
+    "dist": Term(dist, taps=("logits",)),
+    "cwd": Term(cwd, taps=("logits",), match_channels=True),
+    "bpkd_edge": Term(bpkd_edge, taps=("logits",)),
+    "bpkd_body": Term(bpkd_body, taps=("logits",)),
+    "holistic": Term(Holistic, taps=("logits",)),
+    "csd": Term(csd, taps=("logits",)),
+    # features
+    "at": Term(at, taps=STAGES),
+    "fitnet": Term(fitnet, taps=("stage4",), match_channels=True),
+    "mgd": Term(Mgd, taps=("stage4",)),
+    "fgd": Term(Fgd, taps=("stage4",)),
+    "pkd": Term(pkd, taps=("stage4",), match_channels=True),
+    "reviewkd": Term(ReviewKd, taps=STAGES, joint=True),
+    "vid": Term(Vid, taps=STAGES),
+    "attnfd": Term(AttnFd, taps=("stage4", "neck")),
+    "nst": Term(nst, taps=("stage4",)),
+    # relations
+    "skd": Term(skd, taps=("neck",)),
+    "psd": Term(psd, taps=STAGES, joint=True),
+    "ifvd": Term(ifvd, taps=("neck",)),
+    "cirkd_batch": Term(cirkd_batch, taps=("neck",)),
+    "cirkd_memory": Term(CirkdMemory, taps=("neck",)),
+    "afdcd": Term(AfDcd, taps=("stage4",)),
+    "spkd": Term(spkd, taps=("stage4",)),
+    "rkd": Term(rkd, taps=("stage4",)),
+    "pkt": Term(pkt, taps=("stage4",)),
 }

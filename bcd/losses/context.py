@@ -31,20 +31,17 @@ def context(
     """Mean over valid pixels i of KL(R_t[i] || R_s[i]), R = softmax over the image's valid pixels of F^T F / tau.
 
     Our definition of the "pixel-level self-relations" of arXiv 2401.13174, whose equations are not at hand. Channel
-    counts may differ. Exact; the memory grows with the number of pixels, not with its square. On a GPU with Triton
-    one fused kernel per pass does the same, with products of half inputs in half precision.
+    counts may differ. Exact; the memory grows with the number of pixels, not with its square.
 
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W).
         valid: bool (N, H, W).
-        temperature: tau > 0. Below 1 / SAFE_LOGIT a slower form is used.
+        temperature: tau > 0. A slower form is used below 1 / SAFE_LOGIT.
         normalise: scale each pixel's feature to unit length, so that relations are cosine similarities. Without it
             long features dominate the rows and tau needs the scale of the features.
     """
-    given = student.dtype
     student, teacher, valid = prepare(student, teacher, valid)
-    pixels = student.flatten(2), teacher.flatten(2), valid.flatten(1)
-    return _SelfRelationKL.apply(*pixels, temperature, normalise, given)
+    return _SelfRelationKL.apply(student, teacher, valid, temperature, normalise)
 
 
 class _SelfRelationKL(torch.autograd.Function):
@@ -56,24 +53,22 @@ class _SelfRelationKL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, student, teacher, valid, temperature, normalise, given):
-        scales = [_scale(x, temperature, normalise) for x in (student, teacher)]
-        differentiate = ctx.needs_input_grad[0]
-        if student.is_cuda and _has_triton():
-            from bcd.losses.context_triton import fused_kl
-
-            loss, gradient = fused_kl(student, teacher, *scales, valid, differentiate, given)
-        else:
-            loss, gradient = tiled_kl(student, teacher, *scales, valid, differentiate)
-        weight = 1 / valid.sum().clamp(min=1)
-        if differentiate:
-            scale = scales[0]
-            if normalise:  # the part along the feature cannot change its direction
-                along = scale * temperature * (scale * (gradient * student).sum(1, keepdim=True))
-                along.masked_fill_(scale * temperature**0.5 >= 1 / UNIT_EPS, 0)
-                gradient.addcmul_(student, along, value=-1)
-            gradient.mul_(scale * weight)
-            gradient = gradient.contiguous()
+    def forward(ctx, student, teacher, valid, temperature, normalise):
+        loss = student.new_zeros(())
+        gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
+        weight = 1 / valid.sum(dtype=student.dtype).clamp(min=1)
+        for n in range(len(student)):
+            keep = slice(None) if valid[n].all() else valid[n].flatten().nonzero().squeeze(1)
+            s, scale = _tokens(student[n], keep, temperature, normalise)
+            if not len(s):
+                continue
+            value, slope = self_relation_kl(s, _tokens(teacher[n], keep, temperature, normalise)[0], gradient is not None)
+            loss += value
+            if gradient is not None:
+                if normalise:  # the part along the feature cannot change its direction
+                    along = torch.linalg.vecdot(slope, s).unsqueeze(1) * temperature
+                    slope.addcmul_(s, along.masked_fill_(scale * temperature**0.5 >= 1 / UNIT_EPS, 0), value=-1)
+                gradient[n].flatten(1)[:, keep] = slope.mul_(scale * weight).mT
         ctx.save_for_backward(gradient)
         return loss * weight
 
@@ -81,99 +76,90 @@ class _SelfRelationKL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_output):
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None, None, None
+        return gradient * grad_output, None, None, None, None
 
 
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _tokens(features: Tensor, keep: slice | Tensor, temperature: float, normalise: bool) -> tuple[Tensor, Tensor]:
+    """The kept pixels of (C, H, W), scaled so that their products are logits, (L, C), and the scales (L, 1)."""
+    tokens = features.flatten(1).mT[keep].clone(memory_format=torch.contiguous_format)
+    norm = torch.linalg.vector_norm(tokens, dim=1, keepdim=True).clamp_(min=UNIT_EPS) if normalise else 1
+    scale = 1 / (norm * temperature**0.5)
+    return tokens.mul_(scale), scale
 
 
-def _scale(features: Tensor, temperature: float, normalise: bool) -> Tensor:
-    """Factors (N, 1, L) of the pixels of `features` (N, C, L), after which f_i . f_j is the logit of the relation."""
-    if not normalise:
-        return torch.full_like(features[:, :1], temperature**-0.5)
-    norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    return (norm.clamp_(min=UNIT_EPS) * temperature**0.5).reciprocal_()
-
-
-def tiled_kl(
-    student: Tensor,
-    teacher: Tensor,
-    student_scale: Tensor,
-    teacher_scale: Tensor,
-    valid: Tensor,
-    differentiate: bool,
-    tile: tuple[int, int] = TILE,
+def self_relation_kl(
+    s: Tensor, t: Tensor, differentiate: bool = True, tile: tuple[int, int] = TILE
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum over the valid pixels i of KL(R_t[i] || R_s[i]), and its gradient by the scaled student's features.
+    """Sum over i of KL(R_t[i] || R_s[i]) for tokens (L, C_s) and (L, C_t), R = softmax(F F^T), and its gradient by `s`.
 
-    Args:
-        student, teacher: features (N, C_s, L) and (N, C_t, L).
-        student_scale, teacher_scale: (N, 1, L), see `_scale`.
-        valid: bool (N, L).
-        differentiate: whether the gradient is wanted.
-        tile: rows and columns of the relations held at a time; the result depends on it only through rounding.
-
-    Returns:
-        A scalar, and (N, C_s, L) or None.
+    `tile` has the rows and columns of R held at a time; the result depends on it only through rounding.
     """
-    loss = student.new_zeros(())
-    gradient = torch.zeros_like(student.mT, memory_format=torch.contiguous_format) if differentiate else None
-    for n in range(len(student)):
-        whole = bool(valid[n].all())
-        keep = slice(None) if whole else valid[n].nonzero().squeeze(1)
-        s, t = (
-            x[n].mT[keep].clone(memory_format=torch.contiguous_format).mul_(scale[n].mT[keep])
-            for x, scale in ((student, student_scale), (teacher, teacher_scale))
-        )
-        if not len(s):
-            continue
-        target = (gradient[n] if whole else torch.zeros_like(s)) if differentiate else None
-        longest = max(torch.linalg.vector_norm(x, dim=1).max() for x in (s, t))
-        loss += (_by_tiles if longest**2 <= SAFE_LOGIT else _by_rows)(s, t, target, tile)
-        if differentiate and not whole:
-            gradient[n, keep] = target
-        del s, t, target
-    return loss, gradient.mT if differentiate else None
-
-
-def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
-    """Cuts start ... stop into nearly equal parts no longer than `size`."""
-    parts = -(-(stop - start) // size)
-    edges = [start + (stop - start) * k // parts for k in range(parts + 1)]
-    return map(slice, edges[:-1], edges[1:])
+    longest = max(torch.linalg.vector_norm(x, dim=1).max() for x in (s, t))
+    gradient = torch.zeros_like(s) if differentiate else None
+    return (_by_tiles if longest**2 <= SAFE_LOGIT else _by_rows)(s, t, gradient, tile), gradient
 
 
 def _by_tiles(s: Tensor, t: Tensor, gradient: Tensor | None, tile: tuple[int, int]) -> Tensor:
-    """The loss on one image's tokens (L, C_s) and (L, C_t), adding the gradient to `gradient`; logits are small.
+    """The loss, adding its gradient to `gradient`; takes exp(S) without a shift, which needs small logits.
 
-    Small enough, that is, that exp(S) needs no shift. It is then symmetric like S, and one pass over the upper triangle
-    gives the sums Z of its rows. A second pass repeats the exponentials rather than store them.
+    exp(S) is symmetric like S, so one pass over the upper triangle gives the row sums Z. The gradient takes a second
+    pass, which repeats the exponentials rather than store them.
     """
-    length = len(s)
-    tiles = [(i, j) for i in _spans(0, length, tile[0]) for j in _spans(i.start, length, tile[1])]
-    memory = s.new_empty(3 * tile[0] * tile[1])
-    z_s, z_t, moment = sums = s.new_zeros(3, length)
-
-    def relations(i: slice, j: slice) -> Tensor:
-        rows, columns = i.stop - i.start, j.stop - j.start
-        block = memory[: 3 * rows * columns].view(3, rows, columns)
-        torch.mm(s[i], s[j].mT, out=block[0])
-        torch.mm(t[i], t[j].mT, out=block[1])
-        return block
-
-    for i, j in tiles:
-        block = relations(i, j)
+    sums = s.new_zeros(3, len(s))
+    for i, j, seen, block in _tiles(s, t, tile):
         torch.sub(block[1], block[0], out=block[2])
         block[:2].exp_()
         block[2].mul_(block[1])
-        sums[:, i] += block.sum(2)
-        below = max(i.stop, j.start)  # columns up to here meet their mirror image in this very tile
-        sums[:, below : j.stop] += block[..., below - j.start :].sum(1)
+        sums[:, i].add_(block.sum(2))
+        sums[:, j][:, seen:].add_(block[..., seen:].sum(1))
+    z_s, z_t, moment = sums
     if gradient is not None:
         r_s, r_t = 1 / z_s, 1 / z_t
-        for i, j in tiles:
-            e_s, e_t, factor = relations(i, j)
-            memory_view = None
-    return (moment / z_t + (z_s / z_t).log()).sum()
+        for i, j, seen, block in _tiles(s, t, tile):
+            block[:2].exp_()
+            slope, relation, factor = block
+            slope.mul_(torch.add(r_s[i, None], r_s[j], out=factor))
+            relation.mul_(torch.add(r_t[i, None], r_t[j], out=factor))
+            slope.sub_(relation)
+            gradient[i].addmm_(slope, s[j])
+            gradient[j][seen:].addmm_(slope[:, seen:].mT, s[i])
+    # Rounding must not make a divergence negative.
+    return (moment / z_t + (z_s / z_t).log()).sum().clamp(min=0)
+
+
+def _tiles(s: Tensor, t: Tensor, tile: tuple[int, int]) -> Iterator[tuple[slice, slice, int, Tensor]]:
+    """The upper triangle of S_s and S_t in tiles.
+
+    Yields rows i, columns j, how many of the columns lie in the square on the diagonal, which holds its own mirror
+    image, and (3, rows, columns): the logits of s, of t, and room for as many again. Valid until the next is asked for.
+    """
+    memory = s.new_empty(3 * tile[0] * tile[1])
+    for i in _spans(0, len(s), tile[0]):
+        s_i, t_i, rows = s[i], t[i], i.stop - i.start
+        for j in _spans(i.start, len(s), tile[1]):
+            columns = j.stop - j.start
+            block = memory[: 3 * rows * columns].view(3, rows, columns)
+            torch.mm(s_i, s[j].mT, out=block[0])
+            torch.mm(t_i, t[j].mT, out=block[1])
+            yield i, j, max(0, i.stop - j.start), block
+
+
+def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
+    return (slice(k, min(k + size, stop)) for k in range(start, stop, size))
+
+
+def _by_rows(s: Tensor, t: Tensor, gradient: Tensor | None, tile: tuple[int, int]) -> Tensor:
+    """As `_by_tiles` for logits of any size: whole rows, from which the largest logit is subtracted."""
+    loss = s.new_zeros(())
+    for i in _spans(0, len(s), max(1, tile[0] * tile[1] // len(s))):
+        log_s, log_t = (F.log_softmax(x[i] @ x.mT, dim=1) for x in (s, t))
+        relation = log_t.exp()
+        loss += log_t.sub_(log_s).mul_(relation).sum()
+        if gradient is not None:
+            slope = log_s.exp_().sub_(relation)
+            gradient[i].addmm_(slope, s)
+            gradient.addmm_(slope.mT, s[i])
+    return loss
+
+
+TILE_ELEMENTS = 3*TILE[0]*TILE[1]

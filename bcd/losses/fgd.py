@@ -111,15 +111,13 @@ def attention_maps(features: Tensor, valid: Tensor, temperature: float) -> tuple
         valid: bool (N, H, W).
 
     Returns:
-        over pixels (N, H, W), with mean 1 over the valid and 0 elsewhere; over channels (N, C), with mean 1, or 0 for
-        an image without valid pixels.
+        over pixels (N, H, W), with mean 1 over the valid and 0 elsewhere; over channels (N, C), with mean 1.
     """
     strength = features.abs()
     count = valid.sum((1, 2))
     over_pixels = _softmax_over_valid(strength.mean(1) / temperature, valid) * count[:, None, None]
     mean = strength.sum((2, 3)) / count.clamp(min=1)[:, None]
-    over_channels = (mean / temperature).softmax(1) * features.shape[1]
-    return over_pixels, over_channels * (count > 0)[:, None]
+    return over_pixels, (mean / temperature).softmax(1) * features.shape[1]
 
 
 def box_weights(boxes: Sequence[Tensor] | None, valid: Tensor) -> Tensor:

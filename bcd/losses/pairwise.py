@@ -7,8 +7,10 @@ from torch.autograd.function import once_differentiable
 
 from bcd.errors import UserError
 from bcd.losses.boundary import UNIT_EPS
-from bcd.losses.context import TILE_ELEMENTS
 from bcd.losses.masked import full_precision, prepare
+
+# Elements of one tile of relations: few enough to stay near the caches, enough to keep the products busy.
+TILE_ELEMENTS = 1 << 20
 
 
 @full_precision

@@ -1,0 +1,76 @@
+"""At which weight a term pulls a student as hard as its task loss does: a starting point for choosing weights.
+
+    python benchmarks/balance.py [--suite scenes] [--steps 60] [--batches 5] [--methods kd cwd ...]
+
+For every term of the methods: the norm of the task loss's gradient over that of the term at weight 1, both by the student's
+parameters, after some steps of plain training; the root mean square over batches. Needs the suite's teacher
+(`snakemake teachers --config suite=NAME`). A minute or two for `scenes`.
+"""
+
+import argparse
+
+import torch
+
+from bcd import config, engine, job, spec
+from bcd.distill import Distiller, WeightedTerm, observe
+from bcd.distributed import own_device
+from bcd.learner import make_optimizer, tap_paths
+from bcd.schema import TAPS
+from bcd.taps import Taps
+from bcd.tasks import make_task
+
+
+def squared_norm(losses: dict[str, torch.Tensor], student: torch.nn.Module) -> float:
+    """Squared norm of the gradient of a sum of losses by the student's parameters."""
+    gradients = torch.autograd.grad(
+        sum(losses.values()), list(student.parameters()), allow_unused=True, retain_graph=True
+    )
+    return sum(g.double().square().sum().item() for g in gradients if g is not None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="scenes")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batches", type=int, default=5)
+    parser.add_argument("--methods", nargs="*", help="all of params/methods.yaml by default")
+    options = parser.parse_args()
+    params, suite = config.load_params(), config.load_suite(options.suite)
+    run = next(run for run in spec.suite_runs(params, suite).values() if run.teacher and run.config["terms"])
+    task = make_task(run.config, job.DATA / run.files, in_memory=run.runtime["in_memory"])
+    device = own_device()
+    folder = job.RESULTS / "store" / job.teacher_facts(suite.name, run)["store"]
+    torch.manual_seed(0)
+    teacher = engine.load_model(task, run.teacher.config["model"], folder).to(device).eval().requires_grad_(False)
+    student = task.build(run.config["model"] | {"pretrained": "none"}).to(device).train()
+    batches = task.batches(0, rank=0, world=1, workers=0)
+    optimizer = make_optimizer(student, run.config["recipe"])
+    for _ in range(options.steps):
+        optimizer.zero_grad()
+        sum(task.losses(student, next(batches).to(device)).values()).backward()
+        optimizer.step()
+    paths = [tap_paths(task, model, list(TAPS)) for model in (student, teacher)]
+    sample = torch.zeros(1, 3, *run.config["recipe"]["crop"], device=device)
+    shapes = [observe(model, p, sample) for model, p in zip((student, teacher), paths, strict=True)]
+    seen_student, seen_teacher = (Taps(model, p) for model, p in zip((student, teacher), paths, strict=True))
+    print("| method | term | taps | weight of the preset | weight of equal gradients |\n|---|---|---|---:|---:|")
+    batches = [next(batches).to(device) for _ in range(options.batches)]
+    classes = len(run.config["data"]["classes"])
+    for name in options.methods or params.methods:
+        for entry in config.pick(params.methods, name, "--methods").terms:
+            term = WeightedTerm(**entry.model_dump() | {"weight": 1.0, "schedule": "constant", "warmup": 0})
+            torch.manual_seed(1)
+            distiller = Distiller([term], *shapes, classes=classes).to(device)
+            own = plain = 0.0
+            for batch in batches:
+                losses = task.losses(student, batch)
+                task.forward(teacher, batch)
+                given = {"valid": batch.valid, "label": batch.label, "step": 0, "total": 1}
+                plain += squared_norm(losses, student)
+                own += squared_norm(distiller(seen_student.read(), seen_teacher.read(), **given), student)
+            equal = (plain / own) ** 0.5 if own else float("inf")
+            print(f"| {name} | {entry.term} | {', '.join(entry.taps)} | {entry.weight:g} | {equal:.3g} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
