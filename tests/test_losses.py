@@ -28,8 +28,9 @@ class Case:
     free    student and teacher may differ in channels
     zero    the loss is 0 where student and teacher agree
     padded  padding that is not valid changes nothing; not so behind convolutions of more than one pixel
-    scale   of the random maps; larger where a critic or a memory answers weakly
+    smooth  the gradient is the derivative of the value: no critic that moves, nothing cut from the graph
     size    (C, H, W) of the student's finest map
+    images  in a batch
     """
 
     term: str
@@ -39,6 +40,7 @@ class Case:
     padded: bool = True
     smooth: bool = True
     size: tuple[int, int, int] = (4, 5, 7)
+    images: int = 2
 
     def __str__(self) -> str:
         return "-".join([self.term, *map(str, self.options.values())])
@@ -62,8 +64,9 @@ CASES = [
     Case("bpkd_body", {"width": 3}, free=False),
     Case("holistic", {"width": 4}, free=False, zero=False, padded=False, smooth=False),
     Case("holistic", {"width": 4, "kind": "hinge"}, free=False, zero=False, padded=False, smooth=False),
-    Case("csd", free=False),
+    Case("csd", {"temperature": 0.5}, free=False),
     Case("at"),
+    Case("at", {"p": 4.0}),
     Case("fitnet", free=False),
     Case("mgd", {"mask_ratio": 0.0}, zero=False, size=(3, 5, 7)),
     Case("mgd", {"mask": "channel", "mask_ratio": 0.3}, zero=False, padded=False),
@@ -74,15 +77,16 @@ CASES = [
     Case("attnfd", zero=False),
     Case("nst"),
     Case("skd"),
-    Case("skd", {"scale": 0.5, "official": True}),
-    Case("psd"),
+    Case("skd", {"scale": 0.5}, padded=False),  # the pools grow with the map
+    Case("skd", {"official": True}, smooth=False),  # its norm is cut from the graph
+    Case("psd", zero=False, padded=False),  # levels are padded by equal pixels here, not by equal parts of the image
     Case("ifvd"),
     Case("cirkd_batch"),
     Case("cirkd_memory", {"pixel_memory": 40, "region_memory": 8}, zero=False),
     Case("afdcd", {"groups": 7, "pool": 2, "patch": 2}, zero=False, padded=False),
     Case("spkd"),
-    Case("rkd"),
-    Case("pkt"),
+    Case("rkd", images=3),  # an angle has three corners
+    Case("pkt", zero=False),  # its gradient at equality is of the order of epsilon
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 CLASSES = 3
@@ -99,10 +103,10 @@ class Maps:
     label: list
 
 
-def maps(case: Case, n=2, size=None, dtype=torch.float64, scale=2.0, seed=0) -> Maps:
+def maps(case: Case, n=None, size=None, dtype=torch.float64, scale=2.0, seed=0) -> Maps:
     """Random maps of which all pixels are valid; each level has about half the size of the one before."""
     g = torch.Generator().manual_seed(seed)
-    c, h, w = case.size[0], *(size or case.size[1:])
+    n, (c, h, w) = n or case.images, (case.size[0], *(size or case.size[1:]))
     found = Maps([], [], [], [])
     for level in range(LEVELS if TERMS[case.term].joint else 1):
         sides = (n, -(-h // 2**level), -(-w // 2**level))
@@ -236,15 +240,16 @@ def test_padding_equals_no_padding(case):
 
 @every_case
 def test_an_image_without_valid_pixels_changes_nothing(case):
-    found = partly_valid(maps(case, n=3))
-    two = Maps(*([x[:2] for x in part] for part in (found.student, found.teacher, found.valid, found.label)))
-    value, gradients = value_and_grads(case, two)
+    n = case.images
+    found = partly_valid(maps(case, n=n + 1))
+    fewer = Maps(*([x[:n] for x in part] for part in (found.student, found.teacher, found.valid, found.label)))
+    value, gradients = value_and_grads(case, fewer)
     for valid in found.valid:
-        valid[2] = False
-    all_three, all_gradients = value_and_grads(case, found)
-    torch.testing.assert_close(all_three, value, rtol=1e-12, atol=1e-14)
+        valid[n] = False
+    again, all_gradients = value_and_grads(case, found)
+    torch.testing.assert_close(again, value, rtol=1e-12, atol=1e-14)
     for gradient, wider in zip(gradients, all_gradients, strict=True):
-        torch.testing.assert_close(wider[:2], gradient, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(wider[:n], gradient, rtol=1e-10, atol=1e-14)
 
 
 @every_case
