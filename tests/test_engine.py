@@ -60,15 +60,47 @@ def same(a: dict, b: dict) -> bool:
     return (a["weights_sha256"], a["evaluation"]) == (b["weights_sha256"], b["evaluation"])
 
 
-@pytest.mark.parametrize("pair", [PAIR, FEW])
-def test_a_learners_result_does_not_depend_on_its_company(project, teacher, pair):
-    wanted = [run for run in runs(recipe__steps=3).values() if run.key.startswith(pair) and run.repetition == 0]
+READS_LABELS = ["none", "kd", "dkd", "bpkd", "ifvd", "cirkd"]
+
+
+def runs_of(pair: str, methods: list[str]) -> list[spec.Run]:
+    """One short run of each method (all of params/methods.yaml if none is named), of one group."""
+    params, suite = config.load_params(), config.load_suite("smoke")
+    methods = methods or list(params.methods)
+    tables = [table.model_copy(update={"methods": methods}) for table in suite.tables]
+    found = spec.suite_runs(params, suite.model_copy(update={"tables": tables}))
+    wanted = [run for key, run in found.items() if key.startswith(pair) and run.repetition == 0]
+    assert [run.method for run in wanted] == methods
+    return [renamed(spec.overridden(run, {"recipe.steps": 3}), run.key) for run in wanted]
+
+
+@pytest.mark.parametrize(("pair", "methods"), [(PAIR, []), (FEW, READS_LABELS)], ids=["every method", "few labels"])
+def test_a_learners_result_does_not_depend_on_its_company(project, teacher, pair, methods):
+    wanted = runs_of(pair, methods)
     together = train(*wanted)
     shutil.rmtree(job.RESULTS / "smoke" / "runs")
     for run in wanted:
         shutil.rmtree(folder(together[run.method]), ignore_errors=True)
+    train(runs()[TEACHER])
     for run in wanted:
         assert same(train(run)[run.method], together[run.method]), run.method
+
+
+def test_what_losses_learn_and_remember_survives_a_stop(project, teacher):
+    wanted = [run for run in runs_of(PAIR, []) if run.method not in ("none", "kd")]
+    undisturbed = train(*wanted)
+    for edge in undisturbed.values():
+        shutil.rmtree(folder(edge))
+
+    def stop_after_the_first_step(text: str) -> None:
+        if text.startswith("step 1/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(engine.Stopped, match="step 2 of 3"):
+        job.run_group("smoke", wanted, stop_after_the_first_step)
+    for method, edge in train(*wanted).items():
+        assert same(edge, undisturbed[method]), method
+        assert store.record(folder(edge))["resumes"] == 1
 
 
 def test_equal_terms_under_two_names_are_trained_once(project, teacher):

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import math
 from collections.abc import Iterator
 
 import torch
@@ -12,10 +13,11 @@ from torch.autograd.function import once_differentiable
 from bcd.losses.boundary import UNIT_EPS
 from bcd.losses.masked import full_precision, prepare
 
-# Rows and columns of one tile of relations. Three tiles stay in a second-level cache of 1 MiB, and the products are
-# still large enough to run at full speed; `benchmarks/context.py` shows both.
-TILE = (192, 384)
-# Largest logit whose exponential is taken as it is: exp(40) leaves room for sums in float32, and exp(-40) is not 0.
+# Rows and columns of one tile of relations: small enough for the caches, large enough for products at full speed.
+TILE = (320, 448)
+# Up to this many relations of an image the tiles are kept from the first pass to the second rather than made again.
+KEPT_RELATIONS = 1 << 20
+# Largest logit whose exponential is taken as it is: sums of exp(40) stay far from overflow, exp(-40) from underflow.
 SAFE_LOGIT = 40.0
 
 
@@ -36,12 +38,14 @@ def context(
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W).
         valid: bool (N, H, W).
-        temperature: tau > 0. A slower form is used below 1 / SAFE_LOGIT.
+        temperature: tau > 0.
         normalise: scale each pixel's feature to unit length, so that relations are cosine similarities. Without it
             long features dominate the rows and tau needs the scale of the features.
     """
+    half = student.is_cuda and student.dtype == teacher.dtype and student.dtype in (torch.bfloat16, torch.float16)
+    product_dtype = student.dtype if half else None
     student, teacher, valid = prepare(student, teacher, valid)
-    return _SelfRelationKL.apply(student, teacher, valid, temperature, normalise)
+    return _SelfRelationKL.apply(student, teacher, valid, temperature, normalise, product_dtype)
 
 
 class _SelfRelationKL(torch.autograd.Function):
@@ -53,17 +57,24 @@ class _SelfRelationKL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, student, teacher, valid, temperature, normalise):
+    def forward(ctx, student, teacher, valid, temperature, normalise, product_dtype):
+        divergence = self_relation_kl
+        if student.is_cuda and student.dtype == torch.float32 and _has_triton():
+            from bcd.losses.context_triton import fused_self_relation_kl
+
+            divergence = functools.partial(fused_self_relation_kl, product_dtype=product_dtype)
         loss = student.new_zeros(())
         gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
         weight = 1 / valid.sum(dtype=student.dtype).clamp(min=1)
         for n in range(len(student)):
             keep = slice(None) if valid[n].all() else valid[n].flatten().nonzero().squeeze(1)
             s, scale = _tokens(student[n], keep, temperature, normalise)
+            t, _ = _tokens(teacher[n], keep, temperature, normalise)
             if not len(s):
                 continue
-            value, slope = self_relation_kl(s, _tokens(teacher[n], keep, temperature, normalise)[0], gradient is not None)
+            value, slope = divergence(s, t, differentiate=gradient is not None)
             loss += value
+            del t
             if gradient is not None:
                 if normalise:  # the part along the feature cannot change its direction
                     along = torch.linalg.vecdot(slope, s).unsqueeze(1) * temperature
@@ -76,82 +87,95 @@ class _SelfRelationKL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_output):
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None, None
+        return gradient * grad_output, None, None, None, None, None
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _tokens(features: Tensor, keep: slice | Tensor, temperature: float, normalise: bool) -> tuple[Tensor, Tensor]:
     """The kept pixels of (C, H, W), scaled so that their products are logits, (L, C), and the scales (L, 1)."""
     tokens = features.flatten(1).mT[keep].clone(memory_format=torch.contiguous_format)
-    norm = torch.linalg.vector_norm(tokens, dim=1, keepdim=True).clamp_(min=UNIT_EPS) if normalise else 1
-    scale = 1 / (norm * temperature**0.5)
+    norm = torch.linalg.vector_norm(tokens, dim=1, keepdim=True) if normalise else torch.ones_like(tokens[:, :1])
+    scale = 1 / (norm.clamp_(min=UNIT_EPS) * temperature**0.5)
     return tokens.mul_(scale), scale
 
 
 def self_relation_kl(
-    s: Tensor, t: Tensor, differentiate: bool = True, tile: tuple[int, int] = TILE
+    s: Tensor, t: Tensor, *, differentiate: bool = True, tile: tuple[int, int] = TILE, kept: int = KEPT_RELATIONS
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum over i of KL(R_t[i] || R_s[i]) for tokens (L, C_s) and (L, C_t), R = softmax(F F^T), and its gradient by `s`.
+    """Sum over i of KL(R_t[i] || R_s[i]), R = softmax(F F^T), for tokens s (L, C_s) and t (L, C_t).
 
-    `tile` has the rows and columns of R held at a time; the result depends on it only through rounding.
+    Returns the sum and its gradient by `s`. `tile` has the rows and columns of R held at a time; the result depends on
+    it only through rounding.
     """
-    longest = max(torch.linalg.vector_norm(x, dim=1).max() for x in (s, t))
     gradient = torch.zeros_like(s) if differentiate else None
-    return (_by_tiles if longest**2 <= SAFE_LOGIT else _by_rows)(s, t, gradient, tile), gradient
+    longest = max(torch.linalg.vector_norm(x, dim=1).max() for x in (s, t))
+    if longest**2 > SAFE_LOGIT:
+        return _by_rows(s, t, gradient, max(1, tile[0] * tile[1] // len(s))), gradient
+    return _by_tiles(s, t, gradient, tile, keep=len(s) ** 2 <= kept), gradient
 
 
-def _by_tiles(s: Tensor, t: Tensor, gradient: Tensor | None, tile: tuple[int, int]) -> Tensor:
+def _by_tiles(s: Tensor, t: Tensor, gradient: Tensor | None, tile: tuple[int, int], keep: bool) -> Tensor:
     """The loss, adding its gradient to `gradient`; takes exp(S) without a shift, which needs small logits.
 
-    exp(S) is symmetric like S, so one pass over the upper triangle gives the row sums Z. The gradient takes a second
-    pass, which repeats the exponentials rather than store them.
+    E = exp(S) is symmetric like S, so one pass over the upper triangle gives the row sums Z, and with them
+    KL_i = sum_j E_t (S_t - S_s) / Z_t + log(Z_s / Z_t). A second pass over it gives the gradient.
     """
     sums = s.new_zeros(3, len(s))
-    for i, j, seen, block in _tiles(s, t, tile):
-        torch.sub(block[1], block[0], out=block[2])
-        block[:2].exp_()
-        block[2].mul_(block[1])
+    kept = []
+    for i, j, seen, block in _tiles(s, t, tile, fresh=keep):
+        e_s, moment, e_t = block
+        torch.exp(moment, out=e_t)
+        moment.sub_(e_s).mul_(e_t)
+        e_s.exp_()
         sums[:, i].add_(block.sum(2))
         sums[:, j][:, seen:].add_(block[..., seen:].sum(1))
-    z_s, z_t, moment = sums
+        if keep:
+            kept.append((i, j, seen, (e_s, e_t, moment)))
+    z_s, moment, z_t = sums
     if gradient is not None:
         r_s, r_t = 1 / z_s, 1 / z_t
-        for i, j, seen, block in _tiles(s, t, tile):
-            block[:2].exp_()
-            slope, relation, factor = block
-            slope.mul_(torch.add(r_s[i, None], r_s[j], out=factor))
-            relation.mul_(torch.add(r_t[i, None], r_t[j], out=factor))
-            slope.sub_(relation)
+        for i, j, seen, (e_s, e_t, factor) in kept or _exponentials(s, t, tile):
+            e_s.mul_(torch.add(r_s[i, None], r_s[j], out=factor))
+            e_t.mul_(torch.add(r_t[i, None], r_t[j], out=factor))
+            slope = e_s.sub_(e_t)
             gradient[i].addmm_(slope, s[j])
             gradient[j][seen:].addmm_(slope[:, seen:].mT, s[i])
     # Rounding must not make a divergence negative.
     return (moment / z_t + (z_s / z_t).log()).sum().clamp(min=0)
 
 
-def _tiles(s: Tensor, t: Tensor, tile: tuple[int, int]) -> Iterator[tuple[slice, slice, int, Tensor]]:
+def _tiles(s: Tensor, t: Tensor, tile: tuple[int, int], fresh: bool) -> Iterator[tuple[slice, slice, int, Tensor]]:
     """The upper triangle of S_s and S_t in tiles.
 
     Yields rows i, columns j, how many of the columns lie in the square on the diagonal, which holds its own mirror
-    image, and (3, rows, columns): the logits of s, of t, and room for as many again. Valid until the next is asked for.
+    image, and (3, rows, columns): the logits of s, those of t, and room for as many again. Unless `fresh`, all share
+    one piece of memory.
     """
-    memory = s.new_empty(3 * tile[0] * tile[1])
+    memory = s.new_empty(0 if fresh else 3 * tile[0] * tile[1])
     for i in _spans(0, len(s), tile[0]):
-        s_i, t_i, rows = s[i], t[i], i.stop - i.start
+        s_i, t_i = s[i], t[i]
         for j in _spans(i.start, len(s), tile[1]):
-            columns = j.stop - j.start
-            block = memory[: 3 * rows * columns].view(3, rows, columns)
+            shape = 3, i.stop - i.start, j.stop - j.start
+            block = s.new_empty(shape) if fresh else memory[: math.prod(shape)].view(shape)
             torch.mm(s_i, s[j].mT, out=block[0])
             torch.mm(t_i, t[j].mT, out=block[1])
             yield i, j, max(0, i.stop - j.start), block
 
 
-def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
-    return (slice(k, min(k + size, stop)) for k in range(start, stop, size))
+def _exponentials(s: Tensor, t: Tensor, tile: tuple[int, int]) -> Iterator[tuple[slice, slice, int, Tensor]]:
+    for i, j, seen, block in _tiles(s, t, tile, fresh=False):
+        block[:2].exp_()
+        yield i, j, seen, block
 
 
-def _by_rows(s: Tensor, t: Tensor, gradient: Tensor | None, tile: tuple[int, int]) -> Tensor:
+def _by_rows(s: Tensor, t: Tensor, gradient: Tensor | None, rows: int) -> Tensor:
     """As `_by_tiles` for logits of any size: whole rows, from which the largest logit is subtracted."""
     loss = s.new_zeros(())
-    for i in _spans(0, len(s), max(1, tile[0] * tile[1] // len(s))):
+    for i in _spans(0, len(s), rows):
         log_s, log_t = (F.log_softmax(x[i] @ x.mT, dim=1) for x in (s, t))
         relation = log_t.exp()
         loss += log_t.sub_(log_s).mul_(relation).sum()
@@ -162,4 +186,8 @@ def _by_rows(s: Tensor, t: Tensor, gradient: Tensor | None, tile: tuple[int, int
     return loss
 
 
-TILE_ELEMENTS = 3*TILE[0]*TILE[1]
+def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
+    return (slice(k, min(k + size, stop)) for k in range(start, stop, size))
+
+
+TILE_ELEMENTS = 3 * TILE[0] * TILE[1]
