@@ -2,8 +2,8 @@
 
     python benchmarks/balance.py [--suite scenes] [--steps 60] [--batches 5] [--methods kd cwd ...]
 
-For every term of the methods: the norm of the task loss's gradient over that of the term at weight 1, both by the student's
-parameters, after some steps of plain training; the root mean square over batches. Needs the suite's teacher
+For every term of the methods: the norm of the task loss's gradient over that of the term at weight 1, both by the
+student's parameters, after some steps of plain training; the root mean square over batches. Needs the suite's teacher
 (`snakemake teachers --config suite=NAME`). A minute or two for `scenes`.
 """
 

@@ -6,7 +6,8 @@ The maps are features of --channels x --size x --size; logits of 19 x 2 size x 2
 --channels / 8, / 4, / 2, / 1 at 2 size, size, size / 2, size / 4; all float32, every pixel valid and labelled. Time is
 the best of several rounds in which the two take turns; memory the growth of a fresh process's peak over what it holds
 when maps and weights exist, the gradients included. `plain.py` has the plain forms; a dash stands where ours is just
-that. Needs Linux. About six minutes on one core; --quick (half a minute) checks that it runs.
+that. Needs Linux. About 15 minutes on one core, --quick (small maps, to see that it runs) about 5: every measurement
+of memory starts a process, and most of that is importing torch.
 """
 
 import argparse
@@ -24,13 +25,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from plain import PLAIN
-from torch import Tensor, nn
+from torch import Tensor
 
 from bcd.losses import TERMS
 
 CLASSES = 19
 DOES_NOT_FIT = 77  # exit status
-
 # Large blocks go back to the system when freed, so that the growth is what is in use.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 # A step draws from these memories alike however large they are, and the published sizes take 860 MB.
@@ -76,48 +76,43 @@ class Step:
         label, image_label = (F.interpolate(regions, size).long()[:, 0] for size in (side, 4 * side))
         boxes = [torch.tensor([[0.1, 0.2, 0.6, 0.7], [0.5, 0.1, 0.9, 0.4]], dtype=dtype)] * case.batch
         self.known = {"label": label, "image_label": image_label, "boxes": boxes}
+        options = OPTIONS.get(case.term, {}) | case.options
         self.loss, self.weights = self.term.loss, []
-        self.options = OPTIONS.get(case.term, {}) | case.options
-        if inspect.isclass(self.loss):
-            self.loss = self._module(dtype)
-            self.weights = [p for p in self.loss.parameters() if p.requires_grad]
-
-    def _module(self, dtype: torch.dtype) -> nn.Module:
-        shapes = [(self.case.batch, *shape) for shape in self.case.shapes]
-        shapes = shapes if self.term.joint else shapes[0]
+        if not inspect.isclass(self.loss):
+            self.known |= options
+            return
+        shapes = [x.shape for x in self.student] if self.term.joint else self.student[0].shape
         classes = {"classes": CLASSES} if self.term.reads_classes else {}
-        return self.term.loss(shapes, shapes, **self.options, **classes).to(dtype)
+        self.loss = self.known["module"] = self.loss(shapes, shapes, **options, **classes).to(dtype)
+        self.weights = [p for p in self.loss.parameters() if p.requires_grad]
 
     def ours(self) -> tuple[Tensor, Sequence[Tensor]]:
-        options = {} if self.weights else self.options
-        facts = {name: self.known[name] for name in self.term.facts if name in self.known}
-        return self._run(self.loss, facts | options)
+        return self._run(self.loss, {*self.term.facts, *self.term.options})
 
     def plain(self) -> tuple[Tensor, Sequence[Tensor]]:
         loss = PLAIN[self.case.term]
-        known = self.known | self.options | {"module": self.loss}
-        return self._run(loss, {name: known[name] for name in inspect.signature(loss).parameters if name in known})
+        return self._run(loss, set(inspect.signature(loss).parameters))
 
-    def _run(self, loss: Callable, keywords: dict) -> tuple[Tensor, Sequence[Tensor]]:
+    def _run(self, loss: Callable, reads: set[str]) -> tuple[Tensor, Sequence[Tensor]]:
         student = [s.detach().requires_grad_() for s in self.student]
         maps = (student, self.teacher) if self.term.joint else (student[0], self.teacher[0])
-        torch.manual_seed(1)
-        value = loss(*maps, **keywords)
         inputs = [*student, *self.weights]
+        torch.manual_seed(1)
+        value = loss(*maps, **{name: self.known[name] for name in reads & set(self.known)})
         return value.detach(), torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
 
 
 def seconds(calls: Sequence[Callable], quick: bool) -> list[float]:
     """The best time of each call. The calls take turns: three rounds and two seconds, but no new round after 20."""
-    best, rounds, spent = [float("inf")] * len(calls), 0, 0.0
-    begin = time.perf_counter()
-    while rounds == 0 or not quick and spent < 20 and (rounds < 3 or spent < 2):
-        for i, call in enumerate(calls):
-            start = time.perf_counter()
+    rounds, spent = [], 0.0
+    while not rounds or (not quick and spent < 20 and (len(rounds) < 3 or spent < 2)):
+        rounds.append([])
+        for call in calls:
+            begin = time.perf_counter()
             call()
-            best[i] = min(best[i], time.perf_counter() - start)
-        rounds, spent = rounds + 1, time.perf_counter() - begin
-    return best
+            rounds[-1].append(time.perf_counter() - begin)
+        spent += sum(rounds[-1])
+    return [min(taken) for taken in zip(*rounds, strict=True)]
 
 
 def growth(case: Case, which: str, options: argparse.Namespace) -> float | None:
@@ -133,17 +128,17 @@ def growth(case: Case, which: str, options: argparse.Namespace) -> float | None:
 
 def measure(which: str, case: Case, limit_gb: float) -> None:
     """The measured process: prints MB."""
-    getattr(Step(replace(case, size=8)), which)()  # first calls load code and allocate buffers that stay
+    getattr(Step(replace(case, size=16)), which)()  # first calls load code and allocate buffers that stay
     call = getattr(Step(case), which)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = status()
     resource.setrlimit(resource.RLIMIT_AS, (int(before["VmSize"] + limit_gb * 1e9), resource.RLIM_INFINITY))
     try:
         call()
-    except (RuntimeError, MemoryError) as error:
-        if "memory" in str(error) or isinstance(error, MemoryError):
-            sys.exit(DOES_NOT_FIT)
-        raise
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        sys.exit(DOES_NOT_FIT)
     print((status()["VmHWM"] - before["VmRSS"]) / 1e6)
 
 
@@ -153,91 +148,76 @@ def status() -> dict[str, int]:
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """What was measured: ms and MB of ours and of the plain form, None where that does not exist or fit."""
-
-    case: Case
-    ours: tuple[float, float]
-    plain: tuple[float, float] | None
-
-    @property
-    def ratios(self) -> list[str]:
-        # Below 1 MB the growth is noise.
-        return [
-            f"{a / b:.2f}" if b >= 1 or i == 0 else "-" for i, (a, b) in enumerate(zip(self.ours, self.plain or ()))
-        ]
-
-    def __str__(self) -> str:
-        ms, mb = self.ours
-        if self.plain:
-            others = [f"{self.plain[0]:.1f}", self.ratios[0], f"{self.plain[1]:.0f}", self.ratios[1]]
-        else:
-            others = ["does not fit" if self.case.term in PLAIN else "-", "-"] * 2
-        cells = [self.case.term, str(self.case), f"{ms:.1f}", *others[:2], f"{mb:.0f}", *others[2:]]
-        return f"| {' | '.join(cells)} |"
+Cost = tuple[float, float]  # ms, MB
 
 
-def row(case: Case, options: argparse.Namespace) -> Row:
-    mb = growth(case, "ours", options)
-    plain_mb = growth(case, "plain", options) if case.term in PLAIN else None
+def costs(case: Case, options: argparse.Namespace) -> tuple[Cost, Cost | None]:
+    """Of ours and of the plain form, None where that does not exist or does not fit."""
+    mb = [growth(case, which, options) for which in (("ours", "plain") if case.term in PLAIN else ("ours",))]
     step = Step(case)
-    if plain_mb is None:
-        return Row(case, (1e3 * seconds([step.ours], options.quick)[0], mb), None)
-    ms, plain_ms = (1e3 * s for s in seconds([step.ours, step.plain], options.quick))
-    return Row(case, (ms, mb), (plain_ms, plain_mb))
+    calls = [step.ours, step.plain][: sum(each is not None for each in mb)]
+    ms = [1e3 * s for s in seconds(calls, options.quick)]
+    return (ms[0], mb[0]), (ms[1], mb[1]) if len(ms) > 1 else None
+
+
+def table_row(case: Case, ours: Cost, plain: Cost | None) -> str:
+    cells = [case.term, str(case)]
+    for i, digits in enumerate((1, 0)):
+        missing = "does not fit" if case.term in PLAIN else "-"
+        other = [f"{plain[i]:.{digits}f}", ratio(ours[i], plain[i])] if plain else [missing, "-"]
+        cells += [f"{ours[i]:.{digits}f}", *other]
+    return f"| {' | '.join(cells)} |"
+
+
+def ratio(ours: float, plain: float) -> str:
+    return f"{ours / plain:.2f}" if plain >= 0.1 else "-"  # below it is noise
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    found = []
-    for term in options.terms:
-        found.append(Case(term, options.channels, options.size, options.batch))
-        if term == "skd":  # every pixel a node
-            found.append(replace(found[-1], options={"pool": 1}))
-    return [*found, Case("cirkd_batch", 64, 128, options.batch)] if options.large else found
+    found = [Case(term, options.channels, options.size, options.batch) for term in options.terms]
+    every_pixel = [replace(case, options={"pool": 1}) for case in found if case.term == "skd"]
+    return found + every_pixel + ([Case("cirkd_batch", 64, 128, options.batch)] if options.large else [])
 
 
-def target(row: Row, limit_gb: float) -> str | None:
-    """What the term was written to reach, and what it does."""
-    case, (ms, mb) = row.case, row.ours
-    plain = "{:.0f} ms and {:.0f} MB".format(*row.plain) if row.plain else f"more than {limit_gb:g} GB"
-    measured = f"measured {ms:.0f} ms and {mb:.0f} MB; plain {plain}"
-    if case.term == "ifvd":
-        return f"below a tenth of the plain time and memory; {measured}; ratios {' and '.join(row.ratios) or '-'}"
-    if case.term == "skd" and case.options:
-        return f"{case.size} x {case.size} nodes without their matrix; {measured}"
-    if case.term == "cirkd_batch" and case.size >= 128:
-        return f"fits; {measured}"
-    return None
+def target(case: Case, ours: Cost, plain: Cost | None) -> str | None:
+    """What the term was written to reach, and what it does; None for most."""
+    wanted = {
+        "ifvd": "less than a tenth of the plain time and memory",
+        "skd": f"{case.size} x {case.size} nodes without their matrix" if case.options else None,
+        "cirkd_batch": "fits" if case.size >= 128 else None,
+    }.get(case.term)
+    ratios = " and ".join(map(ratio, ours, plain)) if plain else "none, as the plain form does not fit"
+    measured = "{:.0f} ms, {:.0f} MB".format(*ours)
+    return wanted and f"target: {case.term} ({case}): {wanted}; measured {measured}, ratios: {ratios}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--terms", nargs="+", default=list(TERMS), choices=list(TERMS), metavar="TERM")
-    parser.add_argument("--size", type=int, default=64, help="height and width of features; at least 16")
-    parser.add_argument("--channels", type=int, default=512, help="of features; a multiple of 16")
+    parser.add_argument("--size", type=int, default=64, help="height and width of features, a multiple of 16")
+    parser.add_argument("--channels", type=int, default=512, help="of features, a multiple of 16")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--limit-gb", type=float, default=8, help="plain forms that need more are skipped")
-    parser.add_argument("--large", action="store_true", help="also cirkd_batch on 64 x 128 x 128; two minutes more")
+    parser.add_argument("--large", action="store_true", help="also cirkd_batch on 64 x 128 x 128")
     parser.add_argument("--quick", action="store_true", help="small maps, timed once")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.measure:
         which, case = options.measure
-        return measure(which, Case(**json.loads(case)), options.limit_gb)
+        measure(which, Case(**json.loads(case)), options.limit_gb)
+        return
     if options.quick:
         options.size, options.channels = 16, 64
     print("| term | map | ours ms | plain ms | ratio | ours MB | plain MB | ratio |")
     print("|---|---|---:|---:|---:|---:|---:|---:|", flush=True)
     targets = []
     for case in cases(options):
-        done = row(case, options)
-        print(done, flush=True)
-        if line := target(done, options.limit_gb):
-            targets.append(f"target: {case.term} on {case}: {line}")
-    print("\n" + "\n".join(targets))
+        measured = costs(case, options)
+        print(table_row(case, *measured), flush=True)
+        targets.append(target(case, *measured))
+    print("", *filter(None, targets), sep="\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/step.py [--suite camvid] [--method bcd] [--steps 10] [--set recipe.batch=2] ...
 
-Takes the first pair of a suite, whose data must have been fetched, with random weights; runs on the GPU if there is one.
+Takes the first pair of a suite, whose data must have been fetched, with random weights; on the GPU if there is one.
 Each part is timed alone, forward and backward, the median over the steps; a term counts the projectors it trains.
 """
 

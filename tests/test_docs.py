@@ -9,9 +9,7 @@ from bcd import config
 from bcd.losses import STAGES, TERMS
 
 PAGE = (ROOT / "docs" / "methods.md").read_text()
-ENTRIES = {
-    block.split("\n", 1)[0].strip(): block.split("\n", 1)[1] for block in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
-}
+ENTRIES = dict(block.split("\n", 1) for block in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:])
 every_term = pytest.mark.parametrize("name", TERMS)
 
 
@@ -21,7 +19,8 @@ def quoted(text: str) -> set[str]:
 
 def methods_table() -> dict[str, str]:
     """Method -> the cell of its terms."""
-    lines = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", ENTRIES["The methods of `params/methods.yaml`"], flags=re.MULTILINE)
+    page = ENTRIES["The methods of `params/methods.yaml`"]
+    lines = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", page, flags=re.MULTILINE)
     return {name: terms for names, terms in lines for name in quoted(names)}
 
 

@@ -302,7 +302,8 @@ def test_autocast_changes_nothing(case):
     student = [s.detach().requires_grad_() for s in found.student]
     with torch.autocast("cpu", torch.bfloat16):
         again = call(case, replace(found, student=student))
-    gradients_again = torch.autograd.grad(again, student)  # as in training, outside: a backward pass has its own autocast
+    # Outside, as in training: a backward pass would have its own autocast.
+    gradients_again = torch.autograd.grad(again, student)
     assert again == value and all(torch.equal(a, b) for a, b in zip(gradients, gradients_again, strict=True))
 
 

@@ -88,22 +88,35 @@ def edge_share(image_label: Tensor, logits: Tensor, width: int) -> Tensor:
     """
     if width < 3 or width % 2 == 0:
         raise UserError(f"bpkd: width must be an odd number of at least 3, not {width}")
-    _, classes, h, w = logits.shape
-    label = image_label.unsqueeze(1).to(logits.dtype)
+    classes, label = logits.shape[1], image_label.to(torch.int16)
     known = (label >= 0) & (label < classes)
-    highest = _dilate(label.masked_fill(~known, -torch.inf), width)
-    lowest = -_dilate((-label).masked_fill(~known, -torch.inf), width)
+    highest = _dilate(label.masked_fill(~known, -1), width)
+    lowest = -_dilate((-label).masked_fill(~known, -classes), width)
     mixed = known & (highest != lowest)
-    labelled = F.adaptive_avg_pool2d(known.to(logits.dtype), (h, w)).clamp(min=torch.finfo(logits.dtype).tiny)
+    labelled = _share(known, logits).clamp(min=torch.finfo(logits.dtype).tiny)
     share = torch.zeros_like(logits)
     # A class at a time: one-hot masks of all classes at image resolution would outweigh the network's activations.
-    for c in label[mixed].unique().long().tolist():
-        band = mixed & (_dilate((label == c).to(logits.dtype), width) > 0)
-        share[:, c : c + 1] = F.adaptive_avg_pool2d(band.to(logits.dtype), (h, w)) / labelled
+    for c in label[mixed].unique().tolist():
+        share[:, c] = _share(mixed & _dilate(label == c, width), logits) / labelled
     return share
 
 
+def _share(mask: Tensor, logits: Tensor) -> Tensor:
+    """Share of each cell of the logits that the bool (N, Hi, Wi) covers, (N, H, W)."""
+    return F.adaptive_avg_pool2d(mask.to(logits.dtype), logits.shape[2:])
+
+
 def _dilate(image: Tensor, width: int) -> Tensor:
-    """Maximum of (N, 1, H, W) over a square window, cut off at the image's border."""
+    """Maximum of (N, H, W), integers or booleans, over a square window cut off at the image's border.
+
+    By doubling, and several times faster on a CPU than max-pooling a float mask.
+    """
+    lowest = False if image.dtype == torch.bool else torch.iinfo(image.dtype).min
     half = width // 2
-    return F.max_pool2d(F.max_pool2d(image, (width, 1), 1, (half, 0)), (1, width), 1, (0, half))
+    for dim, around in ((1, (0, 0, half, half)), (2, (half, half))):
+        image, span = F.pad(image, around, value=lowest), 1
+        while span < width:
+            step = min(span, width - span)
+            left = image.shape[dim] - step
+            image, span = torch.maximum(image.narrow(dim, 0, left), image.narrow(dim, step, left)), span + step
+    return image

@@ -1,9 +1,8 @@
 """Context distillation: the relation of every pixel to every other, compared row by row."""
 
-import functools
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +41,8 @@ def context(
         normalise: scale each pixel's feature to unit length, so that relations are cosine similarities. Without it
             long features dominate the rows and tau needs the scale of the features.
     """
-    half = student.is_cuda and student.dtype == teacher.dtype and student.dtype in (torch.bfloat16, torch.float16)
-    product_dtype = student.dtype if half else None
+    both_bfloat16 = student.dtype == teacher.dtype == torch.bfloat16
+    product_dtype = torch.bfloat16 if both_bfloat16 else torch.float32
     student, teacher, valid = prepare(student, teacher, valid)
     return _SelfRelationKL.apply(student, teacher, valid, temperature, normalise, product_dtype)
 
@@ -58,28 +57,29 @@ class _SelfRelationKL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, student, teacher, valid, temperature, normalise, product_dtype):
-        divergence = self_relation_kl
-        if student.is_cuda and student.dtype == torch.float32 and _has_triton():
-            from bcd.losses.context_triton import fused_self_relation_kl
-
-            divergence = functools.partial(fused_self_relation_kl, product_dtype=product_dtype)
+        fused = _fused_form(student)
         loss = student.new_zeros(())
-        gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
+        gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None
         weight = 1 / valid.sum(dtype=student.dtype).clamp(min=1)
         for n in range(len(student)):
-            keep = slice(None) if valid[n].all() else valid[n].flatten().nonzero().squeeze(1)
-            s, scale = _tokens(student[n], keep, temperature, normalise)
-            t, _ = _tokens(teacher[n], keep, temperature, normalise)
+            whole = bool(valid[n].all())
+            keep = slice(None) if whole else valid[n].flatten().nonzero().squeeze(1)
+            if gradient is not None and not whole:
+                gradient[n] = 0
+            s, scale, unit = _tokens(student[n], keep, temperature, normalise)
+            t, t_scale, _ = _tokens(teacher[n], keep, temperature, normalise)
             if not len(s):
                 continue
-            value, slope = divergence(s, t, differentiate=gradient is not None)
+            if fused:
+                value, slope = fused(s, t, (scale, t_scale), gradient is not None, product_dtype)
+            else:
+                value, slope = self_relation_kl(s, t, gradient is not None)
             loss += value
             del t
-            if gradient is not None:
-                if normalise:  # the part along the feature cannot change its direction
-                    along = torch.linalg.vecdot(slope, s).unsqueeze(1) * temperature
-                    slope.addcmul_(s, along.masked_fill_(scale * temperature**0.5 >= 1 / UNIT_EPS, 0), value=-1)
-                gradient[n].flatten(1)[:, keep] = slope.mul_(scale * weight).mT
+            if gradient is not None:  # of a unit vector, the part along itself goes nowhere
+                along = torch.linalg.vecdot(slope, s).mul_(temperature).unsqueeze(1).masked_fill_(~unit, 0)
+                slope.addcmul_(s, along, value=-1).mul_(scale * weight)
+                gradient[n].flatten(1)[:, keep] = slope.mT
         ctx.save_for_backward(gradient)
         return loss * weight
 
@@ -90,26 +90,39 @@ class _SelfRelationKL(torch.autograd.Function):
         return gradient * grad_output, None, None, None, None, None
 
 
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _fused_form(features: Tensor) -> Callable | None:
+    """The Triton form of `self_relation_kl`, or None where it cannot run."""
+    if not features.is_cuda or features.dtype != torch.float32 or importlib.util.find_spec("triton") is None:
+        return None
+    if torch.cuda.get_device_capability(features.device) < (8, 0):  # no products of bfloat16 or TF32
+        return None
+    from bcd.losses.context_triton import fused_self_relation_kl
+
+    return fused_self_relation_kl
 
 
-def _tokens(features: Tensor, keep: slice | Tensor, temperature: float, normalise: bool) -> tuple[Tensor, Tensor]:
-    """The kept pixels of (C, H, W), scaled so that their products are logits, (L, C), and the scales (L, 1)."""
+def _tokens(
+    features: Tensor, keep: slice | Tensor, temperature: float, normalise: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kept pixels of (C, H, W), scaled so that their products are logits, (L, C).
+
+    Further the scales (L, 1), and whether each was chosen by the pixel's length, bool (L, 1).
+    """
     tokens = features.flatten(1).mT[keep].clone(memory_format=torch.contiguous_format)
-    norm = torch.linalg.vector_norm(tokens, dim=1, keepdim=True) if normalise else torch.ones_like(tokens[:, :1])
-    scale = 1 / (norm.clamp_(min=UNIT_EPS) * temperature**0.5)
-    return tokens.mul_(scale), scale
+    norm = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
+    unit = norm > UNIT_EPS if normalise else torch.zeros_like(norm, dtype=torch.bool)
+    norm = norm.clamp_(min=UNIT_EPS) if normalise else torch.ones_like(norm)
+    scale = 1 / (norm * temperature**0.5)
+    return tokens.mul_(scale), scale, unit
 
 
 def self_relation_kl(
-    s: Tensor, t: Tensor, *, differentiate: bool = True, tile: tuple[int, int] = TILE, kept: int = KEPT_RELATIONS
+    s: Tensor, t: Tensor, differentiate: bool = True, *, tile: tuple[int, int] = TILE, kept: int = KEPT_RELATIONS
 ) -> tuple[Tensor, Tensor | None]:
     """Sum over i of KL(R_t[i] || R_s[i]), R = softmax(F F^T), for tokens s (L, C_s) and t (L, C_t).
 
-    Returns the sum and its gradient by `s`. `tile` has the rows and columns of R held at a time; the result depends on
-    it only through rounding.
+    Returns the sum and, if `differentiate`, its gradient by `s`. `tile` has the rows and columns of R held at a time;
+    up to `kept` relations, all are. The result depends on both only through rounding.
     """
     gradient = torch.zeros_like(s) if differentiate else None
     longest = max(torch.linalg.vector_norm(x, dim=1).max() for x in (s, t))

@@ -11,15 +11,16 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS = COLUMNS = 64
-CHANNELS = 64  # taken at a time by the products that make logits
-WIDEST = 256  # channels of the gradient one program holds; wider features repeat the logits for each such part
+# By bytes of an element: channels taken at a time by the products that make logits, and channels of the gradient one
+# program holds (wider features repeat the logits for each such part). With more, the registers of an H100 overflow.
+CHANNELS = {2: 64, 4: 16}
+WIDEST = {2: 256, 4: 128}
 
 
 def fused_self_relation_kl(
     s: Tensor,
     t: Tensor,
     scales: tuple[Tensor, Tensor],
-    *,
     differentiate: bool = True,
     product_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
@@ -33,17 +34,18 @@ def fused_self_relation_kl(
         scales = [torch.ones_like(scale) for scale in scales]
     else:  # dividing and rounding gives back the very features
         s, t = (torch.div(x, scale).to(product_dtype) for x, scale in zip((s, t), scales, strict=True))
+    step, widest = CHANNELS[s.element_size()], WIDEST[s.element_size()]
     operands = s, t, *scales, length, channels, t.shape[1]
     log_sums = s.new_empty(2, length, dtype=torch.float32)
     divergence = torch.empty_like(log_sums[0])
     row_blocks = triton.cdiv(length, ROWS)
-    _divergence[(row_blocks,)](*operands, log_sums, divergence, ROWS, COLUMNS, CHANNELS)
+    _divergence[(row_blocks,)](*operands, log_sums, divergence, ROWS, COLUMNS, step, num_warps=8)
     gradient = None
     if differentiate:
         gradient = s.new_empty(s.shape, dtype=torch.float32)
-        width = max(16, min(WIDEST, triton.next_power_of_2(channels)))
+        width = max(16, min(widest, triton.next_power_of_2(channels)))
         grid = row_blocks, triton.cdiv(channels, width)
-        _gradient[grid](*operands, log_sums, gradient, ROWS, COLUMNS, CHANNELS, width, num_warps=8)
+        _gradient[grid](*operands, log_sums, gradient, ROWS, COLUMNS, step, width, num_warps=8)
     return divergence.sum().clamp(min=0), gradient
 
 

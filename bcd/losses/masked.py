@@ -47,7 +47,7 @@ def prepare(
 
 
 def full_precision(loss: Callable) -> Callable:
-    """Decorates a loss (or a module's `forward`) to run outside autocast, which would do its products in half precision."""
+    """Decorates a loss, or a `forward`, to run outside autocast, which would do its products in half precision."""
 
     @wraps(loss)
     def run(*args, **kwargs):
