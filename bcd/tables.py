@@ -74,8 +74,8 @@ def measure(params: Params, suite: Suite, table_name: str, results: Path, data: 
     """Everything a table says, as JSON values; a number that is undefined (nan) is null.
 
     Keys: `suite`, `table`, `caption`, `notes`, `seeds`, `baseline`, `metrics`, `main_metrics`, `comparisons` (size of
-    the Holm family) and `pairs`. A pair has facts on its data and models and `rows`; a row has `method`, `runs` (see `_trace`)
-    and `cells`, by metric (see `_cell`).
+    the Holm family) and `pairs`. A pair has facts on its data and models and `rows`; a row has `method`, `runs` (see
+    `_trace`) and `cells`, by metric (see `_cell`).
     """
     table = find_table(suite, table_name)
     rows = table_rows(params, suite, table)
