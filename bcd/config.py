@@ -207,7 +207,8 @@ def term_options() -> dict[str, set[str]]:
 def override(values: dict, settings: dict[str, Any], where: str) -> dict:
     """A deep copy of `values` with `a.b.0.c`-style paths replaced; the path must exist, so a typo is an error.
 
-    The last key alone may be new where the caller validates the result afterwards (an option left at its default).
+    The last key alone may be new where the caller validates the result afterwards (an option left at its default), and
+    so may an index one past the end, which appends.
     """
     result = yaml.safe_load(yaml.safe_dump(values))
     for path, value in settings.items():
@@ -225,7 +226,9 @@ def override(values: dict, settings: dict[str, Any], where: str) -> dict:
                     f"{where}: {path}: '{part}' does not exist{nearest(part, node if isinstance(node, dict) else [])}"
                 )
         if isinstance(node, list):
-            node[int(last)] = value
+            if not last.isdigit() or int(last) > len(node):
+                raise UserError(f"{where}: {path}: '{last}' must be an index, at most {len(node)}, which appends")
+            node[int(last) : int(last) + 1] = [value]
         else:
             node[last] = value
     return result

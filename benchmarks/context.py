@@ -170,6 +170,20 @@ def gpu_table(tokens: list[int], channels: list[int]) -> None:
             print(f"| {side} x {side} | {c} | {ms:.2f} | {100 * share:.0f} | {mib:.0f} |", flush=True)
 
 
+def cpu_table(tokens: list[int], channels: list[int], seconds: float) -> None:
+    threads = sorted({1, torch.get_num_threads()})
+    print("| tokens | channels | threads | context ms | plain ms | products ms | taken ms ", end="")
+    print("| plain / context | context / products | context MiB | plain MiB | % |\n|" + "---|" * 12)
+    for side in tokens:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        with_plain = 10 * 4 * side**4 < free  # ten relation matrices
+        for c in channels:
+            cpu_rows(side, c, threads, seconds, with_plain)
+    if 128 in tokens:
+        held = [f"{growth('context', 2, c, 128):.0f} MiB with {c} channels" for c in channels]
+        print(f"\n128 x 128 tokens, two images: {', '.join(held)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[32, 64, 128])
@@ -177,22 +191,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="no 128 x 128 tokens, fewer rounds")
     parser.add_argument("--growth", nargs=4, help=argparse.SUPPRESS)  # how this script calls itself
     options = parser.parse_args()
-    if options.growth:
-        return print_growth(options.growth[0], *map(int, options.growth[1:]))
     tokens = [side for side in options.tokens if side < 128 or not options.quick]
-    threads = sorted({1, torch.get_num_threads()})
-    print("| tokens | channels | threads | context ms | plain ms | products ms | taken ms ", end="")
-    print("| plain / context | context / products | context MiB | plain MiB | % |\n|" + "---|" * 12)
-    for side in tokens:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        fits = 10 * 4 * side**4 < free  # ten relation matrices
-        for c in options.channels:
-            cpu_rows(side, c, threads, 1 if options.quick else 10, fits)
-    if 128 in tokens:
-        held = [f"{growth('context', 2, c, 128):.0f} MiB with {c} channels" for c in options.channels]
-        print(f"\n128 x 128 tokens, two images: {', '.join(held)}")
-    if torch.cuda.is_available():
-        gpu_table(tokens, options.channels)
+    if options.growth:
+        print_growth(options.growth[0], *map(int, options.growth[1:]))
+    else:
+        cpu_table(tokens, options.channels, 1 if options.quick else 10)
+        if torch.cuda.is_available():
+            gpu_table(tokens, options.channels)
 
 
 if __name__ == "__main__":

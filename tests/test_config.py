@@ -34,7 +34,7 @@ MISTAKES = [  # file, what stands there, what is written instead, what the messa
     ("recipes.yaml", "runtime: {checkpoint_every", "runtime: {checkpoint_evry", ["checkpoint_every"]),
     ("methods.yaml", "term: kd, taps: [logits]", "term: kd, taps: [logit]", ["methods.yaml", "kd", "'logits'"]),
     ("methods.yaml", "temperature: 1.0", "temperatur: 1.0", ["terms[0].temperatur", "'temperature'"]),
-    ("methods.yaml", "term: cwd", "term: cdw", ["cwd: terms[0].term", "'cwd'"]),
+    ("methods.yaml", "term: cwd", "term: cdw", ["pbd: terms[1].term", "'cwd'"]),
     ("methods.yaml", "cwd:\n", "kd:\n", ["'kd' stands twice"]),
     ("datasets.yaml", "labelled: 150", "labelled: 1500", ["scenes-few", "1200"]),
     ("datasets.yaml", "variant_of: scenes\n", "variant_of: scene\n", ["variant_of", "'scenes'"]),
@@ -133,3 +133,12 @@ def test_a_suite_that_chooses_weights_has_seeds_of_its_own(project):
         for one in (suite, suite.model_copy(update={"first_seed": 10}))
     )
     assert set(chosen) == {10, 11} and not set(usual.values()) & set(chosen.values())
+
+
+def test_a_variant_may_append_a_term(project):
+    methods = config.load_params().raw_methods
+    term = {"term": "context", "taps": ["neck"], "weight": 1.0}
+    longer = config.override(methods["kd"], {"terms.1": term}, "here")
+    assert [t.term for t in config.parse_method(longer, "kd", "here").terms] == ["kd", "context"]
+    with pytest.raises(UserError, match="here: terms.5: '5' must be an index, at most 1"):
+        config.override(methods["kd"], {"terms.5": term}, "here")
