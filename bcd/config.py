@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ def default_suite(folder: Path = Path("params")) -> str:
     return str(pick(read_yaml(folder / "suite.yaml"), "suite", str(folder / "suite.yaml")))
 
 
+@cache
 def term_sources() -> dict[str, tuple[Path, ast.AST]]:
     """Term name -> file and syntax tree of its loss, read from the source of `bcd/losses/`.
 
@@ -194,6 +196,7 @@ def term_sources() -> dict[str, tuple[Path, ast.AST]]:
     raise RuntimeError(f"{folder / '__init__.py'} has no TERMS")
 
 
+@cache
 def term_options() -> dict[str, set[str]]:
     """Term name -> names of the options its loss takes: its keyword-only arguments that are not FACTS."""
     options = {}

@@ -34,13 +34,14 @@ def code_fingerprints(run_config: dict[str, Any]) -> dict[str, str]:
     Comments, docstrings and formatting do not count; of the losses only those of the run's own terms do.
     """
     sources = config.term_sources()
-    losses = _with_imports({sources[t["term"]][0] for t in run_config["terms"]})
+    losses = _with_imports(frozenset(sources[t["term"]][0] for t in run_config["terms"]))
     task = f"tasks/{run_config['task']}.py"
     train = (*TRAINING_CODE, f"data/{run_config['data']['format']}.py", task, *losses)
     return {"train": _fingerprint(train), "evaluate": _fingerprint((*EVALUATION_CODE, task))}
 
 
-def _with_imports(files: set[Path]) -> list[str]:
+@cache
+def _with_imports(files: frozenset[Path]) -> list[str]:
     """The loss files and those of `bcd/losses/` that they import, directly or not, as paths below the package."""
     found, waiting = set(), set(files)
     while waiting:

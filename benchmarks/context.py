@@ -27,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcd.losses.context import KEPT_RELATIONS, TILE, context
+from bcd.losses.context import context
+from bcd.losses.context_tiled import KEPT_RELATIONS, TILE
 
 TEMPERATURE = 0.1
 # Freed memory goes back to the system at once, so that the peak is what was held together.

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
 from bcd.losses.boundary import UNIT_EPS
-from bcd.losses.context import SAFE_LOGIT, TILE, context, self_relation_kl
+from bcd.losses.context import context
+from bcd.losses.context_tiled import SAFE_LOGIT, TILE, tiled_self_relation_kl
 
 
 def maps(n=2, h=5, w=7, dtype=torch.float64, seed=0):
@@ -70,6 +71,15 @@ def test_equals_the_plain_form_where_features_are_too_short_for_a_direction():
     assert_equal_forms(student, teacher, torch.ones(2, 5, 7, dtype=torch.bool))
 
 
+def test_memory_format_does_not_matter():
+    student, teacher = maps()
+    value = context(student, teacher)
+    other = student.detach().to(memory_format=torch.channels_last).requires_grad_()
+    again = context(other, teacher.to(memory_format=torch.channels_last))
+    assert again == value
+    assert torch.equal(torch.autograd.grad(again, other)[0], torch.autograd.grad(value, student)[0])
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     length=st.integers(1, 40),
@@ -84,10 +94,10 @@ def test_tiles_equal_the_plain_form(length, rows, columns, kept, size, seed):
     s, t = (size**0.5 * F.normalize(torch.randn(length, c, generator=g, dtype=torch.float64), dim=1) for c in (3, 5))
     s.requires_grad_()
     plain = plain_self_relation_kl(s, t)
-    value, gradient = self_relation_kl(s.detach(), t, tile=(rows, columns), kept=kept)
+    value, gradient = tiled_self_relation_kl(s.detach(), t, tile=(rows, columns), kept=kept)
     torch.testing.assert_close(value, plain.detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient, torch.autograd.grad(plain, s)[0], rtol=1e-10, atol=1e-10)
-    assert self_relation_kl(s.detach(), t, differentiate=False, tile=(rows, columns))[1] is None
+    assert tiled_self_relation_kl(s.detach(), t, differentiate=False, tile=(rows, columns))[1] is None
 
 
 class LargestTensor(TorchFunctionMode):

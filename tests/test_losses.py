@@ -8,16 +8,12 @@ from inspect import isclass
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from bcd.errors import UserError
 from bcd.losses import TERMS
 from bcd.losses.boundary import OPERATORS, boundary, posterior_boundary
 from bcd.losses.channel import cwd
-from bcd.losses.context import TILE_ELEMENTS, context, self_relation_kl
 from bcd.losses.logits import kd
 
 
@@ -381,76 +377,3 @@ def test_posterior_boundary_by_hand():
     expected = (1 / 7) * math.log(3 / 7) + 2 * (3 / 7) * math.log(9 / 7)
     assert posterior_boundary(student, teacher, epsilon=0.5, min_energy=1.9).item() == pytest.approx(expected)
     assert posterior_boundary(student, teacher, epsilon=0.5, min_energy=2.1) == 0
-
-
-def test_context_by_hand():
-    student, teacher = row((1, 0), (0, 4)), row((2, 0), (3, 0))  # cosine 0 and 1
-    expected = math.log((math.e + 1) / 2) - 0.5
-    assert context(student, teacher, temperature=1.0).item() == pytest.approx(expected, rel=1e-12)
-
-
-def plain_context(student, teacher, valid, temperature, normalise=True):
-    """The definition, with whole relation matrices and a loop over images."""
-    total = student.sum() * 0
-    for s, t, keep in zip(student, teacher, valid.flatten(1), strict=True):
-        if not keep.any():
-            continue
-        s, t = s.flatten(1)[:, keep], t.detach().flatten(1)[:, keep]
-        if normalise:
-            s, t = s / s.norm(dim=0), t / t.norm(dim=0)
-        relation = F.softmax(t.T @ t / temperature, dim=1)
-        total = total + (relation * (relation.log() - F.log_softmax(s.T @ s / temperature, dim=1))).sum()
-    return total / valid.sum().clamp(min=1)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.integers(1, 40), st.booleans(), st.integers(0, 2**31)
-)
-def test_context_tiles_equal_the_plain_form(n, h, w, rows, normalise, seed):
-    student, teacher = pair(True, n, 3, h, w, scale=1.0, seed=seed)
-    valid = torch.rand(n, h, w, generator=torch.Generator().manual_seed(seed)) > 0.4
-    plain = plain_context(student, teacher, valid, 0.5, normalise)
-    (plain_gradient,) = torch.autograd.grad(plain, student)
-    tokens = student.masked_fill(~valid.unsqueeze(1), 0), teacher.masked_fill(~valid.unsqueeze(1), 0)
-    tokens = (x.flatten(2).mT for x in tokens)
-    tokens = (F.normalize(x, dim=-1) for x in tokens) if normalise else tokens
-    tiled = self_relation_kl(*tokens, valid.flatten(1), 0.5, rows=rows)
-    (gradient,) = torch.autograd.grad(tiled, student)
-    torch.testing.assert_close(tiled, plain, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-10, atol=1e-10)
-
-
-def test_context_equals_the_plain_form_end_to_end():
-    student, teacher = pair(True)
-    valid = some_valid()
-    for normalise, temperature in ((True, 0.1), (False, 1.0)):
-        value, gradient = value_and_grad(
-            "context", {"temperature": temperature, "normalise": normalise}, student, teacher, valid
-        )
-        plain = plain_context(student, teacher, valid, temperature, normalise)
-        torch.testing.assert_close(value, plain.detach(), rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(gradient, torch.autograd.grad(plain, student)[0], rtol=1e-10, atol=1e-10)
-
-
-class LargestTensor(TorchFunctionMode):
-    """Records the element count of the largest tensor any operation called from Python returns."""
-
-    elements = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
-
-
-def test_context_never_holds_the_relations():
-    student, teacher = pair(True, n=1, h=40, w=40, dtype=torch.float32)
-    with LargestTensor() as largest:
-        context(student, teacher).backward()
-    assert 1600 * 7 <= largest.elements <= TILE_ELEMENTS < 1600**2
-    with LargestTensor() as plain:
-        plain_context(student, teacher, torch.ones(1, 40, 40, dtype=torch.bool), 0.1).backward()
-    assert plain.elements == 1600**2  # so the probe would have seen it

@@ -1,8 +1,11 @@
 """The context loss of one image on a GPU: two fused kernels that hold no relation outside the chip.
 
-What `bcd.losses.context` computes tile by tile, with the largest logit of each row subtracted, so for logits of any
-size. Triton's interpreter runs these kernels in the tests; their speed on a GPU is printed by `benchmarks/context.py`.
-Imported only where a float32 or bfloat16 map lies on a GPU and Triton is installed.
+What `bcd.losses.context_tiled` computes, with the largest logit of each row subtracted, so for logits of any size.
+Imported only where the maps lie on a GPU and Triton is installed.
+
+Verified: the numbers, float32 and float16, in Triton's interpreter on the CPU (tests/test_context.py); that the kernels
+compile for compute capabilities 8.0 and 9.0, float32 and bfloat16. They have not run on a GPU yet: the tests and
+`benchmarks/context.py` do so where there is one.
 """
 
 import torch
@@ -24,7 +27,7 @@ def fused_self_relation_kl(
     differentiate: bool = True,
     product_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
-    """`self_relation_kl` of float32 tokens s (L, C_s) and t (L, C_t), the features times `scales` (L, 1) each.
+    """`tiled_self_relation_kl` of float32 tokens s (L, C_s) and t (L, C_t), the features times `scales` (L, 1) each.
 
     Where the features were half floats of type `product_dtype`, the products take them as they were, sum in float32
     and are scaled afterwards: the logits lose nothing, only the slopes of the gradient are rounded.
