@@ -46,6 +46,7 @@ CASES = [
     *[Case("boundary", {"operator": name, "distance": d}) for name in OPERATORS for d in ("l1", "l2")],
     Case("context"),
     Case("context", {"temperature": 2.0, "normalise": False}),
+    Case("context", {"pool": 2}, padded=False),  # a cell may straddle the edge of the padding
     Case("posterior_boundary", free=False),
     Case("posterior_boundary", {"temperature": 2.0, "epsilon": 0.1, "min_energy": 0.5}, free=False),
     Case("kd", free=False),
@@ -156,7 +157,7 @@ def test_every_term_has_a_case():
 
 def test_options_are_read_from_the_signature():
     assert set(TERMS["kd"].options) >= {"temperature"}
-    assert set(TERMS["context"].options) == {"temperature", "normalise"}
+    assert set(TERMS["context"].options) == {"temperature", "normalise", "pool"}
 
 
 def test_every_loss_reads_valid_and_explains_itself():

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bcd.losses.boundary import UNIT_EPS
-from bcd.losses.masked import full_precision, prepare
+from bcd.losses.masked import full_precision, masked_avg_pool, prepare
 
 # Elements of one tile of relations: few enough to stay near the caches, enough to keep the products busy.
 TILE_ELEMENTS = 1 << 20
@@ -34,7 +34,8 @@ def cirkd_batch(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None
     """
     student, teacher, valid = prepare(student, teacher, valid)
     if min(valid.shape[1:]) >= POOL_FROM:
-        student, teacher, valid = _pooled(student, valid), _pooled(teacher, valid), _coverage(valid).squeeze(1) > 0
+        (student, cells), (teacher, _) = (masked_avg_pool(x, valid, POOL) for x in (student, teacher))
+        valid = cells
     counts = valid.flatten(1).sum(1).tolist()
     return cross_image_kl(unit(pixels(student, valid)), unit(pixels(teacher, valid)), counts, temperature)
 
@@ -128,13 +129,3 @@ def pixels(features: Tensor, mask: Tensor) -> Tensor:
 def unit(rows: Tensor) -> Tensor:
     """(..., C) scaled to unit length; what is shorter than UNIT_EPS is divided by UNIT_EPS instead."""
     return rows * rows.square().sum(-1, keepdim=True).clamp(min=UNIT_EPS**2).rsqrt()
-
-
-def _pooled(features: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the valid pixels of each POOL x POOL cell, of features that are 0 where not valid."""
-    return F.avg_pool2d(features, POOL, ceil_mode=True) / _coverage(valid).clamp(min=1 / POOL**2).to(features.dtype)
-
-
-def _coverage(valid: Tensor) -> Tensor:
-    """Share of each cell's pixels that are valid, (N, 1, H', W')."""
-    return F.avg_pool2d(valid.unsqueeze(1).float(), POOL, ceil_mode=True)

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from bcd.losses.boundary import UNIT_EPS
 from bcd.losses.context_tiled import tiled_self_relation_kl
-from bcd.losses.masked import full_precision, prepare
+from bcd.losses.masked import full_precision, masked_avg_pool, prepare
 
 
 @full_precision
@@ -20,6 +20,7 @@ def context(
     valid: Tensor | None = None,
     temperature: float = 0.1,
     normalise: bool = True,
+    pool: int = 1,
 ) -> Tensor:
     """Mean over valid pixels i of KL(R_t[i] || R_s[i]), R = softmax over the image's valid pixels of F^T F / tau.
 
@@ -32,10 +33,15 @@ def context(
         temperature: tau > 0.
         normalise: scale each pixel's feature to unit length, so that relations are cosine similarities. Without it
             long features dominate the rows and tau needs the scale of the features.
+        pool: side of the cells whose means (over valid pixels) are related in the place of pixels; the cost falls with
+            its fourth power.
     """
     both_bfloat16 = student.dtype == teacher.dtype == torch.bfloat16
     product_dtype = torch.bfloat16 if both_bfloat16 else torch.float32
     student, teacher, valid = prepare(student, teacher, valid)
+    if pool > 1:
+        (student, cells), (teacher, _) = (masked_avg_pool(x, valid, pool) for x in (student, teacher))
+        valid = cells
     return _SelfRelationKL.apply(student, teacher, valid, temperature, normalise, product_dtype)
 
 

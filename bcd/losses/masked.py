@@ -62,6 +62,21 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
+def masked_avg_pool(features: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Mean over the valid pixels of each `size` x `size` cell, and which cells have any; the border cuts cells off.
+
+    Args:
+        features: float (N, C, H, W), 0 where not valid.
+        valid: bool (N, H, W).
+
+    Returns:
+        float (N, C, H', W') and bool (N, H', W').
+    """
+    share = F.avg_pool2d(valid.unsqueeze(1).to(features.dtype), size, ceil_mode=True)
+    means = F.avg_pool2d(features, size, ceil_mode=True) / share.clamp(min=1 / size**2)
+    return means, share.squeeze(1) > 0
+
+
 def spatial_kl(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
     """KL(teacher || student) of each channel's softmax over the valid pixels.
 
