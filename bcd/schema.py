@@ -159,8 +159,10 @@ class Table(_Strict):
     baseline: str = "none"  # the row which every other is compared with
 
     @model_validator(mode="after")
-    def _has_baseline(self) -> Table:
+    def _rows_fit(self) -> Table:
         names = [entry if isinstance(entry, str) else entry.name for entry in self.methods]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the method '{twice[0]}' stands twice; remove one or give a changed one another name")
         for needed in ("none", self.baseline):
             if needed not in names:
                 raise ValueError(f"a table needs the method '{needed}', which its other rows are compared with")

@@ -142,3 +142,9 @@ def test_a_variant_may_append_a_term(project):
     assert [t.term for t in config.parse_method(longer, "kd", "here").terms] == ["kd", "context"]
     with pytest.raises(UserError, match="here: terms.5: '5' must be an index, at most 1"):
         config.override(methods["kd"], {"terms.5": term}, "here")
+
+
+def test_a_table_has_no_row_twice(project):
+    edit(project, "suites/smoke.yaml", "methods: [none, bcd]", "methods: [none, bcd, bcd]")
+    with pytest.raises(UserError, match=r"tables\[1\].*the method 'bcd' stands twice"):
+        load(project)
