@@ -96,9 +96,14 @@ def test_runtime_settings_do_not_change_a_run(project):
 
 def test_one_weight_changes_its_method_only(project):
     before = {key: run.fingerprint for key, run in load(project).items()}
-    edit(project, "methods.yaml", "{term: kd, taps: [logits], weight: ", "{term: kd, taps: [logits], weight: 9")
+    edit(
+        project,
+        "methods.yaml",
+        "{term: posterior_boundary, taps: [logits], weight: ",
+        "{term: posterior_boundary, taps: [logits], weight: 9",
+    )
     changed = {key for key, run in load(project).items() if run.fingerprint != before[key]}
-    assert {key.split("/")[3] for key in changed} == {"kd"}
+    assert {key.split("/")[3] for key in changed} == {"pbd"}
 
 
 def test_a_teacher_setting_changes_distilled_students_and_not_the_plain_one(project):

@@ -112,7 +112,9 @@ def test_projects_the_student_and_resizes_the_teacher(student, teacher):
 
 def test_the_teacher_gets_no_gradient(student):
     teacher = tensors(TEACHER, 1, grad=True)
-    every = [WeightedTerm(name, ["stage1"] if name in ("cwd", "boundary", "context") else ()) for name in TERMS]
+    on_features = ("cwd", "boundary", "context", "at", "fitnet", "pkd")
+    on_logits = ("kd", "dist", "posterior_boundary", "csd")
+    every = [WeightedTerm(name, ["stage1"]) for name in on_features] + [WeightedTerm(name) for name in on_logits]
     _, losses = distil(every, student, teacher)
     sum(losses.values()).backward()
     assert all(t.grad is None for t in teacher.values())
@@ -166,7 +168,7 @@ def test_a_loss_with_state_is_built_from_the_shapes(student, teacher, monkeypatc
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (WeightedTerm("hkd"), "unknown term 'hkd'; choose from kd, cwd"),
+        (WeightedTerm("hkd"), "unknown term 'hkd'; choose from boundary, context"),
         (WeightedTerm("kd", options={"temprature": 2.0}), "'kd' has no option 'temprature'; it takes temperature"),
         (WeightedTerm("context", ["stage5"]), "'context' asks for tap 'stage5', but the student offers stage1, stage3"),
         (WeightedTerm("boundary"), "'boundary' asks for tap 'stage2'"),

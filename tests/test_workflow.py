@@ -156,14 +156,18 @@ def test_the_workflow_lints(tmp_path):
 
 def test_the_readme_adds_a_method_in_one_file_and_a_few_lines(built, tmp_path):
     readme = (ROOT / "README.md").read_text()
-    code, line = re.search(r"\n((?:    .*\n|\n)*?    from torch import(?:.*\n)*?)    (\"edges\": .*)\n", readme).groups()
+    code, line = re.search(
+        r"\n((?:    .*\n|\n)*?    from torch import(?:.*\n)*?)    (\"edges\": .*)\n", readme
+    ).groups()
     project = shutil.copytree(built, tmp_path / "project", symlinks=True)
     package = project / "bcd"
     package.unlink(missing_ok=True)
     shutil.copytree(ROOT / "bcd", package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "losses" / "edges.py").write_text(textwrap.dedent(code))
     registry = package / "losses" / "__init__.py"
-    text = registry.read_text().replace("from bcd.losses.fgd", "from bcd.losses.edges import edges\nfrom bcd.losses.fgd")
+    text = registry.read_text().replace(
+        "from bcd.losses.fgd", "from bcd.losses.edges import edges\nfrom bcd.losses.fgd"
+    )
     registry.write_text(text.replace("Term] = {\n", f"Term] = {{\n    {line}\n"))
     with (project / METHODS).open("a") as methods:
         methods.write(
