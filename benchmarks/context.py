@@ -11,7 +11,7 @@ For maps of tokens x tokens pixels, one image, float32, forward and backward:
 
 All run in turn, round by round, and the fastest round of each counts. The memory is the growth of the peak resident set
 over the inputs, in a fresh process per figure. Where there is a GPU, a second table has its bfloat16 speed.
-About a quarter of an hour on two cores, a minute with `--quick`, which leaves out what takes long.
+With `--quick`, which leaves out what takes long, some five minutes on a busy machine.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 Needs the suite's teacher (`snakemake teachers --config suite=NAME`); works in a temporary folder and leaves the project
 as it is. Wall and CPU seconds of the processes, imports and evaluation included, one after the other on one thread
 each. The bound is what the sharing of teacher and data alone could reach, (t + k s) / (k (t + s)), with s the time of
-a student's step and t the rest of a step, both from the k jobs. About 10 minutes for `scenes` on one core.
+a student's step and t the rest of a step, both from the k jobs.
 """
 
 import argparse

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.overrides import TorchFunctionMode
+from largest_tensor import LargestTensor
 
 from bcd.losses.boundary import UNIT_EPS
 from bcd.losses.context import context
@@ -98,19 +98,6 @@ def test_tiles_equal_the_plain_form(length, rows, columns, kept, size, seed):
     torch.testing.assert_close(value, plain.detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient, torch.autograd.grad(plain, s)[0], rtol=1e-10, atol=1e-10)
     assert tiled_self_relation_kl(s.detach(), t, differentiate=False, tile=(rows, columns))[1] is None
-
-
-class LargestTensor(TorchFunctionMode):
-    """Records the element count of the largest tensor any operation called from Python returns."""
-
-    elements = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.01])

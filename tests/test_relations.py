@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from parity import GOLDEN, Golden
-from torch.overrides import TorchFunctionMode
 
 from bcd.errors import UserError
 from bcd.losses import pairwise
@@ -283,19 +283,6 @@ def test_skd_tiles_equal_the_plain_form(n, h, w, rows, seed):
     torch.testing.assert_close(tiled, plain, rtol=1e-10, atol=1e-12)
     gradients = (torch.autograd.grad(x, student)[0] for x in (tiled, plain))
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
-
-
-class LargestTensor(TorchFunctionMode):
-    """Records the element count of the largest tensor any operation called from Python returns."""
-
-    elements = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
 
 
 def test_skd_never_holds_the_relations(monkeypatch):
