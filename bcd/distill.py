@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcd.errors import UserError
+from bcd.label import IGNORE
 from bcd.losses import TERMS, Term
 from bcd.projectors import projector
 from bcd.taps import Taps
 
 Shapes = Mapping[str, Sequence[int]]
-IGNORE = 255
 LABEL_LOGIT = 10.0  # a posterior of 0.9996 among eight classes
 SCHEDULES = ("constant", "linear", "warmup")
 

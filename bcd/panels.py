@@ -15,13 +15,13 @@ from bcd.data.split import evenly_spaced, open_split
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.finished import Finished, read_runs
+from bcd.label import IGNORE
 from bcd.metrics import MetricOptions
 from bcd.metrics.boundary import band_width, class_band
 from bcd.schema import Params, Suite
 from bcd.spec import table_rows
 from bcd.tables import find_table
 
-IGNORE = 255
 IGNORED_COLOUR = (0, 0, 0)
 ERROR_COLOUR = (255, 255, 255)
 BACKGROUND = 225  # grey, so that errors along the frame stand out from the gaps

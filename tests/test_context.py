@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from largest_tensor import LargestTensor
 
-from bcd.losses.boundary import UNIT_EPS
 from bcd.losses.context import context
 from bcd.losses.context_tiled import SAFE_LOGIT, TILE, tiled_self_relation_kl
+from bcd.losses.masked import UNIT_EPS
 
 
 def maps(n=2, h=5, w=7, dtype=torch.float64, seed=0):

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from bcd.errors import UserError
-from bcd.losses.afdcd import AfDcd, max_pool, omni_contrast
+from bcd.losses.afdcd import AfDcd, omni_contrast
 from bcd.losses.attnfd import AttnFd, refine, unit
 from bcd.losses.fgd import Fgd, attention_maps, box_weights
+from bcd.losses.masked import masked_max_pool
 from bcd.losses.mgd import MaskedGenerator, Mgd
 from bcd.losses.reviewkd import Fusion, ReviewKd, ValidBatchNorm, hierarchical_context_loss
 from bcd.losses.vid import Vid
@@ -346,7 +347,7 @@ def test_max_pool_ignores_invalid_pixels():
     features = -torch.arange(1.0, 16.0).view(1, 1, 3, 5)
     valid = torch.ones(1, 3, 5, dtype=torch.bool)
     valid[0, 0, 0] = valid[0, 2, 2:] = valid[0, :, 4] = False
-    pooled, cells = max_pool(features * valid.unsqueeze(1), valid, 2)
+    pooled, cells = masked_max_pool(features * valid.unsqueeze(1), valid, 2)
     assert cells.tolist() == [[[True, True, False], [True, False, False]]]
     assert pooled.tolist() == [[[[-2, -3, 0], [-11, 0, 0]]]]
 

@@ -13,6 +13,7 @@ from bcd.data import decode
 from bcd.data import manifest as manifests
 from bcd.data.sample import Sample
 from bcd.errors import UserError
+from bcd.label import IGNORE
 
 SPLITS = {"train": 367, "val": 101, "test": 233}
 VOID = 11
@@ -58,7 +59,7 @@ def read_label(data: bytes, name: str) -> np.ndarray:
     label = decode.read_label(data, name)
     if label.max(initial=0) > VOID:
         raise UserError(f"mask {name} holds the value {label.max()}, outside 0..{VOID}; get the file anew")
-    label[label == VOID] = decode.IGNORE
+    label[label == VOID] = IGNORE
     return label
 
 

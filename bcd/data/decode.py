@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from bcd.errors import UserError
-
-IGNORE = 255
+from bcd.label import IGNORE
 
 
 def read_image(data: bytes, name: str) -> np.ndarray:

@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from bcd.data.decode import IGNORE
 from bcd.data.loading import load
 from bcd.data.transforms import Augment, augment, normalise
 from bcd.errors import UserError
+from bcd.label import IGNORE
 
 # image uint8 (H, W, 3), label uint8 (H, W), name
 Item = tuple[np.ndarray, np.ndarray, str]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from bcd.data.decode import IGNORE
+from bcd.label import IGNORE
 
 cv2.setNumThreads(0)  # the stream's workers already use every core
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcd.errors import UserError
-from bcd.losses.masked import full_precision, masked_mean, prepare
+from bcd.losses.masked import full_precision, masked_max_pool, masked_mean, prepare
 from bcd.losses.mgd import MaskedGenerator, image_sum_of_squares
 
 
@@ -58,7 +58,7 @@ class AfDcd(nn.Module):
         student, teacher, valid = prepare(student, teacher, valid)
         generated = self.generate(student, valid)
         mimicry = image_sum_of_squares(generated - teacher, valid)
-        (generated, cells), (teacher, _) = (max_pool(x, valid, self.pool) for x in (generated, teacher))
+        (generated, cells), (teacher, _) = (masked_max_pool(x, valid, self.pool) for x in (generated, teacher))
         contrast = omni_contrast(generated, teacher, cells, self.temperature, self.groups, self.patch)
         return self.feature * mimicry + self.contrast * contrast
 
@@ -83,14 +83,6 @@ def omni_contrast(
     compared = itself | ((group[:, None] != group) & counted.unsqueeze(1))
     total = logits.masked_fill(~compared, torch.finfo(logits.dtype).min / 2).logsumexp(-1)
     return groups * masked_mean(total - logits.diagonal(dim1=1, dim2=2), counted)
-
-
-def max_pool(features: Tensor, valid: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Maximum over the valid pixels of each `side` x `side` cell, (N, C, h, w); the cells (N, h, w) that have any."""
-    hole = ~valid.unsqueeze(1)
-    pooled = F.max_pool2d(features.masked_fill(hole, torch.finfo(features.dtype).min), side, ceil_mode=True)
-    cells = F.max_pool2d(valid.unsqueeze(1).to(features.dtype), side, ceil_mode=True) > 0
-    return pooled.masked_fill(~cells, 0), cells[:, 0]
 
 
 def _pieces(x: Tensor, groups: int, patch: int) -> Tensor:

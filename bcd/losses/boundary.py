@@ -11,10 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bcd.errors import UserError
-from bcd.losses.masked import masked_mean, prepare, spatial_kl
-
-# Below this norm a feature counts as directionless; a smaller bound would let a dead pixel's gradient explode.
-UNIT_EPS = 1e-4
+from bcd.losses.masked import UNIT_EPS, masked_mean, prepare, spatial_kl
 
 
 def boundary(

@@ -3,13 +3,10 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from bcd.losses.boundary import UNIT_EPS
-from bcd.losses.masked import full_precision, masked_avg_pool, prepare
+from bcd.losses.masked import UNIT_EPS, full_precision, masked_avg_pool, prepare
+from bcd.losses.tiled import TILE_ELEMENTS, known_gradient
 
-# Elements of one tile of relations: few enough to stay near the caches, enough to keep the products busy.
-TILE_ELEMENTS = 1 << 20
 # Maps with both sides at least POOL_FROM are averaged over POOL x POOL cells first, as published.
 POOL_FROM, POOL = 256, 4
 
@@ -100,24 +97,6 @@ def relation_kl(
         if key_gradient is not None:
             key_gradient.addmm_(slope.mT, student[tile])
     return loss
-
-
-def known_gradient(student: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-    """The number `loss` as a function of `student` whose gradient is `gradient`, a tensor like `student`."""
-    return _KnownGradient.apply(student, loss, gradient)
-
-
-class _KnownGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, _student, loss, gradient):
-        ctx.save_for_backward(gradient)
-        return loss.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output):
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None
 
 
 def pixels(features: Tensor, mask: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from bcd import distributed
 from bcd.errors import UserError
-from bcd.losses.cirkd import known_gradient, pixels, relation_kl, unit
+from bcd.losses.cirkd import pixels, relation_kl, unit
 from bcd.losses.masked import full_precision, prepare
+from bcd.losses.tiled import known_gradient
 
 # Pixels that enter the memory per image and class.
 PIXELS_PER_CLASS = 16

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bcd.losses.boundary import UNIT_EPS
 from bcd.losses.context_tiled import tiled_self_relation_kl
-from bcd.losses.masked import full_precision, masked_avg_pool, prepare
+from bcd.losses.masked import UNIT_EPS, full_precision, masked_avg_pool, prepare
 
 
 @full_precision

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from bcd.errors import UserError
 from bcd.losses.attention import energy
-from bcd.losses.boundary import UNIT_EPS
-from bcd.losses.masked import full_precision, masked_mean, prepare
+from bcd.losses.masked import UNIT_EPS, full_precision, masked_avg_pool, masked_mean, prepare
 
 
 def psd(
@@ -89,10 +88,8 @@ def csd(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, temper
 
 def _co_occurrence(logits: Tensor, valid: Tensor) -> Tensor:
     """(N, C, C), in [0, 1]."""
-    shares = F.avg_pool2d(valid.unsqueeze(1).to(logits.dtype), 2, ceil_mode=True)
-    hole = shares == 0
-    pooled = F.avg_pool2d(logits, 2, ceil_mode=True) / shares.masked_fill(hole, 1)
+    pooled, cells = masked_avg_pool(logits, valid, 2)
     # Finite: an image may have no valid pixel.
-    pooled = pooled.masked_fill(hole, torch.finfo(logits.dtype).min / 2)
+    pooled = pooled.masked_fill(~cells.unsqueeze(1), torch.finfo(logits.dtype).min / 2)
     phi = F.softmax(pooled.flatten(2), dim=-1)
     return torch.bmm(phi, phi.mT)

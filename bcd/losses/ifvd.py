@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from bcd.losses.boundary import UNIT_EPS
-from bcd.losses.masked import full_precision, prepare
-
-IGNORE = 255
+from bcd.label import IGNORE
+from bcd.losses.masked import UNIT_EPS, full_precision, prepare
 
 
 @full_precision

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from bcd.errors import UserError
 
+# Below this norm a feature counts as directionless; a smaller bound would let a dead pixel's gradient explode.
+UNIT_EPS = 1e-4
+
 
 def prepare(
     student: Tensor, teacher: Tensor, valid: Tensor | None, *, same_channels: bool = False
@@ -75,6 +78,22 @@ def masked_avg_pool(features: Tensor, valid: Tensor, size: int) -> tuple[Tensor,
     share = F.avg_pool2d(valid.unsqueeze(1).to(features.dtype), size, ceil_mode=True)
     means = F.avg_pool2d(features, size, ceil_mode=True) / share.clamp(min=1 / size**2)
     return means, share.squeeze(1) > 0
+
+
+def masked_max_pool(features: Tensor, valid: Tensor, window: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Maximum over the valid pixels of each window, and which windows have any; the border cuts windows off.
+
+    Args:
+        features: float (N, C, H, W).
+        valid: bool (N, H, W).
+        window: side, or height and width.
+
+    Returns:
+        float (N, C, H', W'), 0 where no pixel is valid, and bool (N, H', W').
+    """
+    lowest = features.masked_fill(~valid.unsqueeze(1), torch.finfo(features.dtype).min)
+    cells = F.max_pool2d(valid.unsqueeze(1).to(features.dtype), window, ceil_mode=True) > 0
+    return F.max_pool2d(lowest, window, ceil_mode=True).masked_fill(~cells, 0), cells.squeeze(1)
 
 
 def spatial_kl(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:

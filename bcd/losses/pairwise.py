@@ -3,14 +3,10 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from bcd.errors import UserError
-from bcd.losses.boundary import UNIT_EPS
-from bcd.losses.masked import full_precision, prepare
-
-# Elements of one tile of relations: few enough to stay near the caches, enough to keep the products busy.
-TILE_ELEMENTS = 1 << 20
+from bcd.losses.masked import UNIT_EPS, full_precision, masked_max_pool, prepare
+from bcd.losses.tiled import TILE_ELEMENTS, known_gradient
 
 
 @full_precision
@@ -44,9 +40,9 @@ def skd(
     """
     student, teacher, valid = prepare(student, teacher, valid)
     window = _window(student.shape[2], student.shape[3], pool, scale, official)
-    nodes = F.max_pool2d(valid.unsqueeze(1).float(), window, ceil_mode=True).flatten(1) > 0
-    student, teacher = (_unit(_pooled(x, valid, window, nodes), official) for x in (student, teacher))
-    return mean_squared_gap(student, teacher, nodes.sum(1))
+    (student, nodes), (teacher, _) = (masked_max_pool(x, valid, window) for x in (student, teacher))
+    student, teacher = (_unit(x.flatten(2), official) for x in (student, teacher))
+    return mean_squared_gap(student, teacher, nodes.sum((1, 2)))
 
 
 def _window(height: int, width: int, pool: int, scale: float, official: bool) -> tuple[int, int]:
@@ -61,12 +57,6 @@ def _window(height: int, width: int, pool: int, scale: float, official: bool) ->
             "raise scale, tap a larger map or set official: false"
         )
     return max(1, window[0]), max(1, window[1])
-
-
-def _pooled(features: Tensor, valid: Tensor, window: tuple[int, int], nodes: Tensor) -> Tensor:
-    """Maximum over the valid pixels of each window, (N, C, L); 0 where `nodes`, bool (N, L), is not set."""
-    lowest = features.masked_fill(~valid.unsqueeze(1), torch.finfo(features.dtype).min)
-    return F.max_pool2d(lowest, window, ceil_mode=True).flatten(2).masked_fill(~nodes.unsqueeze(1), 0)
 
 
 def _unit(nodes: Tensor, official: bool) -> Tensor:
@@ -84,37 +74,26 @@ def mean_squared_gap(student: Tensor, teacher: Tensor, count: Tensor, rows: int 
     images = (count > 0).sum().clamp(min=1)
     weight = (count.to(student.dtype).clamp(min=1).square() * images).reciprocal()
     rows = rows or max(1, TILE_ELEMENTS // student.shape[2])
-    return _SquaredGap.apply(student, teacher, weight, rows)
+    gradient = torch.zeros_like(student)
+    return known_gradient(student, _squared_gap(student.detach(), teacher, weight, rows, gradient), gradient)
 
 
-class _SquaredGap(torch.autograd.Function):
-    """Sum over images of weight * ||S^T S - T^T T||^2, its gradient gathered tile by tile while the tiles exist.
+@torch.no_grad()
+def _squared_gap(student: Tensor, teacher: Tensor, weight: Tensor, rows: int, gradient: Tensor) -> Tensor:
+    """Sum over images of weight * ||S^T S - T^T T||^2; adds to `gradient`, a tensor like `student`.
 
     With D = S^T S - T^T T, which is symmetric, the gradient is 4 weight S D. Only the part of D right of its diagonal
     blocks is computed. The shorter way over the C x C products S S^T, S T^T and T T^T is not taken: the loss would be
     the small difference of large numbers.
     """
-
-    @staticmethod
-    def forward(ctx, student, teacher, weight, rows):
-        loss = student.new_zeros(())
-        gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
-        for image, factor in enumerate(weight):
-            s, t = student[image], teacher[image]
-            for start in range(0, s.shape[1], rows):
-                tile, rest, after = slice(start, start + rows), slice(start, None), slice(start + rows, None)
-                gap = (s[:, tile].mT @ s[:, rest]).sub_(t[:, tile].mT @ t[:, rest])
-                square = gap.square()
-                loss += factor * (2 * square.sum() - square[:, :rows].sum())
-                if gradient is not None:
-                    gap *= 4 * factor
-                    gradient[image, :, tile].addmm_(s[:, rest], gap.mT)
-                    gradient[image, :, after].addmm_(s[:, tile], gap[:, rows:])
-        ctx.save_for_backward(gradient)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output):
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None
+    loss = student.new_zeros(())
+    for s, t, factor, slope in zip(student, teacher, weight, gradient, strict=True):
+        for start in range(0, s.shape[1], rows):
+            tile, rest, after = slice(start, start + rows), slice(start, None), slice(start + rows, None)
+            gap = (s[:, tile].mT @ s[:, rest]).sub_(t[:, tile].mT @ t[:, rest])
+            square = gap.square()
+            loss += factor * (2 * square.sum() - square[:, :rows].sum())
+            gap *= 4 * factor
+            slope[:, tile].addmm_(s[:, rest], gap.mT)
+            slope[:, after].addmm_(s[:, tile], gap[:, rows:])
+    return loss

@@ -3,8 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcd.losses.boundary import UNIT_EPS
-from bcd.losses.masked import full_precision, prepare
+from bcd.losses.masked import UNIT_EPS, full_precision, prepare
 from bcd.losses.scale import tame
 
 

@@ -15,10 +15,10 @@ from bcd import distributed, metrics
 from bcd.data.split import Split, evenly_spaced, open_split
 from bcd.data.stream import Batch, cached, eval_batches, stream
 from bcd.data.transforms import Augment
+from bcd.label import IGNORE
 from bcd.models import build
 from bcd.schema import Model
 
-IGNORE = 255
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
 
