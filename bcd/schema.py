@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-TAPS = ("stage1", "stage2", "stage3", "stage4", "neck", "logits")
+TAPS = ("stage1", "stage2", "stage3", "stage4", "p2", "p3", "p4", "p5", "p6", "p7", "neck", "logits")
 # What a loss may ask for beside the two maps: keyword-only names that are filled in, never options of a method.
 FACTS = ("valid", "label", "image_label", "boxes", "classes")
 METRICS = ("miou", "macc", "aacc", "biou", "trimap1", "trimap3", "trimap5", "bf3", "conn", "frag")
@@ -64,6 +64,20 @@ class Dataset(_Strict):
     std: Channels3 = [58.395, 57.12, 57.375]
 
 
+class Detection(_Strict):
+    """What a detector has beside its backbone; the defaults are those of the engine's published models.
+
+    `levels` are the finest and the coarsest level of the pyramid, level l having stride 2^l. `anchor_scale` is the side
+    of a level's smallest anchor in strides.
+    """
+
+    engine: Literal["torchvision", "detectron2"] = "torchvision"
+    levels: Pixels | None = None
+    anchor_scale: PositiveFloat | None = None
+    convs: PositiveInt | None = None  # convolutions of a dense head's towers, and of a mask head
+    fc_channels: PositiveInt | None = None  # of an R-CNN's box head
+
+
 class Model(_Strict):
     backbone: str
     head: str
@@ -74,6 +88,7 @@ class Model(_Strict):
     depths: list[PositiveInt] | None = None
     pretrained: str = "none"
     dropout: Fraction = 0.1
+    detection: Detection | None = None  # of detectors only
 
 
 class WeightedTerm(_Strict):
