@@ -14,6 +14,11 @@ def caption(content: dict[str, Any], suite: str, table: str) -> str:
         parts.append("Values are percentages, but Frag counts pieces per object (lower is better).")
     else:
         parts.append("Values are percentages.")
+    if content["sources"]:
+        parts.append(
+            "Published numbers are those of others, from source [n]; code, teachers and schedules differ, so nothing "
+            "is compared with them."
+        )
     return " ".join(parts)
 
 

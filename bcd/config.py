@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bcd.errors import UserError
-from bcd.schema import FACTS, Dataset, Method, Model, Params, Recipe, Suite, WeightedTerm
+from bcd.schema import FACTS, SHARED, Dataset, Method, Model, Params, Recipe, Suite, WeightedTerm
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -171,7 +171,11 @@ def load_suite(name: str, folder: Path = Path("params")) -> Suite:
     if not path.exists():
         known = [p.stem for p in (folder / "suites").glob("*.yaml")]
         raise UserError(f"{path} does not exist{nearest(name, known)}")
-    return check(Suite, read_yaml(path) | {"name": name}, str(path))
+    raw = read_yaml(path)
+    shared = {key: raw.pop(key) for key in SHARED if key in raw}
+    if isinstance(raw.get("tables"), list):
+        raw["tables"] = [shared | table if isinstance(table, dict) else table for table in raw["tables"]]
+    return check(Suite, raw | {"name": name}, str(path))
 
 
 def default_suite(folder: Path = Path("params")) -> str:

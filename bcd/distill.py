@@ -1,7 +1,7 @@
 """The weighted sum of terms that pulls a student towards its teacher."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -107,22 +107,26 @@ class Distiller(nn.Module):
         student: Mapping[str, Tensor],
         teacher: Mapping[str, Tensor],
         *,
-        valid: Tensor | None,
-        label: Tensor | None,
         step: int,
         total: int,
+        valid: Tensor | None = None,
+        label: Tensor | None = None,
         boxes: Sequence[Tensor] | None = None,
+        region_label: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The weighted loss of every entry, keyed `<term>`, or `<term>/<i>` where a term occurs more than once.
 
         Args:
-            student, teacher: tap name -> (N, C, H, W); teacher maps are resized to the student's size (bilinear).
+            student, teacher: tap name -> (N, C, H, W); teacher maps are resized to the student's size (bilinear). Or
+                (R, C), class scores of R regions: a term sees R images of one pixel, all valid.
+            step, total: position in the schedule, 0 <= step < total.
             valid: bool (N, H, W) at any resolution; brought to each tap's by `resize_nearest`. None = all pixels.
             label: int64 (N, H, W) or None; likewise.
-            step, total: position in the schedule, 0 <= step < total.
             boxes: N tensors (k, 4) of corners as fractions of the image, or None.
+            region_label: int64 (R,), the class of each region, or None.
         """
-        facts = _Facts(teacher, valid, label, boxes)
+        facts = _Facts({tap: _as_map(x) for tap, x in teacher.items()}, valid, label, boxes, region_label)
+        student = {tap: _as_map(x) for tap, x in student.items()}
         result = {}
         for key, entry, taps, losses in zip(self.keys, self.terms, self._taps, self.losses, strict=True):
             weight = entry.weight * schedule(entry.schedule, step, total, entry.warmup)
@@ -166,22 +170,35 @@ class _Loss(nn.Module):
 class _Facts:
     """What a loss may know of a batch. Teacher maps, masks and labels are brought to a map's size once per batch."""
 
-    def __init__(self, teacher: Mapping[str, Tensor], valid: Tensor | None, label: Tensor | None, boxes: Any):
+    def __init__(
+        self,
+        teacher: Mapping[str, Tensor],
+        valid: Tensor | None,
+        label: Tensor | None,
+        boxes: Any,
+        region_label: Tensor | None,
+    ):
         self.teacher, self.valid, self.label = teacher, valid, label
+        self.region_label = None if region_label is None else region_label.view(-1, 1, 1)
         self.of_image = {"image_label": label, "boxes": boxes}
         self.maps: dict[tuple[str, tuple[int, int]], Tensor] = {}
         self.masks: dict[tuple[int, int], dict[str, Tensor | None]] = {}
 
     def with_label_as_teacher(self) -> "_Facts":
         """The same facts with the labels in the place of the teacher's logits and only labelled pixels valid."""
+        classes = self.teacher["logits"].shape[1]
+        if self.region_label is not None:
+            maps = {"logits": label_logits(self.region_label, classes)}
+            return _Facts(maps, None, None, None, self.region_label)
         labelled = self.label != IGNORE
         valid = labelled if self.valid is None else self.valid & labelled
-        maps = {"logits": label_logits(self.label, self.teacher["logits"].shape[1])}
-        return _Facts(maps, valid, self.label, self.of_image["boxes"])
+        return _Facts({"logits": label_logits(self.label, classes)}, valid, self.label, self.of_image["boxes"], None)
 
     def __call__(self, tap: str, size: tuple[int, int]) -> dict[str, Tensor | None]:
         if (tap, size) not in self.maps:
             self.maps[tap, size] = _resize(self.teacher[tap].detach(), size)
+        if tap == "logits" and self.region_label is not None:
+            return {"teacher": self.maps[tap, size], "valid": None, "label": self.region_label}
         if size not in self.masks:
             images = {"valid": self.valid, "label": self.label}
             self.masks[size] = {k: x if x is None else resize_nearest(x, size) for k, x in images.items()}
@@ -196,6 +213,11 @@ def label_logits(label: Tensor, classes: int) -> Tensor:
     known = (label >= 0) & (label < classes)
     one_hot = F.one_hot(label.where(known, 0), classes) * known.unsqueeze(-1)
     return LABEL_LOGIT * one_hot.movedim(-1, 1).float()
+
+
+def _as_map(features: Tensor) -> Tensor:
+    """Vectors (R, C) as maps (R, C, 1, 1); maps as they are."""
+    return features[..., None, None] if features.dim() == 2 else features
 
 
 def _size(features: Tensor) -> tuple[int, int]:
@@ -221,8 +243,8 @@ def resize_nearest(image: Tensor, size: tuple[int, int]) -> Tensor:
     return image if image.shape[1:] == size else image[:, rows[:, None], columns]
 
 
-def observe(model: nn.Module, paths: Mapping[str, str], image: Any) -> dict[str, torch.Size]:
-    """Shapes of the tensors at `paths` (see `Taps`), from one forward pass of `image` that leaves no trace.
+def observe(model: nn.Module, paths: Mapping[str, str], run: Callable[[], Any]) -> dict[str, torch.Size]:
+    """Shapes of the tensors at `paths` (see `Taps`), from one forward pass, `run()`, that leaves no trace.
 
     Runs in eval mode without gradients; every module's mode, BatchNorm statistics and the random state stay as found.
     """
@@ -230,7 +252,8 @@ def observe(model: nn.Module, paths: Mapping[str, str], image: Any) -> dict[str,
     devices = {p.device for p in model.parameters() if p.is_cuda}
     try:
         with Taps(model, paths) as taps, torch.random.fork_rng(devices=list(devices)), torch.no_grad():
-            model.eval()(image)
+            model.eval()
+            run()
             return {name: tensor.shape for name, tensor in taps.read().items()}
     finally:
         for module, training in modes.items():
@@ -257,8 +280,9 @@ def _term(entry: WeightedTerm) -> Term:
 def _shape(term: str, tap: str, owner: str, shapes: Shapes) -> Sequence[int]:
     if tap not in shapes:
         raise UserError(f"term {term!r} asks for tap {tap!r}, but the {owner} offers {', '.join(shapes)}")
-    if len(shapes[tap]) != 4:
+    shape = tuple(shapes[tap])
+    if len(shape) not in (2, 4):
         raise UserError(
-            f"term {term!r}: tap {tap!r} of the {owner} has shape {tuple(shapes[tap])}; tap a map (N, C, H, W)"
+            f"term {term!r}: tap {tap!r} of the {owner} has shape {shape}; tap a map (N, C, H, W) or vectors (R, C)"
         )
-    return shapes[tap]
+    return shape if len(shape) == 4 else (*shape, 1, 1)

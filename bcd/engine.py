@@ -25,7 +25,7 @@ from bcd.data.loading import dead_workers_named
 from bcd.distill import observe
 from bcd.files import atomic_write, sha256_file
 from bcd.learner import Learner, tap_paths
-from bcd.models import count_parameters, flops
+from bcd.models import count_parameters
 from bcd.record import finished_record
 from bcd.spec import digest
 from bcd.store import dump
@@ -72,10 +72,7 @@ def _train_missing(
     specs = [spec for spec, _ in missing.values()]
     recipe = specs[0]["recipe"]
     teacher = Teacher(task, specs, teacher_folder, device)
-    learners = [
-        Learner(spec, hash_, folder, task, teacher.shapes, teacher.sample, device)
-        for hash_, (spec, folder) in missing.items()
-    ]
+    learners = [Learner(spec, hash_, folder, task, teacher.shapes, device) for hash_, (spec, folder) in missing.items()]
     setup = time.perf_counter() - begin
     with _signals() as asked_to_stop, dead_workers_named():
         _loop(learners, task, teacher, recipe, runtime, device, asked_to_stop, say)
@@ -86,7 +83,7 @@ def _train_missing(
     }
     for learner in learners:
         if not learner.failed and distributed.rank() == 0:
-            _finish(learner, shared)
+            _finish(learner, task, shared)
     return {learner.hash: learner.failed for learner in learners if learner.failed}
 
 
@@ -112,7 +109,7 @@ def _loop(
             next(batches)
             continue
         batch = next(batches).to(device)
-        tensors = teacher(batch) if any(learner.spec["terms"] for learner in active) else {}
+        tensors, batch = teacher(batch) if any(learner.spec["terms"] for learner in active) else ({}, batch)
         for learner in active:
             learner.train_step(batch, tensors)
             if learner.failed:
@@ -131,28 +128,30 @@ def _loop(
 
 
 class Teacher:
-    """A frozen model in eval mode and its taps; called with a batch it returns its tap tensors, without gradients."""
+    """A frozen model in eval mode and its taps.
+
+    Called with a batch it returns its tap tensors, without gradients, and the batch with what its students share.
+    """
 
     def __init__(self, task: Task, specs: list[dict], folder: Path | None, device: torch.device):
-        names = sorted({tap for spec in specs for term in spec["terms"] for tap in term["taps"]})
-        crop = specs[0]["recipe"]["crop"]
-        self.sample = torch.zeros(1, 3, *crop, device=device)
+        self._names = {tap for spec in specs for term in spec["terms"] for tap in term["taps"]}
         self.shapes: dict[str, Any] = {}
-        if not names:
+        if not self._names:
             return
         self._task, self._device = task, device
         self._precision = specs[0]["recipe"]["precision"]
         self._model = load_model(task, next(s["teacher"]["model"] for s in specs if s["terms"]), folder).to(device)
         self._model.requires_grad_(False).eval()
-        paths = tap_paths(task, self._model, names)
-        self.shapes = observe(self._model, paths, self.sample)
+        paths = tap_paths(task, self._model, self._names)
+        sample = task.sample().to(device)
+        self.shapes = observe(self._model, paths, lambda: task.forward(self._model, sample, self._names))
         self._taps = Taps(self._model, paths)
 
     @torch.no_grad()
-    def __call__(self, batch: Any) -> dict[str, Tensor]:
+    def __call__(self, batch: Any) -> tuple[dict[str, Tensor], Any]:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            self._task.forward(self._model, batch)
-        return self._taps.read()
+            batch = self._task.forward(self._model, batch, self._names)
+        return self._taps.read(), batch
 
 
 def load_model(task: Task, model: dict[str, Any], folder: Path) -> nn.Module:
@@ -196,16 +195,16 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _finish(learner: Learner, shared: dict[str, Any]) -> None:
+def _finish(learner: Learner, task: Task, shared: dict[str, Any]) -> None:
     path = learner.folder / "model.safetensors"
     save_weights(path, learner.student)
     weights = {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    size = learner.recipe["crop"]
+    macs, macs_input = task.cost(learner.student)
     facts = learner.finish() | shared | {
         "weights": weights,
         "parameters": count_parameters(learner.student),
-        "macs": flops(learner.student, size),
-        "macs_input": size,
+        "macs": macs,
+        "macs_input": macs_input,
         "peak_memory_bytes": _peak_memory(learner.device),
         "device": learner.device.type,
         "world": distributed.world(),

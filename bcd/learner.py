@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,7 @@ class Objective(nn.Module):
         if self.distiller is None:
             return self._task.losses(self.student, batch.labelled_part())
         losses = self._task.losses(self.student, batch)
-        return losses | self.distiller(
-            self._taps.read(), teacher, valid=batch.valid, label=batch.label, step=step, total=total
-        )
+        return losses | self.distiller(self._taps.read(), teacher, step=step, total=total, **batch.facts())
 
 
 class Learner:
@@ -55,7 +54,6 @@ class Learner:
         folder: Path,
         task: Task,
         teacher_shapes: dict,
-        sample: Tensor,
         device: torch.device,
     ):
         self.spec, self.hash, self.folder, self.device = spec, spec_hash, folder, device
@@ -64,7 +62,7 @@ class Learner:
         torch.manual_seed(spec["seed"])
         student = task.build(spec["model"]).to(device)
         self.pretrained = student.weights_note
-        self.objective = Objective(task, student, self._distiller(task, student, teacher_shapes, sample)).to(device)
+        self.objective = Objective(task, student, self._distiller(task, student, teacher_shapes, device)).to(device)
         self.student = student
         self.optimizer = make_optimizer(self.objective, self.recipe)
         self._module = self.objective
@@ -78,11 +76,13 @@ class Learner:
         self._sums: dict[str, float] = {}
         self._restore()
 
-    def _distiller(self, task: Task, student: nn.Module, teacher_shapes: dict, sample: Tensor) -> Distiller | None:
+    def _distiller(self, task: Task, student: nn.Module, teacher_shapes: dict, device) -> Distiller | None:
         if not self.spec["terms"]:
             return None
         terms = [WeightedTerm(**term) for term in self.spec["terms"]]
-        shapes = observe(student, tap_paths(task, student, [tap for term in terms for tap in term.taps]), sample)
+        taps = {tap for term in terms for tap in term.taps}
+        sample = task.sample().to(device)
+        shapes = observe(student, tap_paths(task, student, taps), lambda: task.forward(student, sample, taps))
         torch.manual_seed(self.spec["seed"] + 1)
         return Distiller(terms, shapes, teacher_shapes, classes=len(self.spec["data"]["classes"]))
 
@@ -186,15 +186,17 @@ class Learner:
         self._cuda_rng = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
 
 
-def tap_paths(task: Task, model: nn.Module, names: list[str]) -> dict[str, str]:
+def tap_paths(task: Task, model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """Module paths of the named taps of a model; UserError when the model has no such tap."""
     paths = task.taps(model)
     return {name: pick(paths, name, "params/methods.yaml: taps") for name in sorted(set(names))}
 
 
 def learning_rate(recipe: dict[str, Any], step: int) -> float:
-    """Poly decay with a floor, after a linear warm-up: `(lr - min_lr) (1 - t/T)^power + min_lr`."""
+    """Poly decay with a floor, `(lr - min_lr) (1 - t/T)^power + min_lr`, a tenth of it after each step of `decay_at`,
+    after a linear warm-up."""
     rate = (recipe["lr"] - recipe["min_lr"]) * (1 - step / recipe["steps"]) ** recipe["power"] + recipe["min_lr"]
+    rate *= 0.1 ** sum(step >= decay for decay in recipe["decay_at"])
     return rate * min(1.0, (step + 1) / recipe["warmup"]) if recipe["warmup"] else rate
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bcd.data.objects import Objects, mask, open_objects
 from bcd.data.split import evenly_spaced, open_split
 from bcd.errors import UserError
 from bcd.files import atomic_write
@@ -18,12 +20,16 @@ from bcd.finished import Finished, read_runs
 from bcd.label import IGNORE
 from bcd.metrics import MetricOptions
 from bcd.metrics.boundary import band_width, class_band
+from bcd.object_panels import Drawn, object_tiles
+from bcd.object_panels import shown as shown_objects
 from bcd.schema import Params, Suite
-from bcd.spec import table_rows
+from bcd.spec import Run, table_rows
 from bcd.tables import find_table
 
 IGNORED_COLOUR = (0, 0, 0)
 ERROR_COLOUR = (255, 255, 255)
+MARKS = (("no label", IGNORED_COLOUR), ("wrong at a boundary", ERROR_COLOUR))
+OBJECT_MARKS = (("no such object, or wrong at a boundary", ERROR_COLOUR),)
 BACKGROUND = 225  # grey, so that errors along the frame stand out from the gaps
 MIN_SIDE = 192  # images are enlarged by a whole factor until their longer side has this many pixels
 GAP, HEADER, FONT_SIZE, SWATCH = 6, 22, 13, 12
@@ -34,22 +40,22 @@ def table_panels(
 ) -> Path:
     """Write `results/<suite>/figures/<table>-panels.png` and return its path; equal results give equal bytes.
 
-    It shows `suite.panels.images` test images of the table's first pair, repetition 0: image, label, teacher (where
-    it was evaluated on the same images) and each of `suite.panels.methods`. Raises UserError if a run, its
+    It shows `table.panels.images` test images of the table's first pair, repetition 0: image, label, teacher (where
+    it was evaluated on the same images) and each of `table.panels.methods`. Raises UserError if a run, its
     predictions or the dataset is missing or has changed.
     """
     table = find_table(suite, table_name)
     rows = {row.method: row.runs[0] for row in table_rows(params, suite, table) if row.pair == table.pairs[0]}
-    if missing := [method for method in suite.panels.methods if method not in rows]:
+    if missing := [method for method in table.panels.methods if method not in rows]:
         raise UserError(
             f"params/suites/{suite.name}.yaml: panels.methods: '{missing[0]}' is no method of table '{table_name}'; "
             f"choose from {', '.join(rows)}"
         )
-    shown = {method: rows[method] for method in ("teacher", *suite.panels.methods)}
+    shown = {method: rows[method] for method in ("teacher", *table.panels.methods)}
     if _images_of(shown["teacher"]) != _images_of(rows["none"]):
         del shown["teacher"]
     finished = read_runs(suite.name, shown.values(), results, data)
-    picture = _picture({method: finished[run.key] for method, run in shown.items()}, suite.panels.images, data)
+    picture = _picture({method: finished[run.key] for method, run in shown.items()}, table.panels.images, data)
     path = results / suite.name / "figures" / f"{table_name}-panels.png"
     atomic_write(path, png(picture))
     return path
@@ -86,20 +92,34 @@ def panel(
         coloured[~valid] = IGNORED_COLOUR
         coloured[band & (predicted != label)] = ERROR_COLOUR
         tiles.append(coloured)
-    factor = max(1, -(-MIN_SIDE // max(label.shape)))
-    enlarged = [tile.repeat(factor, 0).repeat(factor, 1) for tile in tiles]
-    return np.concatenate(
-        [np.pad(tile, ((0, GAP), (0, GAP), (0, 0)), constant_values=BACKGROUND) for tile in enlarged], 1
-    )
+    factor = _enlargement(label.shape)
+    return _in_a_row([tile.repeat(factor, 0).repeat(factor, 1) for tile in tiles])
 
 
-def palette_of(data_format: str, classes: int) -> np.ndarray:
-    """Class colours uint8 (C, 3): the format module's `PALETTE`, else the bit-interleaved colour map of PASCAL VOC."""
-    own = getattr(importlib.import_module(f"bcd.data.{data_format}"), "PALETTE", None)
-    if own is not None and len(own) >= classes:
-        return np.asarray(own[:classes], np.uint8)
+def object_panel(image: np.ndarray, truth: Drawn, predictions: Mapping[str, Drawn], palette: np.ndarray) -> np.ndarray:
+    """One row of pictures of objects: image, annotations and each prediction, see `object_tiles`."""
+    factor = _enlargement(image.shape)
+    tiles = object_tiles(image, truth, predictions, palette, factor, ERROR_COLOUR)
+    return _in_a_row([image.repeat(factor, 0).repeat(factor, 1), *tiles])
+
+
+def _enlargement(shape: tuple[int, ...]) -> int:
+    return max(1, -(-MIN_SIDE // max(shape[:2])))
+
+
+def _in_a_row(tiles: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.pad(t, ((0, GAP), (0, GAP), (0, 0)), constant_values=BACKGROUND) for t in tiles], 1)
+
+
+def palette_of(data_format: str, classes: Sequence[str]) -> np.ndarray:
+    """Class colours uint8 (C, 3): the format module's `PALETTE` of its `CLASSES`, else the colour map of PASCAL VOC."""
+    module = importlib.import_module(f"bcd.data.{data_format}")
+    own = getattr(module, "PALETTE", ())
+    names = getattr(module, "CLASSES", tuple(classes) if len(own) >= len(classes) else ())
+    if set(classes) <= set(names):
+        return np.asarray([own[names.index(name)] for name in classes], np.uint8)
     # VOC's devkit spreads the bits of a class id over the three channels; its id 0 is black, our ignored pixels are.
-    ids = np.arange(1, classes + 1)
+    ids = np.arange(1, len(classes) + 1)
     channels = [sum(((ids >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
     return np.stack(channels, 1).astype(np.uint8)
 
@@ -111,12 +131,21 @@ def png(canvas: np.ndarray) -> bytes:
     return data.getvalue()
 
 
-def read_predictions(one: Finished) -> dict[int, np.ndarray]:
-    """Image index in the split -> predicted uint8 (H, W) class ids; raises UserError if they cannot be read."""
+def read_predictions(one: Finished) -> dict[int, Any]:
+    """Image index in the split -> what the run predicted: uint8 (H, W) class ids, or the objects as `Drawn`.
+
+    Raises UserError if they cannot be read.
+    """
     path = one.predictions_file
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {int(name): archive[name] for name in sorted(archive.files) if name.isdigit()}
+            if one.run.config["task"] == "semantic":
+                return {int(name): archive[name] for name in sorted(archive.files) if name.isdigit()}
+            parts: dict[int, dict[str, np.ndarray]] = {}
+            for name in archive.files:
+                index, _, part = name.partition(".")
+                parts.setdefault(int(index), {})[part] = archive[name]
+            return {index: shown_objects(parts[index]) for index in sorted(parts)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read ({error}); delete {one.rows_file.with_suffix('.json')} and {one.file}, then run "
@@ -125,14 +154,15 @@ def read_predictions(one: Finished) -> dict[int, np.ndarray]:
 
 
 def _images_of(run) -> tuple:
-    return run.files, run.config["data"]["size"], run.evaluation["split"]
+    return run.files, run.config["task"], run.config["data"]["size"], run.evaluation["split"]
 
 
 def _picture(shown: Mapping[str, Finished], images: int, data: Path) -> np.ndarray:
     """Header, one row of pictures for each image, legend: uint8 (H, W, 3)."""
     first = next(iter(shown.values())).run
-    split = open_split(data / first.files, first.config["data"], first.evaluation["split"])
-    palette = palette_of(first.config["data"]["format"], len(first.config["data"]["classes"]))
+    classes = first.config["data"]["classes"]
+    palette = palette_of(first.config["data"]["format"], classes)
+    draw = _row_drawer(first, data, palette)
     predictions = {name: read_predictions(one) for name, one in shown.items()}
     known = sorted(set.intersection(*(set(maps) for maps in predictions.values())))
     chosen = [known[i] for i in evenly_spaced(len(known), min(images, len(known)))]
@@ -140,13 +170,38 @@ def _picture(shown: Mapping[str, Finished], images: int, data: Path) -> np.ndarr
         raise UserError(
             f"{', '.join(shown)}: no predictions were kept for panels; delete the evaluations and run again"
         )
-    rows = []
-    for index in chosen:
-        image, label, _ = split.read(index)
-        rows.append(panel(image, label, {name: maps[index] for name, maps in predictions.items()}, palette))
+    rows = [draw(index, {name: found[index] for name, found in predictions.items()}) for index in chosen]
     body = np.concatenate([_padded(row, max(r.shape[1] for r in rows)) for row in rows])
     heads = _headers(["image", "label", *shown], rows[0].shape[1], body.shape[1])
-    return np.concatenate([heads, body, _legend(first.config["data"]["classes"], palette, body.shape[1])])
+    marks = MARKS if first.config["task"] == "semantic" else OBJECT_MARKS
+    colours = zip(classes, map(tuple, palette.tolist()), strict=True)
+    return np.concatenate([heads, body, _legend([*colours, *marks], body.shape[1])])
+
+
+def _row_drawer(run: Run, data: Path, palette: np.ndarray) -> Callable[[int, Mapping[str, Any]], np.ndarray]:
+    """A function that draws the row of pictures of one image of the run's split from the predictions for it."""
+    where = data / run.files, run.config["data"], run.evaluation["split"]
+    if run.config["task"] == "semantic":
+        split = open_split(*where)
+        return lambda index, predictions: panel(*split.read(index)[:2], predictions, palette)
+    objects = open_objects(*where, masks=run.config["task"] == "instance")
+
+    def draw(index: int, predictions: Mapping[str, Drawn]) -> np.ndarray:
+        image, truth, _ = objects.read(index)
+        return object_panel(image, _annotated(truth, image.shape[:2]), predictions, palette)
+
+    return draw
+
+
+def _annotated(truth: Objects, shape: tuple[int, int]) -> Drawn:
+    """What a detector should find; large objects first, so that small ones are drawn on top."""
+    kept = np.flatnonzero(~truth.crowd)
+    boxes = truth.boxes[kept]
+    kept = kept[np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(1), kind="stable")]
+    masks = None
+    if truth.segmentation is not None:
+        masks = np.stack([np.zeros(shape, np.uint8), *(mask(truth.segmentation[i], *shape) for i in kept)])[1:]
+    return Drawn(truth.boxes[kept], truth.classes[kept], masks)
 
 
 def _headers(titles: Sequence[str], row_width: int, width: int) -> np.ndarray:
@@ -156,10 +211,8 @@ def _headers(titles: Sequence[str], row_width: int, width: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _legend(classes: Sequence[str], palette: np.ndarray, width: int) -> np.ndarray:
-    """Swatch and name of each class and of the two marks, in as many lines as they need."""
-    entries = [*zip(classes, map(tuple, palette.tolist()), strict=True), ("no label", IGNORED_COLOUR)]
-    entries.append(("wrong at a boundary", ERROR_COLOUR))
+def _legend(entries: Sequence[tuple[str, tuple[int, ...]]], width: int) -> np.ndarray:
+    """Swatch and name of each class and mark, in as many lines as they need."""
     lines, x, placed = 0, 0, []
     for name, colour in entries:
         advance = SWATCH + 4 + int(_font().getlength(name)) + 14

@@ -101,10 +101,10 @@ def _step_times() -> dict[str, tuple[float, int]]:
 
 
 def _cost_key(config: dict[str, Any], distilled: bool) -> str:
-    """Runs with the same model, batch and crop, both distilled or both not, are taken to cost the same."""
+    """Runs with the same task, model, batch and image size, both distilled or both not, are taken to cost the same."""
     recipe = config["recipe"]
-    parts = {k: recipe[k] for k in ("batch", "unlabelled_batch", "crop", "precision")}
-    return digest({"model": config["model"], "distilled": distilled, **parts})
+    parts = {k: recipe.get(k) for k in ("batch", "unlabelled_batch", "crop", "resize", "precision")}
+    return digest({"task": config["task"], "model": config["model"], "distilled": distilled, **parts})
 
 
 def data_state(runs: dict[str, Run]) -> dict[str, str]:

@@ -21,10 +21,22 @@ from bcd import config
 from bcd.spec import Run
 
 PACKAGE = Path(__file__).parent
-# What a training result depends on, apart from the data format, the task and the losses that the run uses.
-TRAINING_CODE = ("engine.py", "learner.py", "distill.py", "taps.py", "projectors.py", "models",
-                 "data/stream.py", "data/split.py", "data/transforms.py", "data/decode.py")  # fmt: skip
-EVALUATION_CODE = ("metrics",)
+# What a training result depends on, apart from the task, the data format and the losses that the run uses.
+TRAINING_CODE = ("engine.py", "learner.py", "distill.py", "taps.py", "projectors.py", "data/decode.py", "data/tree.py",
+                 "data/stream.py", "models")  # fmt: skip
+# Task -> what its training, and what its evaluation, depends on beside that.
+TASK_CODE = {
+    "semantic": (
+        ("tasks/semantic.py", "data/split.py", "data/transforms.py"),
+        ("tasks/semantic.py", "metrics/boundary.py", "metrics/regions.py", "metrics/rows.py", "metrics/semantic.py"),
+    ),
+    "detection": (
+        ("tasks/detection.py", "detectors", "data/annotations.py", "data/objects.py", "data/object_stream.py",
+         "data/object_transforms.py"),
+        ("tasks/detection.py", "metrics/boundary.py", "metrics/detection.py", "metrics/average_precision.py"),
+    ),
+}  # fmt: skip
+TASK_CODE["instance"] = TASK_CODE["detection"]
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")
 
 
@@ -35,9 +47,9 @@ def code_fingerprints(run_config: dict[str, Any]) -> dict[str, str]:
     """
     sources = config.term_sources()
     losses = _with_imports(frozenset(sources[t["term"]][0] for t in run_config["terms"]))
-    task = f"tasks/{run_config['task']}.py"
-    train = (*TRAINING_CODE, f"data/{run_config['data']['format']}.py", task, *losses)
-    return {"train": _fingerprint(train), "evaluate": _fingerprint((*EVALUATION_CODE, task))}
+    train, evaluate = TASK_CODE[run_config["task"]]
+    train = (*TRAINING_CODE, *train, f"data/{run_config['data']['format']}.py", *losses)
+    return {"train": _fingerprint(train), "evaluate": _fingerprint(evaluate)}
 
 
 @cache
@@ -139,6 +151,7 @@ def run_json(run: Run, spec_hash: str, finished: dict, evaluation: dict, manifes
         "weights_sha256": finished["weights"]["sha256"],
         "parameters": finished["parameters"],
         "macs": finished["macs"],
+        "macs_input": finished["macs_input"],
         "code": {"train": finished["code"]["train"], "evaluate": evaluation["code"]},
         "evaluation": {k: evaluation[k] for k in ("hash", "split", "images", "rows_sha256")},
         "metrics": evaluation["metrics"],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Callable
 from typing import Any
 
 TITLES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "biou": "bIoU", "conn": "Conn", "frag": "Frag"}
 COLUMNS = (
     "suite", "table", "dataset", "teacher", "student", "method", "metric", "runs",
-    "mean", "std", "difference", "low", "high", "p", "significant",
+    "mean", "std", "difference", "low", "high", "p", "significant", "published", "published_source",
 )  # fmt: skip
 NOTHING = "–"  # a cell that has no number by design: nothing to compare, or only one run
 UNDEFINED = "n/a"  # a metric without a value, e.g. of classes that no image shows
@@ -24,9 +25,11 @@ TEX_SPECIAL = {
 
 
 def title(metric: str) -> str:
-    """A metric's column heading: `miou` -> mIoU, `trimap3` -> Trimap-3 (pixels)."""
+    """A metric's column heading: `miou` -> mIoU, `trimap3` -> Trimap-3 (pixels), `ap_s_mask` -> mask AP-S."""
     if match := re.fullmatch(r"(trimap|bf)(\d+)", metric):
         return f"{'Trimap' if match[1] == 'trimap' else 'BF'}-{match[2]}"
+    if match := re.fullmatch(r"ap(50|75|_[sml])?(?:_(mask|boundary))?", metric):
+        return f"{match[2] or ''} AP{(match[1] or '').replace('_', '-').upper()}".strip()
     return TITLES.get(metric, metric)
 
 
@@ -38,38 +41,52 @@ def heading(pair: dict[str, Any]) -> str:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """Each pair as one table: mean ± std of every metric, then the differences of the main metrics."""
+    """Each pair as one table: mean ± std of every metric, the differences of the main metrics, published numbers."""
     lines = [f"# {content['suite']}: {content['table']}", "", content["caption"], ""]
     heads = ["method", *map(title, content["metrics"]), *(f"Δ {title(m)}" for m in content["main_metrics"])]
+    beside = published_metrics(content)
+    heads += [f"published {title(m)}" for m in beside]
     for pair in content["pairs"]:
         lines += [f"**{heading(pair)}**", "", _md_line(heads), _md_line(["---", *["---:"] * (len(heads) - 1)])]
         for row in pair["rows"]:
             cells = row["cells"]
             values = [_md_mark(value_text(cells[m]), cells[m]) for m in content["metrics"]]
             differences = [_md_mark(difference_text(cells[m]), cells[m]) for m in content["main_metrics"]]
-            lines.append(_md_line([row["method"], *values, *differences]))
+            published = [published_text(row, m) for m in beside]
+            lines.append(_md_line([row["method"], *values, *differences, *published]))
         lines.append("")
+    for source in content["sources"]:
+        lines += [f"[{source['number']}] {source_text(source)}", ""]
     for note in content["notes"]:
         lines += [note, ""]
     return "\n".join(lines[:-1]) + "\n"
 
 
 def tex(content: dict[str, Any]) -> str:
-    """A `table*` to be \\input into a document that uses booktabs: values above, differences below."""
-    metrics, main = content["metrics"], content["main_metrics"]
-    lines = [r"% \usepackage{booktabs}", r"\begin{table*}", r"\centering", r"\small"]
+    """A `table*` to be \\input into a document that uses booktabs and, for sources, url.
+
+    Values and published numbers stand above, differences below, and then the sources.
+    """
+    metrics, main, beside = content["metrics"], content["main_metrics"], published_metrics(content)
+    packages = "booktabs,url" if beside else "booktabs"
+    lines = [rf"% \usepackage{{{packages}}}", r"\begin{table*}", r"\centering", r"\small"]
     lines += [rf"\caption{{{tex_escape(' '.join([content['caption'], *content['notes']]))}}}"]
     lines += [rf"\label{{tab:{content['suite']}-{content['table']}}}"]
-    lines += _tex_tabular(content, [title(m) for m in metrics], metrics, value_text)
+    heads = [*map(title, metrics), *(f"published {title(m)}" for m in beside)]
+    lines += _tex_tabular(content, heads, lambda row: _tex_values(row, metrics, beside))
     if content["comparisons"]:
         lines += ["", r"\medskip"]
-        lines += _tex_tabular(content, [f"Δ {title(m)}" for m in main], main, difference_text)
+        lines += _tex_tabular(content, [f"Δ {title(m)}" for m in main], lambda row: _tex_differences(row, main))
+    if beside:
+        lines += ["", r"\medskip", r"\raggedright\footnotesize"]
+        lines += [rf"[{source['number']}] {_tex_source(source)}\par" for source in content["sources"]]
     return "\n".join([*lines, r"\end{table*}"]) + "\n"
 
 
 def long_csv(content: dict[str, Any]) -> str:
     """One line per row and metric with full precision; a field that does not apply is empty."""
     text = io.StringIO()
+    sources = {source["number"]: source_text(source) for source in content["sources"]}
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for pair in content["pairs"]:
@@ -82,6 +99,8 @@ def long_csv(content: dict[str, Any]) -> str:
                 numbers = {name: found.get(name) for name in ("low", "high", "p")} | {"difference": found.get("mean")}
                 significant = str(found["significant"]).lower() if found else None
                 line = {"method": row["method"], "metric": metric, "runs": len(row["runs"]), "mean": cell["mean"]}
+                if beside := row["published"].get(metric):
+                    line |= {"published": beside["value"], "published_source": sources[beside["source"]]}
                 writer.writerow(facts | line | {"std": cell["std"], "significant": significant} | numbers)
     return text.getvalue()
 
@@ -119,6 +138,24 @@ def difference_text(cell: dict[str, Any]) -> str:
     return f"{_signed(found['mean'])} [{_signed(found['low'])}, {_signed(found['high'])}]"
 
 
+def published_metrics(content: dict[str, Any]) -> list[str]:
+    """The metrics of which a published number stands anywhere in the table: the columns that these get."""
+    rows = [row for pair in content["pairs"] for row in pair["rows"]]
+    return [metric for metric in content["metrics"] if any(metric in row["published"] for row in rows)]
+
+
+def published_text(row: dict[str, Any], metric: str) -> str:
+    """`40.7 [3]`: the number as it was printed and that of its source; a dash where nothing is published."""
+    beside = row["published"].get(metric)
+    return f"{beside['columns']['value']} [{beside['source']}]" if beside else NOTHING
+
+
+def source_text(source: dict[str, Any], escape: Callable[[str], str] = str, link: Callable[[str], str] = str) -> str:
+    """`title: detail. url`, then the same of each doubt; `escape` and `link` adapt words and addresses to a format."""
+    references = (source, *source["doubts"])
+    return " Doubt: ".join(f"{escape('{title}: {detail}.'.format(**one))} {link(one['url'])}" for one in references)
+
+
 def tex_escape(text: str) -> str:
     """`text` with everything escaped that LaTeX would not print as it stands."""
     return "".join(TEX_SPECIAL.get(character, character) for character in text)
@@ -152,16 +189,30 @@ def _tex_mark(text: str, cell: dict[str, Any]) -> str:
     return {"better": rf"\textbf{{{escaped}}}", "worse": rf"{escaped}$^{{\dagger}}$", None: escaped}[verdict(cell)]
 
 
-def _tex_tabular(content: dict[str, Any], heads: list[str], metrics: list[str], text) -> list[str]:
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule"]
+def _tex_values(row: dict[str, Any], metrics: list[str], beside: list[str]) -> list[str]:
+    values = [_tex_mark(value_text(row["cells"][m]), row["cells"][m]) for m in metrics]
+    return [*values, *(tex_escape(published_text(row, m)) for m in beside)]
+
+
+def _tex_differences(row: dict[str, Any], metrics: list[str]) -> list[str]:
+    """Nothing at all where a row is compared with nothing."""
+    cells = [row["cells"][m] for m in metrics]
+    return [_tex_mark(difference_text(cell), cell) for cell in cells] if any(c["difference"] for c in cells) else []
+
+
+def _tex_source(source: dict[str, Any]) -> str:
+    return source_text(source, tex_escape, lambda url: rf"\url{{{url}}}")
+
+
+def _tex_tabular(content: dict[str, Any], heads: list[str], cells: Callable[[dict[str, Any]], list[str]]) -> list[str]:
+    """One line for each row of which `cells` makes any."""
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\toprule"]
     lines.append(_tex_line(["Method", *map(tex_escape, heads)]))
     for pair in content["pairs"]:
-        lines += [r"\midrule", rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{tex_escape(heading(pair))}}}}} \\"]
+        lines += [r"\midrule", rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{\emph{{{tex_escape(heading(pair))}}}}} \\"]
         for row in pair["rows"]:
-            cells = [row["cells"][m] for m in metrics]
-            if text is difference_text and not any(cell["difference"] for cell in cells):
-                continue
-            lines.append(_tex_line([tex_escape(row["method"]), *(_tex_mark(text(cell), cell) for cell in cells)]))
+            if texts := cells(row):
+                lines.append(_tex_line([tex_escape(row["method"]), *texts]))
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 

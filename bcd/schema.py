@@ -19,7 +19,15 @@ from pydantic import (
 TAPS = ("stage1", "stage2", "stage3", "stage4", "p2", "p3", "p4", "p5", "p6", "p7", "neck", "logits")
 # What a loss may ask for beside the two maps: keyword-only names that are filled in, never options of a method.
 FACTS = ("valid", "label", "image_label", "boxes", "classes")
-METRICS = ("miou", "macc", "aacc", "biou", "trimap1", "trimap3", "trimap5", "bf3", "conn", "frag")
+BOX_METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
+METRICS = {
+    "semantic": ("miou", "macc", "aacc", "biou", "trimap1", "trimap3", "trimap5", "bf3", "conn", "frag"),
+    "detection": BOX_METRICS,
+    "instance": (*BOX_METRICS, *(f"{m}_mask" for m in BOX_METRICS), *(f"{m}_boundary" for m in BOX_METRICS)),
+}
+TASKS = tuple(METRICS)
+# Keys of a suite that each of its tables inherits.
+SHARED = ("task", "seeds", "metrics", "main_metrics", "panels")
 
 Pixels = Annotated[list[PositiveInt], Len(2, 2)]
 Range = Annotated[list[PositiveFloat], Len(2, 2)]
@@ -32,13 +40,18 @@ class _Strict(BaseModel):
 
 
 class Archive(_Strict):
-    """One official download: `archive` is its path in a mirror; `bytes` and `sha256` are null when never published."""
+    """One official download: `archive` is its path in a mirror; `bytes` and `sha256` are null when never published.
+
+    Without a `url` the archive has to be in a mirror.
+    """
 
     archive: str
-    url: str
+    url: str | None
     bytes: PositiveInt | None = None
     sha256: str | None = None
-    keep: str = ""  # the one folder of the archive that is unpacked; empty = all of it
+    md5: str | None = None  # where the authors publish no sha256
+    keep: str | list[str] = ""  # the folders or files of the archive that are unpacked; empty = all of it
+    optional: bool = False  # whether a sample in a mirror may do without it
 
 
 class Generator(_Strict):
@@ -49,7 +62,9 @@ class Generator(_Strict):
 class Dataset(_Strict):
     """A dataset, or a `variant_of` one: the same files with another size or fewer labels."""
 
-    format: Literal["scenes", "camvid"]
+    format: Literal[
+        "scenes", "camvid", "coco", "voc", "cityscapes", "ade20k", "cocostuff10k", "cocostuff164k", "pascal_context"
+    ]
     classes: Annotated[list[str], Len(2)]
     splits: dict[str, PositiveInt]
     licence: str
@@ -57,6 +72,8 @@ class Dataset(_Strict):
     archives: list[Archive] = []
     generator: Generator | None = None
     files: str = ""  # folder below data/: the name of the dataset that this one is a variant of
+    things: list[str] = []  # the classes whose objects are detected; empty = all
+    skip_annotations: list[int] = []  # ids of official annotations that are known to be faulty
     size: Pixels | None = None
     labelled: PositiveInt | None = None
     in_memory: bool = False
@@ -113,6 +130,14 @@ class Sliding(_Strict):
     stride: Pixels
 
 
+class Resize(_Strict):
+    """Images keep their shape: the short side becomes one of `short_sides` (the largest, in evaluation), unless the
+    long side would then exceed `max_long_side`."""
+
+    short_sides: Annotated[list[PositiveInt], Len(1)]
+    max_long_side: PositiveInt
+
+
 class Runtime(_Strict):
     """What may change without changing a result: resources of the job and how often it saves."""
 
@@ -135,11 +160,14 @@ class Recipe(_Strict):
     power: NonNegativeFloat = 0.9
     min_lr: NonNegativeFloat = 0.0
     warmup: NonNegativeInt = 0
+    decay_at: list[PositiveInt] = []  # steps at which the learning rate falls to a tenth
     clip: PositiveFloat | None = None
     precision: Literal["float32", "bf16"] = "float32"
     aux_weight: NonNegativeFloat = 0.4
-    crop: Pixels
+    crop: Pixels | None = None  # semantic segmentation; detectors see whole images, see `resize`
     scale: Range = [1.0, 1.0]
+    resize: Resize | None = None
+    pad: PositiveInt = 32  # a batch of detection is padded to a multiple of it
     flip: Fraction = 0.5
     photometric: bool = False
     cat_max_ratio: Fraction | None = None
@@ -166,12 +194,49 @@ class Variant(_Strict):
     set: dict[str, Any]
 
 
+class Panels(_Strict):
+    """Columns and rows of a table's picture; evaluation keeps the predictions of eight images."""
+
+    methods: list[str] = ["none", "bcd"]
+    images: Annotated[int, Field(ge=1, le=8)] = 4
+
+
+class Published(_Strict):
+    """A number of others for one cell of a table: the one line of `params/published/<csv>` with the columns `where`.
+
+    The line's metric is that of the entry (`bcd.published.METRICS`), so `where` leaves it out.
+    """
+
+    method: str  # a row of the table, or `teacher`
+    pair: NonNegativeInt | str | None = None  # its index or its student; None in a table of one pair
+    metric: str
+    csv: str
+    where: dict[str, str]
+    note: str = ""  # what else a reader must know, such as another teacher
+
+
 class Table(_Strict):
+    """One table. What stands at the top of a suite's file (`SHARED`) holds for each of its tables that does not say."""
+
     name: str
     caption: str
+    task: Literal[TASKS]
+    seeds: PositiveInt
     pairs: Annotated[list[Pair], Len(1)]
     methods: Annotated[list[str | Variant], Len(1)]
     baseline: str = "none"  # the row which every other is compared with
+    metrics: Annotated[list[str], Len(1)]
+    main_metrics: Annotated[list[str], Len(1)]
+    published: list[Published] = []
+    panels: Panels = Panels()
+
+    @model_validator(mode="after")
+    def _metrics_fit(self) -> Table:
+        known = METRICS[self.task]
+        for metric in (*self.metrics, *self.main_metrics):
+            if metric not in known:
+                raise ValueError(f"'{metric}' is no metric of the task '{self.task}'; it has {', '.join(known)}")
+        return self
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Table:
@@ -184,23 +249,11 @@ class Table(_Strict):
         return self
 
 
-class Panels(_Strict):
-    """Columns and rows of a table's picture; evaluation keeps the predictions of eight images."""
-
-    methods: list[str] = ["none", "bcd"]
-    images: Annotated[int, Field(ge=1, le=8)] = 4
-
-
 class Suite(_Strict):
     description: str
-    task: Literal["semantic"]
-    seeds: PositiveInt
     first_seed: NonNegativeInt = 0  # a suite that chooses weights must not train with the seeds that others report
     split: Literal["train", "val", "test"] = "test"
-    metrics: Annotated[list[Literal[METRICS]], Len(1)]
-    main_metrics: Annotated[list[Literal[METRICS]], Len(1)]
     tables: Annotated[list[Table], Len(1)]
-    panels: Panels = Panels()
     name: str = ""
 
 

@@ -20,6 +20,11 @@ from bcd.schema import Dataset, Method, Model, Pair, Params, Recipe, Suite, Tabl
 SPEC_VERSION = 1
 # How a dataset's files are used, as opposed to where they come from (that is the manifest's business).
 DATA_FIELDS = ("format", "classes", "splits", "size", "labelled", "mean", "std")
+# What a recipe and a model must say for a task, and what of a recipe another task reads.
+VIEW_FIELD = {"semantic": "crop", "detection": "resize", "instance": "resize"}
+MODEL_FIELD = {"detection": "detection", "instance": "detection"}
+_SEMANTIC_VIEW = {"crop", "scale", "photometric", "cat_max_ratio", "aux_weight", "unlabelled_batch"}
+OTHER_TASKS_FIELDS = {"semantic": {"resize", "pad"}, "detection": _SEMANTIC_VIEW, "instance": _SEMANTIC_VIEW}
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,12 @@ def table_rows(params: Params, suite: Suite, table: Table) -> list[Row]:
     rows = []
     for pair in table.pairs:
         where = f"params/suites/{suite.name}.yaml: tables.{table.name}"
-        teacher = _teacher_run(params, suite, pair, where)
+        teacher = _teacher_run(params, suite, table.task, pair, where)
         rows.append(Row(pair, "teacher", [teacher]))
         for entry in table.methods:
             name, method = _method(params, entry, where)
-            seeds = range(suite.first_seed, suite.first_seed + suite.seeds)
-            runs = [_student_run(params, suite, pair, teacher, name, method, r, where) for r in seeds]
+            seeds = range(suite.first_seed, suite.first_seed + table.seeds)
+            runs = [_student_run(params, suite, table.task, pair, teacher, name, method, r, where) for r in seeds]
             rows.append(Row(pair, name, runs))
     return rows
 
@@ -130,7 +135,10 @@ def overridden(run: Run, settings: dict[str, Any]) -> Run:
     changed = config.override(plain, settings, where)
     for part, type_ in types.items():
         checked = config.check(type_, changed[part], f"{where}: {part}")
-        changed[part] = _training_part(checked) if part == "recipe" else checked.model_dump()
+        is_recipe = part == "recipe"
+        changed[part] = (
+            _training_part(checked, run.config["task"]) if is_recipe else checked.model_dump(exclude_none=True)
+        )
     if not isinstance(changed["seed"], int):
         raise UserError(f"{where}: seed: expected an integer, got {changed['seed']!r}")
     flat = [{k: v for k, v in t.items() if k != "options"} | t["options"] for t in changed["terms"]]
@@ -148,38 +156,63 @@ def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Meth
     return entry.name, config.parse_method(changed, entry.name, f"{where}.methods.{entry.name}")
 
 
-def _teacher_run(params: Params, suite: Suite, pair: Pair, where: str) -> Run:
+def _teacher_run(params: Params, suite: Suite, task: str, pair: Pair, where: str) -> Run:
     dataset_name = pair.teacher_dataset or pair.dataset
-    key = f"{suite.task}/{dataset_name}/{pair.teacher}/none/s0"
-    return _run(params, suite, key, dataset_name, pair.teacher, pair.teacher_recipe, "none", params.methods["none"],
-                paired_seed(dataset_name, pair.teacher, 0), 0, None, where)  # fmt: skip
+    key = f"{task}/{dataset_name}/{pair.teacher}/none/s0"
+    seed, nothing = paired_seed(dataset_name, pair.teacher, 0), params.methods["none"]
+    return _run(params, suite, task, key, dataset_name, pair.teacher, pair.teacher_recipe, "none", nothing,
+                seed, 0, None, where)  # fmt: skip
 
 
 def _student_run(
-    params: Params, suite: Suite, pair: Pair, teacher: Run, name: str, method: Method, repetition: int, where: str
+    params: Params,
+    suite: Suite,
+    task: str,
+    pair: Pair,
+    teacher: Run,
+    name: str,
+    method: Method,
+    repetition: int,
+    where: str,
 ) -> Run:
     names = f"{pair.student}-from-{pair.teacher}"
-    key = f"{suite.task}/{pair.dataset}/{names}/{name}/s{repetition}"
-    return _run(params, suite, key, pair.dataset, pair.student, pair.recipe, name, method,
+    key = f"{task}/{pair.dataset}/{names}/{name}/s{repetition}"
+    return _run(params, suite, task, key, pair.dataset, pair.student, pair.recipe, name, method,
                 paired_seed(pair.dataset, names, repetition), repetition, teacher, where)  # fmt: skip
 
 
 def _run(
-    params, suite, key, dataset_name, model_name, recipe_name, method_name, method, seed, repetition, teacher, where
+    params,
+    suite,
+    task,
+    key,
+    dataset_name,
+    model_name,
+    recipe_name,
+    method_name,
+    method,
+    seed,
+    repetition,
+    teacher,
+    where,
 ):
     dataset: Dataset = config.pick(params.datasets, dataset_name, f"{where}.pairs")
     model: Model = config.pick(params.models, model_name, f"{where}.pairs")
     recipe: Recipe = config.pick(params.recipes, recipe_name, f"{where}.pairs")
     config.pick(dataset.splits, suite.split, f"{where}: the suite's split in dataset {dataset_name}")
+    for part, values, field in (("recipe", recipe, VIEW_FIELD[task]), ("model", model, MODEL_FIELD.get(task))):
+        if field and getattr(values, field) is None:
+            name = recipe_name if part == "recipe" else model_name
+            raise UserError(f"{where}: the {part} '{name}' needs '{field}' for the task {task} (params/{part}s.yaml)")
     resolved = {
-        "task": suite.task,
-        "data": dataset.model_dump(include=set(DATA_FIELDS)),
-        "model": model.model_dump(),
+        "task": task,
+        "data": _data_part(dataset, task),
+        "model": model.model_dump(exclude_none=True),
         "terms": [term.model_dump() for term in method.terms],
-        "recipe": _training_part(recipe),
+        "recipe": _training_part(recipe, task),
         "seed": seed,
     }
-    evaluation = {"split": suite.split, "sliding": recipe.sliding and recipe.sliding.model_dump()}
+    evaluation = {"split": suite.split} | _shown(recipe, task)
     return Run(
         key=key, config=resolved, evaluation=evaluation, dataset=dataset_name, files=dataset.files,
         runtime=recipe.runtime.model_dump() | {"in_memory": dataset.in_memory, "threads": recipe.threads},
@@ -188,8 +221,23 @@ def _run(
     )  # fmt: skip
 
 
-def _training_part(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(exclude={"runtime", "sliding"})
+def _data_part(dataset: Dataset, task: str) -> dict[str, Any]:
+    """How the dataset is used; a detector's classes are the things."""
+    part = dataset.model_dump(include=set(DATA_FIELDS))
+    if task == "semantic":
+        return part
+    return part | {"classes": dataset.things or dataset.classes, "skip_annotations": dataset.skip_annotations}
+
+
+def _training_part(recipe: Recipe, task: str) -> dict[str, Any]:
+    return recipe.model_dump(exclude={"runtime", "sliding"} | OTHER_TASKS_FIELDS[task])
+
+
+def _shown(recipe: Recipe, task: str) -> dict[str, Any]:
+    """How evaluation shows an image to the model."""
+    if task == "semantic":
+        return {"sliding": recipe.sliding and recipe.sliding.model_dump()}
+    return recipe.model_dump(include={"resize", "pad"})
 
 
 def run_file(suite: str, run: Run, results: Path = Path("results")) -> Path:

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bcd import caption, config, render, store
+from bcd import caption, config, published, render, store
 from bcd.files import atomic_write
 from bcd.finished import Finished, read_rows, read_runs
-from bcd.metrics import summarise
+from bcd.metrics import summariser
 from bcd.schema import Params, Suite, Table
 from bcd.spec import Row, table_rows
 from bcd.stats import Difference, compare, holm, mean_std
@@ -74,26 +74,28 @@ def measure(params: Params, suite: Suite, table_name: str, results: Path, data: 
     """Everything a table says, as JSON values; a number that is undefined (nan) is null.
 
     Keys: `suite`, `table`, `caption`, `notes`, `seeds`, `baseline`, `metrics`, `main_metrics`, `comparisons` (size of
-    the Holm family) and `pairs`. A pair has facts on its data and models and `rows`; a row has `method`, `runs` (see
-    `_trace`) and `cells`, by metric (see `_cell`).
+    the Holm family), `sources` (of published numbers) and `pairs`. A pair has facts on its data and models and `rows`;
+    a row has `method`, `runs` (see `_trace`), `cells`, by metric (see `_cell`), and `published` (see
+    `bcd.published.attach`).
     """
     table = find_table(suite, table_name)
     rows = table_rows(params, suite, table)
     finished = read_runs(suite.name, [run for row in rows for run in row.runs], results, data)
-    metrics = list(dict.fromkeys([*suite.metrics, *suite.main_metrics]))
+    metrics = list(dict.fromkeys([*table.metrics, *table.main_metrics]))
     pairs = []
     for pair in table.pairs:
         block = [row for row in rows if row.pair == pair]
-        measured = _rows(block, finished, table.baseline, metrics, suite.main_metrics, results)
+        measured = _rows(block, finished, table, metrics, results)
         pairs.append(_facts(block, finished) | {"rows": measured})
     content = {
         "suite": suite.name,
         "table": table.name,
-        "seeds": suite.seeds,
+        "seeds": table.seeds,
         "baseline": table.baseline,
         "metrics": metrics,
-        "main_metrics": suite.main_metrics,
+        "main_metrics": table.main_metrics,
         "comparisons": _correct(pairs),
+        "sources": published.attach(pairs, suite.name, table),
         "pairs": pairs,
     }
     return content | {
@@ -105,18 +107,22 @@ def measure(params: Params, suite: Suite, table_name: str, results: Path, data: 
 def _rows(
     block: Sequence[Row],
     finished: Mapping[str, Finished],
-    baseline: str,
+    table: Table,
     metrics: list[str],
-    main_metrics: list[str],
     results: Path,
 ) -> list[dict[str, Any]]:
-    """The rows of one pair; each but the teacher's is compared with the row `baseline`."""
+    """The rows of one pair; each but the teacher's is compared with the table's baseline."""
+    baseline, summarise = table.baseline, summariser(table.task, metrics)
     counts = {row.method: [read_rows(finished[run.key]) for run in row.runs] for row in block}
     values = {method: [summarise(rows) for rows in runs] for method, runs in counts.items()}
     measured = []
     for row in block:
         compared = row.method not in ("teacher", baseline)
-        found = compare(counts[row.method], counts[baseline], metrics=main_metrics) if compared else {}
+        found = {}
+        if compared:
+            pair = counts[row.method], counts[baseline]
+            wanted = table.main_metrics
+            found = compare(*pair, metrics=wanted, summarise=summariser(table.task, wanted))
         cells = {}
         for metric in metrics:
             own, other = ([run[metric] for run in values[method]] for method in (row.method, baseline))
@@ -191,9 +197,8 @@ def _facts(block: Sequence[Row], finished: Mapping[str, Finished]) -> dict[str, 
 
 
 def _model_facts(one: Finished) -> dict[str, Any]:
-    input_size = one.run.config["recipe"]["crop"]
-    facts = {name: one.edge[name] for name in ("parameters", "macs", "pretrained")}
-    return {"name": one.run.model_name, "macs_input": input_size, **facts}
+    facts = {name: one.edge[name] for name in ("parameters", "macs", "macs_input", "pretrained")}
+    return {"name": one.run.model_name, **facts}
 
 
 def _number(value: float) -> float | None:

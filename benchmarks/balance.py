@@ -49,9 +49,13 @@ def main() -> None:
         optimizer.zero_grad()
         sum(task.losses(student, next(batches).to(device)).values()).backward()
         optimizer.step()
-    paths = [tap_paths(task, model, list(TAPS)) for model in (student, teacher)]
-    sample = torch.zeros(1, 3, *run.config["recipe"]["crop"], device=device)
-    shapes = [observe(model, p, sample) for model, p in zip((student, teacher), paths, strict=True)]
+    taps = [tap for tap in TAPS if tap in task.taps(student)]
+    paths = [tap_paths(task, model, taps) for model in (student, teacher)]
+    sample = task.sample().to(device)
+    shapes = [
+        observe(model, p, lambda model=model: task.forward(model, sample, taps))
+        for model, p in zip((student, teacher), paths, strict=True)
+    ]
     seen_student, seen_teacher = (Taps(model, p) for model, p in zip((student, teacher), paths, strict=True))
     print("| method | term | taps | weight of the preset | weight of equal gradients |\n|---|---|---|---:|---:|")
     batches = [next(batches).to(device) for _ in range(options.batches)]
@@ -64,7 +68,7 @@ def main() -> None:
             own = plain = 0.0
             for batch in batches:
                 losses = task.losses(student, batch)
-                task.forward(teacher, batch)
+                task.forward(teacher, batch, taps)
                 given = {"valid": batch.valid, "label": batch.label, "step": 0, "total": 1}
                 plain += squared_norm(losses, student)
                 own += squared_norm(distiller(seen_student.read(), seen_teacher.read(), **given), student)

@@ -43,10 +43,14 @@ class Step:
         self.student = self.task.build(student).to(self.device).train()
         self.optimizer = make_optimizer(self.student, self.recipe)
         terms = [WeightedTerm(**term) for term in run.config["terms"]]
-        names = [tap for term in terms for tap in term.taps]
+        self.names = names = [tap for term in terms for tap in term.taps]
         paths = [tap_paths(self.task, model, names) for model in (self.student, self.teacher)]
-        sample = torch.zeros(1, 3, *self.recipe["crop"], device=self.device)
-        shapes = [observe(model, p, sample) for model, p in zip((self.student, self.teacher), paths, strict=True)]
+        sample = self.task.sample().to(self.device)
+        models = self.student, self.teacher
+        shapes = [
+            observe(model, p, lambda model=model: self.task.forward(model, sample, names))
+            for model, p in zip(models, paths, strict=True)
+        ]
         classes = len(run.config["data"]["classes"])
         self.terms = [Distiller([term], *shapes, classes=classes).to(self.device) for term in terms]
         self.student_taps, self.teacher_taps = (
@@ -84,7 +88,7 @@ class Step:
     @torch.no_grad()
     def _forward_teacher(self, batch: Any) -> None:
         with self._autocast():
-            self.task.forward(self.teacher, batch)
+            self.task.forward(self.teacher, batch, self.names)
 
     def _train_student(self, batch: Any) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -95,7 +99,7 @@ class Step:
     def _distil(self, term: Distiller, student: dict, teacher: dict, batch: Any) -> None:
         leaves = {name: tap.requires_grad_() for name, tap in student.items()}
         with self._autocast():
-            losses = term(leaves, teacher, valid=batch.valid, label=batch.label, step=0, total=1)
+            losses = term(leaves, teacher, step=0, total=1, **batch.facts())
         sum(losses.values()).backward()
 
 

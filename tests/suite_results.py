@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import copy_project
 
 from bcd import config, metrics, store
 from bcd.data import manifest
+from bcd.data.objects import open_objects
 from bcd.data.split import open_split
+from bcd.detectors import Detections
 from bcd.files import sha256_file
 from bcd.record import code_fingerprints, run_json
 from bcd.spec import digest, run_file, spec_of, suite_runs
+from bcd.tasks.detection import coco_results
 
 # How much of the images each method gets wrong; `kd` is as good as `none`.
 NOISE = {"teacher": 0.05, "none": 0.3, "bcd": 0.1, "cwd": 0.6}
@@ -99,12 +103,50 @@ def record(spec, weights_sha256, code):
     return {
         "spec": spec, "code": code, "finished": FINISHED, "git": {"commit": "c0ffee", "dirty": False},
         "weights": {"sha256": weights_sha256}, "pretrained": "none", "parameters": 6128, "macs": 842880,
+        "macs_input": [40, 32],
         "steps": 2, "train_seconds": 4.0, "step_seconds": 2.0, "peak_memory_bytes": 1000,
     }  # fmt: skip
 
 
 def evaluate(root, run, folder, noise):
     """Rows and predictions of the test split, drawn from the run's seed, the same draw for all methods of a pair."""
+    draw_from = semantic_predictions if run.config["task"] == "semantic" else object_predictions
+    rows, names, predictions = draw_from(root, run, noise)
+    stem = f"eval-{digest(run.evaluation)}"
+    metrics.save_rows(folder / f"{stem}.npz", rows, names)
+    np.savez_compressed(folder / f"{stem}-predictions.npz", **predictions)
+    return {
+        "hash": digest(run.evaluation), "split": run.evaluation["split"], "images": len(names),
+        "rows_sha256": sha256_file(folder / f"{stem}.npz"),
+        "metrics": metrics.summariser(run.config["task"])(rows), "code": code_fingerprints(run.config)["evaluate"],
+    }  # fmt: skip
+
+
+def object_predictions(root, run, noise):
+    """The annotated objects, boxes moved and scores lowered by noise."""
+    masks = run.config["task"] == "instance"
+    split = open_objects(root / "data" / run.files, run.config["data"], run.evaluation["split"], masks=masks)
+    draw = np.random.default_rng(run.config["seed"])
+    results, predictions, names = [], {}, []
+    for i in range(len(split)):
+        image, truth, name = split.read(i)
+        k, side = len(truth.boxes), image.shape[0]
+        boxes = np.clip(truth.boxes + noise * draw.normal(0, 20, (k, 4)), 0, side - 1)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+        found = {"boxes": boxes, "scores": 1 - noise * draw.random(k), "classes": truth.classes}
+        if masks:
+            found["masks"] = np.zeros((k, *image.shape[:2]), np.uint8)
+            for one, (left, top, right, bottom) in zip(found["masks"], boxes.round().astype(int), strict=True):
+                one[top:bottom, left:right] = 1
+        predictions |= {f"{i}.{part}": values for part, values in found.items()}
+        tensors = {part: torch.from_numpy(np.asarray(values)) for part, values in found.items()}
+        results += coco_results(Detections(**tensors), split.image_ids[i])
+        names.append(name)
+    kinds = ("box", "mask", "boundary") if masks else ("box",)
+    return metrics.detection_rows(split.truth, results, split.image_ids, kinds), names, predictions
+
+
+def semantic_predictions(root, run, noise):
     split = open_split(root / "data" / run.files, run.config["data"], run.evaluation["split"])
     draw = np.random.default_rng(run.config["seed"])
     classes = len(run.config["data"]["classes"])
@@ -115,12 +157,4 @@ def evaluate(root, run, folder, noise):
         predictions[str(i)] = np.where(wrong, draw.integers(0, classes, label.shape), label).astype(np.uint8)
         counts.append(metrics.image_counts(predictions[str(i)], label, classes=classes))
         names.append(name)
-    stem = f"eval-{digest(run.evaluation)}"
-    rows = metrics.stack(counts)
-    metrics.save_rows(folder / f"{stem}.npz", rows, names)
-    np.savez_compressed(folder / f"{stem}-predictions.npz", **predictions)
-    return {
-        "hash": digest(run.evaluation), "split": run.evaluation["split"], "images": len(names),
-        "rows_sha256": sha256_file(folder / f"{stem}.npz"), "metrics": metrics.summarise(rows),
-        "code": code_fingerprints(run.config)["evaluate"],
-    }  # fmt: skip
+    return metrics.stack(counts), names, predictions

@@ -56,6 +56,19 @@ def test_keep_takes_one_directory_at_the_root_or_one_level_down(tmp_path, wrappe
     assert unpacked(tmp_path, "zip", data, keep="top").keys() == {"top/a.txt", "top/sub/b.bin"}
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+@pytest.mark.parametrize("wrapper", ["", "repo-123/"])
+def test_keep_takes_several_folders_and_files(tmp_path, kind, wrapper):
+    data = pack(kind, {wrapper + name: content for name, content in (CONTENT | {"topmost/x": b"x"}).items()})
+    assert unpacked(tmp_path, kind, data, keep=["top/sub", "other.txt"]).keys() == {"top/sub/b.bin", "other.txt"}
+
+
+def test_each_of_several_kept_paths_must_be_there(tmp_path):
+    with pytest.raises(UserError, match="no file below top/nothing"):
+        unpacked(tmp_path, "zip", pack("zip"), keep=["top/sub", "top/nothing"])
+    assert tree(tmp_path / "out") == []
+
+
 def test_keep_without_a_member_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no file below nothing.*; mend it"):
         unpacked(tmp_path, "zip", pack("zip"), keep="nothing", remedy="mend it")

@@ -214,7 +214,7 @@ def test_observe_leaves_no_trace():
     model[1].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random_state = torch.get_rng_state()
-    shapes = observe(model, {"stage1": "1", "logits": "3"}, torch.zeros(1, 3, 8, 9))
+    shapes = observe(model, {"stage1": "1", "logits": "3"}, lambda: model(torch.zeros(1, 3, 8, 9)))
     assert shapes == {"stage1": (1, 4, 6, 7), "logits": (1, 2, 6, 7)}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -225,7 +225,7 @@ def test_observe_leaves_no_trace():
 def test_observe_restores_the_model_when_the_pass_fails():
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
     with pytest.raises(RuntimeError):
-        observe(model, {"logits": "0"}, torch.zeros(1, 5, 8, 8))
+        observe(model, {"logits": "0"}, lambda: model(torch.zeros(1, 5, 8, 8)))
     assert model.training and model[0].training and not model[0]._forward_hooks
 
 

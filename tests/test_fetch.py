@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def zipped(files):
 FILES = {f"train/{n:02d}.bin": random.Random(n).randbytes(20_000) for n in range(30)}
 BODY = zipped(FILES)
 SHA256 = hashlib.sha256(BODY).hexdigest()
+MD5 = hashlib.md5(BODY).hexdigest()
 
 
 def count_splits(tree):
@@ -182,6 +184,70 @@ def test_wrong_pin_leaves_no_dataset(root):
 def test_dataset_without_address_and_mirror(root):
     with pytest.raises(UserError, match=r"toy/toy\.zip has no download address; run `bcd fetch toy --mirror"):
         fetch(toy(None), root)
+
+
+def test_archive_placed_by_hand(root):
+    (root / "archives").mkdir(parents=True)
+    (root / "archives" / "toy.zip").write_bytes(BODY)
+    found = fetch(toy(None), root)
+    assert (found.origin, found.official) == ("network", False)
+    assert found.note == "toy.zip put in place by hand, no hash is published"
+    assert found.archives == [{"archive": "toy/toy.zip", "bytes": len(BODY), "sha256": SHA256, "url": None}]
+    found = fetch(toy(None, md5=MD5), root)
+    assert (found.official, found.note) == (True, "")
+    with pytest.raises(UserError, match=r"archives/toy\.zip is not the official file: its hash .* delete it"):
+        fetch(toy(None, md5="0" * 32), root)
+
+
+def test_nothing_is_downloaded_before_everything_is_placed(root):
+    with serve(Site(BODY)) as site:
+        archives = (*toy(site.url).archives, Archive("toy/a.zip", None), Archive("toy/b.zip", None))
+        source = Source("toy", archives, licence="", source="ask us", count_splits=count_splits)
+        with pytest.raises(
+            UserError, match=r"toy/a\.zip and toy/b\.zip have no download address.*get a\.zip and b\.zip"
+        ):
+            fetch(source, root)
+        assert site.seen == []
+
+
+def test_md5_pins_where_no_sha256_is_published(root, mirror, tmp_path):
+    with serve(Site(BODY)) as site:
+        assert fetch(toy(site.url, md5=MD5), root).note == ""
+        with pytest.raises(UserError, match=r"toy\.zip is not the official file"):
+            fetch(toy(site.url, md5="0" * 32), tmp_path / "other")
+    assert fetch(toy(md5=MD5), tmp_path / "third", mirror).official
+    assert not fetch(toy(md5="0" * 32), tmp_path / "third", mirror).official
+
+
+def test_mirror_may_lack_what_is_optional(root, mirror):
+    optional = Archive("toy/second.zip", None, optional=True)
+    source = Source("toy", (*toy().archives, optional), licence="", source="", count_splits=count_splits)
+    assert [one["archive"] for one in fetch(source, root, mirror).archives] == ["toy/toy.zip"]
+    with pytest.raises(UserError, match=r"toy/second\.zip has no download address"):
+        fetch(source, root.with_name("other"))
+
+
+def test_sample_in_a_mirror_may_have_other_splits(root, mirror):
+    source = replace(toy(), splits={"train": 500})
+    assert (
+        fetch(source, root, mirror).note == "repack or sample from a mirror: a repack; sample: 30 of 500 train images"
+    )
+    assert "sample" not in fetch(replace(toy(), splits={"train": 30}), root, mirror, force=True).note.partition(";")[2]
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_official_bytes_must_have_the_official_splits(root, mirror, mirrored):
+    with serve(Site(BODY)) as site:
+        source = replace(toy(site.url, sha256=SHA256), splits={"train": 500})
+        with pytest.raises(UserError, match=r"toy has the splits \{'train': 30\}, but .* \{'train': 500\}"):
+            fetch(source, root, mirror if mirrored else None)
+    assert not (root / "manifest.json").exists()
+
+
+def test_fields_that_archives_got_later_leave_older_requests_as_they_were():
+    fields = {"archive", "url", "bytes", "sha256", "keep"}
+    assert request(toy())["archives"][0].keys() == fields
+    assert request(toy(md5=MD5, optional=True))["archives"][0].keys() == fields | {"md5", "optional"}
 
 
 def test_finished_fetch_is_not_repeated(root, mirror):

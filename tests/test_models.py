@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from bcd.errors import UserError
 from bcd.models import build, count_parameters, flops, load_openmmlab
 from bcd.models.backbones import build_backbone
-from bcd.models.openmmlab import is_mobilenet, openmmlab_key
+from bcd.models.openmmlab import openmmlab_naming
 
 CLASSES = 5
 SIZE = (97, 131)
@@ -28,6 +28,10 @@ MODELS = {
     "pspnet-r50-stride16": dict(backbone="resnet50", head="psp", output_stride=16),
     "deeplabv3plus-mv2": dict(backbone="mobilenetv2_100", head="deeplabv3plus", aux_channels=8),
     "light-mv2": dict(backbone="mobilenetv2_100", head="light", output_stride=32),
+    "isanet-r18": dict(backbone="resnet18", head="isa", aux_channels=8),
+    "fcn-hrnet-w18s": dict(backbone="hrnet_w18_small_v2", head="fcn", output_stride=32),
+    "upernet-swin-t": dict(backbone="swin_tiny_patch4_window7_224", head="uper", output_stride=32, aux_channels=8),
+    "segformer-b0": dict(backbone="mit_b0", head="segformer", output_stride=32),
 }
 STRIDES = {
     "light-student": (2, 4, 8, 8),
@@ -36,6 +40,9 @@ STRIDES = {
     "light-aux": (2, 4, 8, 8),
     "pspnet-r50-stride16": (4, 8, 16, 16),
     "light-mv2": (4, 8, 16, 32),
+    "fcn-hrnet-w18s": (4, 8, 16, 32),
+    "upernet-swin-t": (4, 8, 16, 32),
+    "segformer-b0": (4, 8, 16, 32),
 }
 
 
@@ -177,10 +184,11 @@ def test_dilations_are_those_of_the_published_models():
     [
         (dict(backbone="resnet81"), r"model\.backbone 'resnet81'.*did you mean 'resnet18'"),
         (dict(head="lihgt"), r"model\.head 'lihgt'.*did you mean 'light'"),
-        (dict(output_stride=32), r"model\.output_stride is 32.*\(8, 16\)"),
+        (dict(output_stride=4), r"model\.output_stride is 4.*\(8, 16, 32\)"),
         (dict(widths=[8, 16]), r"model\.widths is \[8, 16\].*four"),
         (dict(depths=None), r"model\.depths is None"),
         (dict(backbone="resnet18"), r"model\.widths and model\.depths.*'light' only"),
+        (dict(backbone="mit_b0", widths=None, depths=None), r"model\.output_stride is 8; 'mit_b0' has 32 only"),
         (dict(pretrained="timm"), r"no weights for 'light'"),
         (dict(pretrained="timm", backbone="resnet18", widths=None, depths=None), r"'resnet18d'"),
         (dict(pretrained="absent.pth"), r"absent\.pth does not exist"),
@@ -193,15 +201,15 @@ def test_mistakes_are_named_with_their_remedy(changes, message):
 
 
 def openmmlab_state(model):
-    mobilenet = is_mobilenet(model)
-    return {openmmlab_key(key, mobilenet=mobilenet): value for key, value in model.state_dict().items()}
+    rename = openmmlab_naming(model)
+    return {rename(key): value for key, value in model.state_dict().items()}
 
 
 def without(prefix, state):
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-@pytest.mark.parametrize("name", ["light-student", "pspnet-r18", "deeplabv3plus-mv2"])
+@pytest.mark.parametrize("name", ["light-student", "pspnet-r18", "deeplabv3plus-mv2", "fcn-hrnet-w18s"])
 @pytest.mark.parametrize("naming", ["ours", "backbone", "openmmlab", "openmmlab-backbone"])
 def test_pretrained_files_load_in_every_naming(name, naming, tmp_path):
     source = built(name, seed=5)
@@ -217,6 +225,22 @@ def test_pretrained_files_load_in_every_naming(name, naming, tmp_path):
     assert same_head == (not naming.endswith("backbone"))
     assert model.weights_note.startswith("file:weights.pth sha256:")
     assert ("unexpected (fc.weight)" in model.weights_note) == naming.endswith("backbone")
+
+
+def test_an_imagenet_swin_lacks_the_norms_of_its_maps_only(tmp_path):
+    state = openmmlab_state(built("upernet-swin-t", seed=5))
+    index = {"stages.0.blocks.0.attn.w_msa.relative_position_index": torch.zeros(49, 49, dtype=torch.int64)}
+    backbone = without("backbone.", state) | index
+    classifier = {key: value for key, value in backbone.items() if not key.startswith("norm")}
+    path = tmp_path / "swin.pth"
+    torch.save({"state_dict": classifier}, path)
+    model = built("upernet-swin-t", seed=6, pretrained=str(path))
+    key = "stages.2.blocks.5.attn.w_msa.qkv.weight"
+    assert torch.equal(model.backbone.layers[2].blocks[5].attn.qkv.weight, backbone[key])
+    assert "unexpected" not in model.weights_note
+    torch.save({k: v for k, v in classifier.items() if k != key}, path)
+    with pytest.raises(UserError, match=r"lacks 1 tensors of backbone 'swin_tiny\w+', first backbone\.layers\.2"):
+        built("upernet-swin-t", pretrained=str(path))
 
 
 def test_other_classes_keep_their_random_classifier_and_are_reported(tmp_path):
@@ -270,16 +294,19 @@ def test_timm_weights_offline_name_the_remedy(hub):
         built("deeplabv3plus-mv2", pretrained="timm")
 
 
-def test_timm_weights_come_from_the_hub_cache(hub):
-    config = timm.get_pretrained_cfg("mobilenetv2_100")
-    repository = hub / f"models--timm--mobilenetv2_100.{config.tag}"
+@pytest.mark.parametrize("name", ["deeplabv3plus-mv2", "fcn-hrnet-w18s", "upernet-swin-t"])
+def test_timm_weights_come_from_the_hub_cache(hub, name):
+    backbone = MODELS[name]["backbone"]
+    config = timm.get_pretrained_cfg(backbone)
+    repository = hub / f"models--timm--{backbone}.{config.tag}"
     snapshot = repository / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     torch.manual_seed(11)
-    source = timm.create_model("mobilenetv2_100").state_dict()
+    source = timm.create_model(backbone).state_dict()
     save_file(source, snapshot / "model.safetensors")
-    model = built("deeplabv3plus-mv2", pretrained="timm")
-    assert all(torch.equal(source[key], value) for key, value in model.backbone.state_dict().items())
-    assert model.weights_note.startswith(f"timm:mobilenetv2_100.{config.tag} tensors-sha256:")
+    model = built(name, pretrained="timm")
+    taken = {key: value for key, value in model.backbone.state_dict().items() if not key.startswith("norms.")}
+    assert all(torch.equal(source[key], value) for key, value in taken.items())
+    assert model.weights_note.startswith(f"timm:{backbone}.{config.tag} tensors-sha256:")

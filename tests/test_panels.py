@@ -16,6 +16,7 @@ from bcd.data import camvid, scenes
 from bcd.data.split import open_split
 from bcd.errors import UserError
 from bcd.finished import read_runs
+from bcd.schema import Panels
 from bcd.spec import suite_runs
 
 RESULTS, DATA = Path("results"), Path("data")
@@ -76,10 +77,11 @@ def test_large_images_keep_their_size():
 
 
 def test_classes_have_distinct_colours_that_are_neither_black_nor_white():
-    assert np.array_equal(panels.palette_of("scenes", 8), scenes.PALETTE)
-    for name, classes in (("scenes", 8), ("camvid", len(camvid.SPLITS) + 8), ("camvid", 200)):
+    assert np.array_equal(panels.palette_of("scenes", scenes.CLASSES), scenes.PALETTE)
+    assert np.array_equal(panels.palette_of("scenes", ["person", "tree"]), scenes.PALETTE[[7, 3]])
+    for name, classes in (("scenes", scenes.CLASSES), ("camvid", range(len(camvid.PALETTE))), ("camvid", range(200))):
         colours = set(map(tuple, panels.palette_of(name, classes).tolist()))
-        assert len(colours) == classes and not colours & {panels.IGNORED_COLOUR, panels.ERROR_COLOUR}
+        assert len(colours) == len(classes) and not colours & {panels.IGNORED_COLOUR, panels.ERROR_COLOUR}
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -128,7 +130,8 @@ def test_the_panel_of_a_run_has_three_columns(project):
 
 def test_a_missing_method_run_or_prediction_is_named(project):
     params, suite = load()
-    wrong = suite.model_copy(update={"panels": suite.panels.model_copy(update={"methods": ["none", "bcb"]})})
+    table = suite.tables[0]
+    wrong = suite.model_copy(update={"tables": [table.model_copy(update={"panels": Panels(methods=["none", "bcb"])})]})
     with pytest.raises(UserError, match="panels.methods: 'bcb' is no method of table 'all-labels'; choose from"):
         panels.table_panels(params, wrong, "all-labels")
     one = student("bcd")

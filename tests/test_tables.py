@@ -73,7 +73,7 @@ def test_intervals_and_holm_marks_are_those_of_stats(project):
         (method, metric): difference
         for method in rows
         if method not in ("none", "teacher")
-        for metric, difference in stats.compare(rows[method], rows["none"], metrics=suite.main_metrics).items()
+        for metric, difference in stats.compare(rows[method], rows["none"], metrics=suite.tables[0].main_metrics).items()
     }
     rejected = stats.holm({key: difference.p for key, difference in found.items()})
     assert measured["comparisons"] == len(found) == 8 * 3
@@ -106,7 +106,8 @@ def test_a_clear_gain_is_bold_a_clear_loss_has_a_dagger_and_equal_methods_have_n
 
 def test_fewer_fragments_are_better(project):
     params, suite = load()
-    suite = suite.model_copy(update={"main_metrics": ["frag"]})
+    table = suite.tables[0].model_copy(update={"main_metrics": ["frag"]})
+    suite = suite.model_copy(update={"tables": [table]})
     measured = tables.measure(params, suite, "all-labels", Path("results"), Path("data"))
     worse, better = (row(measured, method)["cells"]["frag"]["difference"] for method in ("cwd", "bcd"))
     assert worse["mean"] > 0 and not worse["better"]
@@ -134,7 +135,7 @@ def test_a_table_may_compare_with_another_row_than_none(project):
 
 def test_one_seed_gives_intervals_over_images_and_says_so(project):
     params, suite = load()
-    suite = suite.model_copy(update={"seeds": 1})
+    suite = suite.model_copy(update={"tables": [suite.tables[0].model_copy(update={"seeds": 1})]})
     measured = tables.measure(params, suite, "all-labels", Path("results"), Path("data"))
     assert row(measured, "bcd")["cells"]["miou"]["std"] is None
     assert "over test images only" in measured["caption"] and "One seed" in measured["caption"]

@@ -7,7 +7,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -48,25 +48,27 @@ def unpack(
     archive: Path,
     target: Path,
     *,
-    keep: str = "",
+    keep: str | Sequence[str] = "",
     remedy: str = "get it anew",
     progress: Progress = quiet,
 ) -> list[File]:
     """Unpack a zip (by its `.zip` suffix) or tar file into the existing directory `target`; returns what it wrote.
 
-    With `keep`, only members of that directory are written; it lies at the archive's root, or one level down
+    With `keep`, only what lies below these paths is written; they begin at the archive's root, or one level down
     (GitHub wraps a repository in a directory), which is then dropped. Paths in the result are relative to
     `target`. Raises UserError, naming archive and member and
     ending with `remedy`, for: names that are absolute or leave the target; links, devices and other special
-    members; encrypted, truncated or corrupt data; two members of one name; nothing below `keep`; declared
+    members; encrypted, truncated or corrupt data; two members of one name; nothing below one of `keep`; declared
     sizes beyond the free disk space. All names are checked before anything is written.
     """
+    kept = [PurePosixPath(path) for path in ([keep] if isinstance(keep, str) else keep)] or [PurePosixPath()]
     member = ""
     try:
         with _opened(archive) as members:
-            wanted = [(path, m) for m in members if (path := _place(m.name, keep)) is not None]
-            if not wanted:
-                raise Refused(f"it has no file below {keep or 'its root'}")
+            wanted = [(path, m) for m in members if (path := _place(m.name, kept)) is not None]
+            for folder in kept:
+                if not any(path.is_relative_to(folder) for path, _ in wanted):
+                    raise Refused(f"it has no file below {folder if folder.parts else 'its root'}")
             total = sum(m.size for _, m in wanted)
             require_space(target, total, f"unpacking {archive}")
             files, done = [], 0
@@ -128,7 +130,7 @@ def _check_tar_end(file: tarfile.TarFile) -> None:
         pass
 
 
-def _place(name: str, keep: str) -> PurePosixPath | None:
+def _place(name: str, kept: Sequence[PurePosixPath]) -> PurePosixPath | None:
     """Where a member goes below the target, None when it is not wanted; raises Refused for unsafe names."""
     path = PurePosixPath(name)
     if (
@@ -141,9 +143,10 @@ def _place(name: str, keep: str) -> PurePosixPath | None:
         or any(len(part.encode()) > 255 for part in path.parts)
     ):
         raise Refused(f"member {name!r} has an unsafe name")
-    if not keep or path.parts[0] == keep:
-        return path
-    return PurePosixPath(*path.parts[1:]) if path.parts[1:2] == (keep,) else None
+    for place in (path, PurePosixPath(*path.parts[1:])):
+        if any(place.is_relative_to(folder) for folder in kept):
+            return place
+    return None
 
 
 def _extract(member: Member, target: Path, path: PurePosixPath) -> File:

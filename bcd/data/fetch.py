@@ -17,9 +17,10 @@ from typing import Any
 
 from bcd.data import manifest as manifests
 from bcd.data.archive import unpack
-from bcd.data.download import Progress, download, quiet
+from bcd.data.download import Progress, quiet
 from bcd.data.manifest import ARCHIVES, FILES, MANIFEST, File, Manifest
 from bcd.data.mirror import Archive, Obtained, from_mirror
+from bcd.data.network import from_network
 from bcd.errors import UserError
 from bcd.files import writing
 
@@ -33,6 +34,7 @@ class Source:
 
     count_splits: checks the layout of an unpacked tree and returns the number of samples per split; raises
     UserError when something is missing.
+    splits: the official number of samples per split, None when there is none; a sample in a mirror may have others.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Source:
     licence: str
     source: str
     count_splits: Callable[[Path], Mapping[str, int]]
+    splits: Mapping[str, int] | None = None
 
 
 def fetch(
@@ -48,17 +51,19 @@ def fetch(
     """Make `root` (`data/<name>/`) hold the dataset and return its manifest.
 
     A finished fetch of the same request whose files have their sizes is returned as it is, unless `force`.
-    Mirror archives are read in place; downloads go to `root/archives/` and are kept. Raises UserError when
-    a mirror's or a server's bytes are not those expected, an archive is unsafe or broken, the layout is
-    wrong, the disk is full, or another process is fetching the same dataset.
+    Mirror archives are read in place; downloads go to `root/archives/` and are kept; an archive without an address has
+    to be put there by hand. Raises UserError when a mirror's or a server's bytes are not those expected, an archive is
+    missing, unsafe or broken, the layout or the number of samples is wrong, the disk is full, or another process is
+    fetching the same dataset.
     """
 
     def build(stage: Path) -> tuple[dict[str, Any], list[File]]:
         obtained = from_mirror(mirror, source.name, source.archives) if mirror else None
+        origin = "mirror" if obtained else "network"
         if obtained is None:
-            obtained = [_download(source.name, archive, root / ARCHIVES, progress) for archive in source.archives]
-        files = [file for item in obtained for file in _unpack(source.name, item, stage, progress)]
-        return _fields(source, obtained, source.count_splits(stage)), files
+            obtained = from_network(source.name, source.archives, source.source, root / ARCHIVES, progress)
+        files = [file for item in obtained for file in _unpack(source.name, origin, item, stage, progress)]
+        return _fields(source, origin, obtained, source.count_splits(stage)), files
 
     root = Path(root)
     return _once(root, request(source), force, build)
@@ -87,8 +92,28 @@ def generate(
 
 
 def request(source: Source) -> dict[str, Any]:
-    """The part of a source that decides which bytes are fetched, as JSON values."""
-    return {"archives": [asdict(archive) for archive in source.archives]}
+    """The part of a source that decides which bytes are fetched, as JSON values.
+
+    Without the fields that archives got later, where these say nothing: manifests from before stay valid.
+    """
+    later = ("md5", "optional")
+    fields = [asdict(archive) for archive in source.archives]
+    return {"archives": [{key: one[key] for key in one if one[key] or key not in later} for one in fields]}
+
+
+def split_note(where: str, found: Mapping[str, int], wanted: Mapping[str, int], sample: bool) -> str:
+    """What to say of a dataset with `found` samples per split where params have `wanted`: "" when they are equal.
+
+    Raises UserError unless it may be a `sample` and holds anything. `where`: what the message calls the dataset.
+    """
+    if dict(found) == dict(wanted):
+        return ""
+    if not sample or not any(found.values()):
+        raise UserError(
+            f"{where} has the splits {dict(found)}, but params/datasets.yaml says {dict(wanted)}; "
+            "complete the archives or the mirror"
+        )
+    return f"sample: {', '.join(f'{n} of {wanted.get(split, 0)} {split}' for split, n in found.items())} images"
 
 
 def finished(root: Path, asked: Mapping[str, Any]) -> Manifest | None:
@@ -178,26 +203,23 @@ def _recorded(root: Path) -> set[str]:
         return set()
 
 
-def _download(dataset: str, archive: Archive, directory: Path, progress: Progress) -> Obtained:
-    if archive.url is None:
-        raise UserError(f"{archive.archive} has no download address; run `bcd fetch {dataset} --mirror DIR`")
-    path = directory / Path(archive.archive).name
-    sha256 = download(archive.url, path, size=archive.bytes, sha256=archive.sha256, progress=progress)
-    note = "" if archive.sha256 else "sha256 recorded at first fetch"
-    return Obtained(archive, path, path.stat().st_size, sha256, archive.url, True, note)
-
-
-def _unpack(dataset: str, item: Obtained, stage: Path, progress: Progress) -> list[File]:
-    remedy = f"{'delete it' if item.url else 'replace it in the mirror'} and run `bcd fetch {dataset}` again"
+def _unpack(dataset: str, origin: str, item: Obtained, stage: Path, progress: Progress) -> list[File]:
+    where = " in the mirror" if origin == "mirror" else ""
+    remedy = f"{'delete' if item.url else 'replace'} it{where} and run `bcd fetch {dataset}` again"
     return unpack(item.path, stage, keep=item.archive.keep, remedy=remedy, progress=progress)
 
 
-def _fields(source: Source, obtained: list[Obtained], splits: Mapping[str, int]) -> dict[str, Any]:
+def _fields(source: Source, origin: str, obtained: list[Obtained], splits: Mapping[str, int]) -> dict[str, Any]:
+    official = all(item.official for item in obtained)
+    notes = [item.note for item in obtained]
+    if source.splits is not None:
+        sample = origin == "mirror" and not official
+        notes.append(split_note(source.name, splits, source.splits, sample))
     return {
         "dataset": source.name,
-        "origin": "network" if obtained[0].url else "mirror",
-        "official": all(item.official for item in obtained),
-        "note": "; ".join(dict.fromkeys(item.note for item in obtained if item.note)),
+        "origin": origin,
+        "official": official,
+        "note": "; ".join(dict.fromkeys(note for note in notes if note)),
         "licence": source.licence,
         "source": source.source,
         "archives": [

@@ -4,6 +4,7 @@ Columns used: archive (path below the mirror), bytes, sha256, notes (how the cop
 """
 
 import csv
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +23,19 @@ class Archive:
     """One zip or tar (`.tar`, `.tar.gz`, ...) file of a dataset.
 
     archive: its path in a mirror, `<dataset>/<file>`; the file name is kept for a download.
-    url: http(s) address of the official bytes, or None when only a mirror can have it.
-    bytes, sha256: of the official bytes when known; a download must match them.
-    keep: the one directory to unpack, at the archive's root or one level down; "" unpacks everything.
+    url: http(s) address of the official bytes, or None when they have no public one.
+    bytes, sha256, md5: of the official bytes when known; a download must match them.
+    keep: the directories or files to unpack, from the archive's root or one level down; "" unpacks everything.
+    optional: whether a mirror may do without it, as the samples of a dataset do that need only its other archives.
     """
 
     archive: str
     url: str | None
     bytes: int | None = None
     sha256: str | None = None
-    keep: str = ""
+    keep: str | Sequence[str] = ""
+    md5: str | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,30 @@ class Obtained:
 def from_mirror(mirror: Path, dataset: str, archives: Sequence[Archive]) -> list[Obtained] | None:
     """The archives, read in place from `mirror`; None, with a warning, when it has none of them.
 
-    Raises UserError when the mirror or its listing is missing, when it lists some archives but not all
-    (half a sample and half the official data would be neither), or when size or hash are not as listed.
+    Raises UserError when the mirror or its listing is missing, when it lists some archives but not all that are
+    not optional (half a sample and half the official data would be neither), or when size or hash are not as listed.
     """
     rows = _rows(mirror)
-    missing = [archive.archive for archive in archives if archive.archive not in rows]
-    if len(missing) == len(archives):
+    listed = [archive for archive in archives if archive.archive in rows]
+    if not listed:
         log.warning("mirror %s has no archive of %s; going to the network", mirror, dataset)
         return None
-    if missing:
+    if missing := [archive.archive for archive in archives if archive not in listed and not archive.optional]:
         raise UserError(
             f"{mirror / LISTING} lists only some archives of {dataset}, not {missing[0]}; complete the mirror, "
             "or fetch without it"
         )
-    return [_verified(archive, mirror, rows[archive.archive]) for archive in archives]
+    return [_verified(archive, mirror, rows[archive.archive]) for archive in listed]
+
+
+def is_official(archive: Archive, path: Path, sha256: str) -> bool | None:
+    """Whether `path`, whose hash is `sha256`, holds the official bytes; None when no hash of these is known."""
+    if archive.sha256:
+        return sha256 == archive.sha256
+    if archive.md5:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest() == archive.md5
+    return None
 
 
 def _rows(mirror: Path) -> dict[str, dict[str, str]]:
@@ -93,6 +107,6 @@ def _verified(archive: Archive, mirror: Path, row: Mapping[str, str]) -> Obtaine
     sha256 = sha256_file(path)
     if sha256 != row["sha256"]:
         raise UserError(f"{path} has sha256 {sha256} but {LISTING} says {row['sha256']}; copy it to the mirror anew")
-    official = sha256 == archive.sha256
+    official = bool(is_official(archive, path, sha256))
     note = "" if official else f"repack or sample from a mirror: {row['notes'] or 'no notes'}"
     return Obtained(archive, path, size, sha256, None, official, note)

@@ -184,7 +184,7 @@ def generate(
             "categories": [{"id": n, "name": name} for n, name in enumerate(THINGS, start=1)],
             "annotations": annotations,
         }
-        path = root / f"instances_{split}.json"
+        path = root / annotation_file(split)
         with writing(path):
             path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n")
 
@@ -224,6 +224,16 @@ def list_samples(root: Path, split: str) -> list[Sample]:
     return [
         Sample(name=f"{split}/{name}", image=f"images/{split}/{name}", label=f"labels/{split}/{name}") for name in names
     ]
+
+
+def annotation_file(split: str) -> str:
+    """Path, below the dataset's folder, of the split's COCO file."""
+    return f"instances_{split}.json"
+
+
+def image_path(split: str, file_name: str) -> str:
+    """Path, below the dataset's folder, of an image of the COCO file, which names it by just that."""
+    return file_name
 
 
 def contact_sheet(scenes: list[Scene], columns: int) -> np.ndarray:

@@ -58,6 +58,10 @@ class Batch:
         n = self.labelled
         return Batch(self.image[:n], self.label[:n], self.valid[:n], n, self.names[:n])
 
+    def facts(self) -> dict[str, torch.Tensor]:
+        """What distillation terms may know of the batch, see `bcd.distill.Distiller.forward`."""
+        return {"valid": self.valid, "label": self.label}
+
 
 @dataclass(frozen=True)
 class TrainingSteps:
@@ -224,10 +228,10 @@ def cached(read: Read) -> Read:
 
     def read_once(index: int) -> Item:
         if index not in memory:
-            image, label, name = read(index)
-            image.setflags(write=False)
-            label.setflags(write=False)
-            memory[index] = image, label, name
+            memory[index] = read(index)
+            for part in memory[index]:
+                if isinstance(part, np.ndarray):
+                    part.setflags(write=False)
         return memory[index]
 
     return read_once

@@ -1,7 +1,8 @@
 """Backbones: timm feature pyramids with four stages, dilated the way the segmentation literature does it.
 
 Every backbone maps an image `(N, 3, H, W)` to a list of four contiguous maps `stage1..stage4`. Their strides
-are 4, 8, 8, 8 for ResNet and MobileNetV2 at output stride 8, and 2, 4, 8, 8 for `light`.
+are 4, 8, 8, 8 for ResNet and MobileNetV2 at output stride 8, and 2, 4, 8, 8 for `light`; at output stride 32, where
+nothing is dilated, all have 4, 8, 16, 32, as HRNet, MiT and Swin always do.
 """
 
 import difflib
@@ -10,7 +11,10 @@ from collections.abc import Collection, Sequence
 from torch import nn
 
 from bcd.errors import UserError
+from bcd.models.hrnet import HRNETS, HRNet
 from bcd.models.light import LightBackbone
+from bcd.models.mit import MIT, mix_transformer
+from bcd.models.swin import SWINS, Swin
 
 # The papers' ResNets are "V1c": three 3x3 convolutions in place of the 7x7 stem, plain 1x1 shortcuts. timm
 # builds it from these options but has no name and no weights for it.
@@ -29,7 +33,11 @@ TIMM = {
     "resnet101d": {},
     "mobilenetv2_100": {},
 }
-BACKBONES = ("light", *TIMM)
+FEATURES = {"features_only": True, "out_indices": (1, 2, 3, 4)}
+# Name -> builder of those that are never dilated.
+PYRAMIDS = {**dict.fromkeys(HRNETS, HRNet), **dict.fromkeys(MIT, mix_transformer), **dict.fromkeys(SWINS, Swin)}
+BACKBONES = ("light", *TIMM, *PYRAMIDS)
+STRIDES = (8, 16, 32)
 
 
 def build_backbone(
@@ -38,26 +46,30 @@ def build_backbone(
     output_stride: int = 8,
     widths: Sequence[int] | None = None,
     depths: Sequence[int] | None = None,
+    deep_stem: bool = True,
 ) -> nn.Module:
     """Build a randomly initialised backbone; `.channels` holds the channels of its four maps.
 
-    `widths` and `depths` (channels and residual blocks per stage) belong to `light` alone.
+    `widths` and `depths` (channels and residual blocks per stage) belong to `light` alone. Without `deep_stem` the
+    ResNets that are not `d` variants have their original 7x7 stem, as in the papers' detectors.
     Raises UserError for an unknown name, an output stride that is not offered, or bad widths and depths.
     """
     require_known("backbone", name, BACKBONES)
-    strides = (8, 16) if name == "light" else (8, 16, 32)
-    if output_stride not in strides:
-        raise UserError(f"model.output_stride is {output_stride}; choose one of {strides} for '{name}'")
+    if output_stride not in STRIDES:
+        raise UserError(f"model.output_stride is {output_stride}; choose one of {STRIDES}")
     if name == "light":
         return _light(widths, depths, output_stride)
     if widths is not None or depths is not None:
         raise UserError(f"model.widths and model.depths belong to 'light' only; remove them for '{name}'")
+    if name in PYRAMIDS:
+        if output_stride != 32:
+            raise UserError(f"model.output_stride is {output_stride}; '{name}' has 32 only")
+        return PYRAMIDS[name](name)
     # timm brings torchvision, which takes seconds to import; models without it should not wait.
     import timm
 
-    net = timm.create_model(
-        name, features_only=True, out_indices=(1, 2, 3, 4), output_stride=output_stride, **TIMM[name]
-    )
+    options = TIMM[name] if deep_stem else {}
+    net = timm.create_model(name, **FEATURES, output_stride=output_stride, **options)
     if name.startswith("mobilenetv2"):
         _dilate_first_blocks(net)
     elif not name.endswith("d"):
@@ -80,7 +92,8 @@ def _light(widths: Sequence[int] | None, depths: Sequence[int] | None, output_st
             raise UserError(f"model.{field} is {values}; 'light' needs four positive integers, one per stage")
     # As everywhere: what the last stage loses in stride it gains in dilation.
     last_stride, last_dilation = (1, 2) if output_stride == 8 else (2, 1)
-    return LightBackbone(widths, depths, (1, 2, 2, last_stride), (1, 1, 1, last_dilation))
+    first_stride = 2 if output_stride == 32 else 1
+    return LightBackbone(widths, depths, (first_stride, 2, 2, last_stride), (1, 1, 1, last_dilation))
 
 
 def _set_dilation(conv: nn.Conv2d, dilation: int) -> None:

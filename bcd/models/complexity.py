@@ -1,5 +1,8 @@
 """Size and inference cost of a model."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -14,6 +17,7 @@ _COSTS = {
     _aten.bmm.default: lambda args, out: out.numel() * args[0].shape[-1],
     _aten.addmm.default: lambda args, out: out.numel() * args[1].shape[-1],
     _aten.native_batch_norm.default: lambda args, out: 2 * args[0].numel(),
+    _aten.native_layer_norm.default: lambda args, out: 5 * args[0].numel(),
     _aten._adaptive_avg_pool2d.default: lambda args, out: args[0].numel(),
     _aten.mean.dim: lambda args, out: args[0].numel(),  # adaptive pooling to 1x1 arrives as a mean
     _aten.upsample_bilinear2d.default: lambda args, out: 4 * out.numel(),
@@ -28,22 +32,28 @@ def count_parameters(model: nn.Module) -> int:
 def flops(model: nn.Module, size: tuple[int, int]) -> int:
     """Inference cost for one image of `size` (height, width), as published tables count it.
 
-    One multiply-accumulate of a convolution or matrix product is 1 (bias free); batch norm costs 2 per
-    element, bilinear resizing 4 per output element, adaptive average pooling 1 per input element, the rest
-    nothing: the convention of fvcore 0.1.5, which reproduces the GFLOPs of the BPKD tables. The final resize
-    to the image is counted, an auxiliary head is not run. Only shapes are propagated (meta device); the model
-    is left as it was.
+    One multiply-accumulate of a convolution or matrix product is 1 (bias free); batch norm costs 2 and
+    layer norm 5 per element, bilinear resizing 4 per output element, adaptive average pooling 1 per input element,
+    the rest nothing: the convention of fvcore 0.1.5, which reproduces the GFLOPs of the BPKD tables. The final
+    resize to the image is counted, an auxiliary head is not run. Only shapes are propagated (meta device); the
+    model is left as it was.
     """
     tensors = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     image = torch.empty(1, 3, *size, device="meta", dtype=next(model.parameters()).dtype)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), _Counter() as counter:
-            functional_call(model, tensors, image)
+        with torch.no_grad():
+            return counted(lambda: functional_call(model, tensors, image))
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def counted(run: Callable[[], Any]) -> int:
+    """The cost of what `run()` computes, by the convention of `flops`."""
+    with _Counter() as counter:
+        run()
     return counter.total
 
 

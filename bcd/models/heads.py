@@ -2,8 +2,8 @@
 
 All heads share one shape: `forward(stages)` takes the backbone's list of four maps and gives float logits
 `(N, classes, h, w)`; the output of `head.neck` enters `head.dropout` and then `head.classifier`. Resizes are
-bilinear with `align_corners=False`. PSP and DeepLabV3+ normalise over a batch of 1x1 maps, so training needs
-at least two images per batch (torch raises ValueError otherwise).
+bilinear with `align_corners=False`. PSP, UPerNet and DeepLabV3+ normalise over a batch of 1x1 maps, so training
+needs at least two images per batch (torch raises ValueError otherwise).
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from bcd.models.layers import ConvNormAct
+from bcd.models.isa import ISAHead
+from bcd.models.layers import ConvNormAct, resize
 
 PSP_SCALES = (1, 2, 3, 6)
 ASPP_DILATIONS = (1, 12, 24, 36)
 LOW_LEVEL_CHANNELS = 48
-
-
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear resize of `(N, C, h, w)` to `(N, C, *size)`, pixel centres aligned (`align_corners=False`)."""
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    return interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
@@ -35,23 +29,34 @@ def _atrous(inputs: int, outputs: int, dilation: int) -> nn.Module:
     return ConvNormAct(inputs, outputs, 1) if dilation == 1 else _separable(inputs, outputs, dilation)
 
 
+def _resized(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """All maps brought to `size`, concatenated along the channels."""
+    return torch.cat([resize(x, size) for x in maps], dim=1)
+
+
+class PyramidPooling(nn.ModuleList):
+    """The input and its averages over 1x1 to 6x6 regions: `(N, inputs, h, w)` to `(N, inputs + 4 * outputs, h, w)`."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(nn.Sequential(nn.AdaptiveAvgPool2d(s), ConvNormAct(inputs, outputs, 1)) for s in PSP_SCALES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, _resized([pool(x) for pool in self], x.shape[2:])], dim=1)
+
+
 class PSPHead(nn.Module):
     """Pyramid pooling on stage 4 (Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, figure 3)."""
 
     def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
         super().__init__()
         deepest = in_channels[3]
-        self.pools = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(s), ConvNormAct(deepest, channels, 1)) for s in PSP_SCALES
-        )
+        self.pools = PyramidPooling(deepest, channels)
         self.neck = ConvNormAct(deepest + len(PSP_SCALES) * channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
 
     def forward(self, stages: list[Tensor]) -> Tensor:
-        x = stages[3]
-        pooled = [resize(pool(x), x.shape[2:]) for pool in self.pools]
-        return self.classifier(self.dropout(self.neck(torch.cat([x, *pooled], dim=1))))
+        return self.classifier(self.dropout(self.neck(self.pools(stages[3]))))
 
 
 class DeepLabV3PlusHead(nn.Module):
@@ -94,6 +99,65 @@ class FCNHead(nn.Module):
         return self.classifier(self.dropout(self.neck(stages[2])))
 
 
+class MultiScaleFCNHead(nn.Module):
+    """All stages at stage 1's size, one 1x1 convolution: the head of HRNetV2 (Sun et al., arXiv 1904.04514, figure 3).
+
+    The papers' `channels` are the sum of the backbone's: 270 for W18, 720 for W48.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        self.neck = ConvNormAct(sum(in_channels), channels, 1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        return self.classifier(self.dropout(self.neck(_resized(stages, stages[0].shape[2:]))))
+
+
+class SegFormerHead(nn.Module):
+    """Each stage projected to `channels` and brought to stage 1's size, then fused by a 1x1 convolution.
+
+    Xie et al., "SegFormer", NeurIPS 2021, section 3.2; with the batch norms of OpenMMLab's head.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        self.laterals = nn.ModuleList(ConvNormAct(inputs, channels, 1) for inputs in in_channels)
+        self.neck = ConvNormAct(len(in_channels) * channels, channels, 1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        maps = [lateral(stage) for lateral, stage in zip(self.laterals, stages, strict=True)]
+        return self.classifier(self.dropout(self.neck(_resized(maps, stages[0].shape[2:]))))
+
+
+class UPerHead(nn.Module):
+    """A feature pyramid on top of pyramid pooling (Xiao et al., "Unified Perceptual Parsing", ECCV 2018, figure 4)."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        *finer, deepest = in_channels
+        self.pools = PyramidPooling(deepest, channels)
+        self.bottleneck = ConvNormAct(deepest + len(PSP_SCALES) * channels, channels, 3)
+        self.laterals = nn.ModuleList(ConvNormAct(inputs, channels, 1) for inputs in finer)
+        self.outputs = nn.ModuleList(ConvNormAct(channels, channels, 3) for _ in finer)
+        self.neck = ConvNormAct(len(in_channels) * channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        x = self.bottleneck(self.pools(stages[3]))
+        levels = [x]
+        for lateral, stage in zip(reversed(self.laterals), reversed(stages[:3]), strict=True):
+            y = lateral(stage)
+            x = y + resize(x, y.shape[2:])
+            levels.insert(0, x)
+        levels = [*(output(x) for output, x in zip(self.outputs, levels, strict=False)), levels[3]]
+        return self.classifier(self.dropout(self.neck(_resized(levels, stages[0].shape[2:]))))
+
+
 class LightHead(nn.Module):
     """All stages projected to `channels`, summed from coarse to fine, one 3x3 convolution at stage 1's size.
 
@@ -116,7 +180,15 @@ class LightHead(nn.Module):
         return self.classifier(self.dropout(self.neck(x)))
 
 
-HEADS = {"light": LightHead, "psp": PSPHead, "deeplabv3plus": DeepLabV3PlusHead}
+HEADS = {
+    "light": LightHead,
+    "psp": PSPHead,
+    "isa": ISAHead,
+    "deeplabv3plus": DeepLabV3PlusHead,
+    "fcn": MultiScaleFCNHead,
+    "uper": UPerHead,
+    "segformer": SegFormerHead,
+}
 
 
 def init_head(head: nn.Module) -> None:

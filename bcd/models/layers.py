@@ -1,8 +1,10 @@
-"""The layer that every network here is made of."""
+"""What every network here is made of."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 
 class ConvNormAct(nn.Sequential):
@@ -15,3 +17,11 @@ class ConvNormAct(nn.Sequential):
         padding = dilation * (kernel // 2)
         conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs), act=nn.ReLU(inplace=True)))
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resize of `(N, C, h, w)` to `(N, C, *size)`, pixel centres aligned (`align_corners=False`).
+
+    Also where the size is right already: published operation counts contain such resizes, and they cost little.
+    """
+    return interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

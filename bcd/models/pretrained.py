@@ -4,19 +4,22 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bcd.errors import UserError
 from bcd.files import sha256_file
-from bcd.models.backbones import TIMM, V1C_STEM
-from bcd.models.openmmlab import is_mobilenet, openmmlab_key
-from bcd.models.segmentor import Segmentor
+from bcd.models.backbones import FEATURES, TIMM, V1C_STEM
+from bcd.models.openmmlab import openmmlab_naming, our_layout
 from bcd.models.weights import LoadReport, load_state, read_state
 
+# Layers of a backbone that no classifier has: the norms of Swin's four maps.
+FRESH = ("norms.",)
 
-def load_pretrained(model: Segmentor, backbone: str, pretrained: str) -> str:
+
+def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> str:
     """Load what `pretrained` names into `model`; return a line for the record: source, SHA-256, leftovers.
 
+    `model` is a segmentor or detector with a `.backbone` made by `build_backbone`.
     `none` loads nothing; `timm` fetches the ImageNet weights of `backbone` through timm's cache; anything
     else is the path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names, timm's
     or OpenMMLab's. Raises UserError where weights are unavailable or the file leaves part of the backbone
@@ -29,7 +32,9 @@ def load_pretrained(model: Segmentor, backbone: str, pretrained: str) -> str:
         return _from_timm(model, backbone)
     path = Path(pretrained)
     report = fit(model, read_state(path))
-    lacking = [key for key in (*report.missing, *report.mismatched) if key.startswith("backbone.")]
+    fresh = tuple(f"backbone.{layer}" for layer in FRESH)
+    unfilled = [key for key in (*report.missing, *report.mismatched) if key.startswith("backbone.")]
+    lacking = [key for key in unfilled if not key.startswith(fresh)]
     if lacking:
         raise UserError(
             f"weights file {path} lacks {len(lacking)} tensors of backbone '{backbone}', first {lacking[0]};"
@@ -38,45 +43,52 @@ def load_pretrained(model: Segmentor, backbone: str, pretrained: str) -> str:
     return f"file:{path.name} sha256:{sha256_file(path)} ({report})"
 
 
-def fit(model: Segmentor, state: Mapping[str, Tensor]) -> LoadReport:
+def fit(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """Load a state dict in whichever of the known namings most of the model's keys are found."""
-    mobilenet = is_mobilenet(model)
-
-    def openmmlab(key: str) -> str:
-        return openmmlab_key(key, mobilenet=mobilenet)
-
+    openmmlab = openmmlab_naming(model)
     namings = (
-        lambda key: key,
-        lambda key: key.removeprefix("backbone."),
-        openmmlab,
-        lambda key: openmmlab(key).removeprefix("backbone."),
+        (lambda key: key, _as_is),
+        (lambda key: key.removeprefix("backbone."), _as_is),
+        (openmmlab, our_layout),
+        (lambda key: openmmlab(key).removeprefix("backbone."), our_layout),
     )
     keys = model.state_dict().keys()
-    best = max(namings, key=lambda naming: sum(naming(key) in state for key in keys))
-    return load_state(model, state, best)
+    rename, layout = max(namings, key=lambda naming: sum(naming[0](key) in state for key in keys))
+    return load_state(model, state, rename, layout)
 
 
-def _from_timm(model: Segmentor, backbone: str) -> str:
-    if backbone not in TIMM:
-        raise UserError(f"model.pretrained is 'timm' but timm has no weights for '{backbone}'; use 'none'")
-    if TIMM[backbone] is V1C_STEM:
+def _as_is(key: str, tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _from_timm(model: nn.Module, backbone: str) -> str:
+    if TIMM.get(backbone) is V1C_STEM and "conv1.0.weight" in model.backbone.state_dict():
         raise UserError(
             f"model.pretrained is 'timm' but timm has no weights for the deep stem of '{backbone}'; name a "
             f"file of {backbone}_v1c weights, or choose backbone '{backbone}d'"
         )
+    name, weights = timm_weights(backbone)
+    own = model.backbone.state_dict()
+    state = {key: weights[key] for key in own if not key.startswith(FRESH)}
+    model.backbone.load_state_dict({**own, **state})
+    return f"timm:{name} tensors-sha256:{sha256_tensors(state)}"
+
+
+def timm_weights(backbone: str) -> tuple[str, dict[str, Tensor]]:
+    """Full name and tensors of timm's ImageNet weights, through its cache; UserError if they cannot be had."""
     import timm
 
+    if not timm.is_model_pretrained(backbone):
+        raise UserError(f"model.pretrained is 'timm' but timm has no weights for '{backbone}'; use 'none'")
     config = timm.get_pretrained_cfg(backbone)
     try:
-        source = timm.create_model(backbone, pretrained=True, features_only=True, out_indices=(1, 2, 3, 4))
+        source = timm.create_model(backbone, pretrained=True, **(FEATURES if backbone in TIMM else {}))
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"model.pretrained is 'timm' but the weights of '{backbone}' could not be fetched; connect to "
             "the Hugging Face Hub once to fill its cache (HF_HOME), or name a local file"
         ) from error
-    state = source.state_dict()
-    model.backbone.load_state_dict(state)
-    return f"timm:{config.architecture}.{config.tag} tensors-sha256:{sha256_tensors(state)}"
+    return f"{config.architecture}.{config.tag}", source.state_dict()
 
 
 def sha256_tensors(state: Mapping[str, Tensor]) -> str:

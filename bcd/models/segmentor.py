@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from bcd.models.heads import resize
+from bcd.models.layers import resize
 
 TAPS = {
     "stage1": "backbone:0",

@@ -58,24 +58,35 @@ def _unpickle(path: Path) -> dict:
     return content.get("state_dict", content)
 
 
-@torch.no_grad()
-def load_state(model: nn.Module, state: Mapping[str, Tensor], rename: Callable[[str], str]) -> LoadReport:
-    """Copy `state[rename(key)]` into every tensor `key` of `model` of the same shape; leave the rest.
+# Buffers that follow from the architecture; some files store them, with or without our models doing so.
+_DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
-    Values are converted to the model's dtype and device. Batch counters (`num_batches_tracked`) may be
-    absent.
+
+@torch.no_grad()
+def load_state(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    rename: Callable[[str], str],
+    layout: Callable[[str, Tensor], Tensor] = lambda key, tensor: tensor,
+) -> LoadReport:
+    """Copy `layout(key, state[rename(key)])` into every tensor `key` of `model` of the same shape; leave the rest.
+
+    Values are converted to the model's dtype and device. Batch counters (`num_batches_tracked`) may be absent, and what
+    follows from the architecture (Swin's position index and masks) may be there.
     """
     loaded, missing, mismatched = [], [], []
     for key, target in model.state_dict().items():
         name = rename(key)
         if name not in state:
-            if not key.endswith("num_batches_tracked"):
+            if not key.endswith(_DERIVED):
                 missing.append(key)
-        elif state[name].shape != target.shape:
-            mismatched.append(key)
-        else:
-            target.copy_(state[name])
+            continue
+        tensor = layout(key, state[name])
+        if tensor.shape == target.shape:
+            target.copy_(tensor)
             loaded.append(key)
+        else:
+            mismatched.append(key)
     known = {rename(key) for key in model.state_dict()}
-    unexpected = tuple(name for name in state if name not in known)
+    unexpected = tuple(name for name in state if name not in known and not name.endswith(_DERIVED))
     return LoadReport(len(loaded), tuple(missing), tuple(mismatched), unexpected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +21,14 @@ class Task(Protocol):
     def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         """Forward `batch` and return the task's own losses, already weighted."""
 
-    def forward(self, model: nn.Module, batch: Any) -> None:
-        """Forward only, for the tap tensors of a teacher."""
+    def forward(self, model: nn.Module, batch: Any, taps: Collection[str]) -> Any:
+        """Forward only, for the tap tensors of a teacher; returns the batch with what its students have to share."""
+
+    def sample(self) -> Any:
+        """A batch of one blank image, for observing the shapes of taps."""
+
+    def cost(self, model: nn.Module) -> tuple[int, list[int]]:
+        """Multiply-accumulates of inference on one image, and that image's height and width."""
 
     def taps(self, model: nn.Module) -> dict[str, str]:
         """Tap name -> module path."""
@@ -33,6 +39,8 @@ class Task(Protocol):
 
 def make_task(spec: dict[str, Any], data: Path, *, in_memory: bool = False) -> Task:
     """The task of a spec over the dataset folder `data`; `in_memory` keeps decoded images between epochs."""
-    from bcd.tasks.semantic import SemanticTask
-
-    return {"semantic": SemanticTask}[spec["task"]](spec, data, in_memory=in_memory)
+    if spec["task"] == "semantic":
+        from bcd.tasks.semantic import SemanticTask as Kind
+    else:
+        from bcd.tasks.detection import DetectionTask as Kind
+    return Kind(spec, data, in_memory=in_memory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bcd.data.split import Split, evenly_spaced, open_split
 from bcd.data.stream import Batch, cached, eval_batches, stream
 from bcd.data.transforms import Augment
 from bcd.label import IGNORE
-from bcd.models import build
+from bcd.models import build, flops
 from bcd.schema import Model
 
 EVALUATION_BATCH = 8
@@ -81,8 +81,17 @@ class SemanticTask:
             losses["aux"] = self.recipe["aux_weight"] * _cross_entropy(outputs["aux"][: batch.labelled], label)
         return losses
 
-    def forward(self, model: nn.Module, batch: Batch) -> None:
+    def forward(self, model: nn.Module, batch: Batch, taps: Collection[str]) -> Batch:
         model(batch.image)
+        return batch
+
+    def sample(self) -> Batch:
+        height, width = self.recipe["crop"]
+        empty = torch.zeros(1, height, width, dtype=torch.int64)
+        return Batch(torch.zeros(1, 3, height, width), empty, empty == 0, 1, ["blank"])
+
+    def cost(self, model: nn.Module) -> tuple[int, list[int]]:
+        return flops(model, self.recipe["crop"]), list(self.recipe["crop"])
 
     def taps(self, model: nn.Module) -> dict[str, str]:
         return model.taps

@@ -1,12 +1,13 @@
 # The suite, its runs and groups; and the one hook after a successful build.
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from bcd import config as params_files
-from bcd import spec
+from bcd import published, spec
 from bcd.errors import UserError
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
@@ -17,6 +18,10 @@ try:
     PARAMS = params_files.load_params()
     SUITE_PARAMS = params_files.load_suite(SUITE)
     RUNS = spec.suite_runs(PARAMS, SUITE_PARAMS)
+    PUBLISHED = {
+        table.name: [asdict(one) for one in published.resolve(SUITE, table)]
+        for table in SUITE_PARAMS.tables
+    }
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -29,10 +34,12 @@ TABLE_RUNS = {
 }
 # What a table looks like, apart from its runs.
 TABLE_PARAMS = {
-    table.name: SUITE_PARAMS.model_dump(exclude={"tables", "panels"})
-    | table.model_dump()
+    table.name: SUITE_PARAMS.model_dump(exclude={"tables"})
+    | table.model_dump(exclude={"panels"})
+    | {"published": PUBLISHED[table.name]}
     for table in SUITE_PARAMS.tables
 }
+TABLE_PANELS = {table.name: table.panels.model_dump() for table in SUITE_PARAMS.tables}
 OUT = f"results/{SUITE}"
 
 

@@ -27,7 +27,7 @@ rule panels:
         table="|".join(TABLE_RUNS),
     params:
         suite=SUITE,
-        panels=SUITE_PARAMS.panels.model_dump(),
+        panels=lambda wildcards: TABLE_PANELS[wildcards.table],
     shell:
         "bcd panels --suite {params.suite} --table {wildcards.table} > {log} 2>&1"
 

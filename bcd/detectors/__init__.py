@@ -35,10 +35,12 @@ class Regions:
     boxes  N tensors float32 (P_i, 4), corners in pixels of the batch's image, best first, at most REGIONS
     index  for a dense detector N tensors int64 (P_i,): the number of each region among the image's anchors (or
            locations), all levels in turn; None for an R-CNN, which can classify any box
+    anchors  how many an image has, for a dense detector
     """
 
     boxes: list[Tensor]
     index: list[Tensor] | None = None
+    anchors: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ class Detector(Protocol):
     ) -> dict[str, Tensor]:
         """The engine's own training losses, weighted as it does; with `regions`, also their `logits` for the tap."""
 
+    def features(self, image: Tensor) -> dict[str, Tensor]:
+        """The pyramid by level name, for the taps of backbone and pyramid."""
+
     def propose(self, image: Tensor, sizes: Sizes) -> Regions:
         """The best regions of each image, and their `logits` for the tap; in eval mode, as a teacher."""
 
@@ -92,7 +97,7 @@ def build_detector(model: Model, classes: int) -> Detector:
     for what the engine does not offer, and for an engine that is not installed.
     """
     if model.detection.engine == "detectron2":
-        from bcd.models.detectron2_detector import build
+        from bcd.detectors.detectron2_detector import build
     else:
-        from bcd.models.torchvision_detector import build
+        from bcd.detectors.torchvision_detector import build
     return build(model, classes)

@@ -1,0 +1,165 @@
+"""COCO instances files: parsed, checked, and renumbered for training and evaluation.
+
+The format is that of https://cocodataset.org/#format-data: `images`, `categories` and `annotations`, boxes as x, y,
+width, height in pixels, segmentations as polygons or run-length codes.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from bcd.errors import UserError
+
+IMAGE = {"id": int, "file_name": str, "height": int, "width": int}
+CATEGORY = {"id": int, "name": str}
+ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list, "area": int | float}
+# Official boxes are rounded, so that some end a fraction of a pixel outside of their image.
+OUTSIDE = 1.0
+SHOWN = 20
+REMEDY = "correct the file, or list the ids under skip_annotations in params/datasets.yaml"
+
+
+def parse(
+    text: bytes, where: str, classes: Sequence[str], *, skip: Collection[int] = (), masks: bool = True
+) -> dict[str, Any]:
+    """The file as a COCO dict that speaks of our classes.
+
+    text: the bytes of the file that messages call `where`. classes: names of the categories, found by name. skip: ids
+    of annotations to leave out. masks: whether segmentations are needed; without, they are dropped.
+
+    Images keep their ids and order. `categories` are `classes`, with their index as id. `annotations` keep their order
+    and crowds, and are numbered from 1, since the COCO evaluation takes an id of 0 for "unmatched"; polygons of fewer
+    than three points are left out, as detectron2 does (detectron2/data/datasets/coco.py).
+
+    Raises UserError naming file and id for: what is not such a file; an id that occurs twice; an annotation of an
+    unknown image or category, or of one that is not in `classes`; a box of zero area or more than OUTSIDE pixels
+    outside of its image; a segmentation that is missing, empty or of another size than its image.
+    """
+    document = load(text, where)
+    images = {image["id"]: image for image in document["images"]}
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    index = {name: number for number, name in enumerate(classes)}
+    left_out, annotations, faults = frozenset(skip), [], defaultdict(list)
+    for entry in document["annotations"]:
+        if entry["id"] in left_out:
+            continue
+        if problem := fault(entry, images.get(entry["image_id"]), names, index, masks):
+            faults[problem].append(entry)
+            continue
+        kept = {
+            "id": len(annotations) + 1,
+            "image_id": entry["image_id"],
+            "category_id": index[names[entry["category_id"]]],
+            "bbox": entry["bbox"],
+            "area": entry["area"],
+            "iscrowd": int(entry.get("iscrowd", 0)),
+        }
+        annotations.append(kept | ({"segmentation": _whole(entry["segmentation"])} if masks else {}))
+    if faults:
+        problem, entries = next(iter(faults.items()))
+        raise UserError(f"{where}: {_listed(entries)} {problem}; {REMEDY}")
+    return {
+        "images": [{field: image[field] for field in IMAGE} for image in images.values()],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes)],
+        "annotations": annotations,
+    }
+
+
+def load(text: bytes, where: str) -> dict[str, Any]:
+    """The file's JSON with its three lists, whose entries have the fields of their kind and ids of their own."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON ({error}); get the file anew") from None
+    for part, fields in (("images", IMAGE), ("categories", CATEGORY), ("annotations", ANNOTATION)):
+        entries = document.get(part) if isinstance(document, dict) else None
+        if not isinstance(entries, list):
+            raise UserError(f"{where} has no list '{part}'; it must be a COCO instances file")
+        for number, entry in enumerate(entries):
+            for field, kind in fields.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
+                    what = f"id {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"entry {number}"
+                    raise UserError(f"{where}: {part}, {what}: '{field}' is missing or of a wrong type; correct it")
+        if len({entry["id"] for entry in entries}) < len(entries):
+            twice = Counter(entry["id"] for entry in entries).most_common(1)[0][0]
+            raise UserError(f"{where}: {part}: the id {twice} occurs twice; give each entry an id of its own")
+    return document
+
+
+def fault(
+    entry: dict[str, Any],
+    image: dict[str, Any] | None,
+    names: dict[int, str],
+    classes: Collection[str],
+    masks: bool,
+) -> str:
+    """What is wrong with an annotation, as the end of a sentence; "" when nothing is. `image`: its image, if known."""
+    if image is None:
+        return "belong to an image that the file does not list"
+    name = names.get(entry["category_id"])
+    if name is None:
+        return f"have the category_id {entry['category_id']}, which is not among the file's categories"
+    if name not in classes:
+        return f"are of the category '{name}', which is not among the dataset's classes ({', '.join(classes)})"
+    if len(entry["bbox"]) != 4 or not all(isinstance(edge, int | float) for edge in entry["bbox"]):
+        return "have a box that is not x, y, width, height"
+    x, y, width, height = entry["bbox"]
+    # Written so that a NaN is wrong, too.
+    if not (width > 0 and height > 0):
+        return "have a box of zero area"
+    if not (
+        min(x, y) >= -OUTSIDE and x + width <= image["width"] + OUTSIDE and y + height <= image["height"] + OUTSIDE
+    ):
+        return "have a box outside of their image"
+    return _segmentation_fault(entry.get("segmentation"), image) if masks else ""
+
+
+def _segmentation_fault(segmentation: Any, image: dict[str, Any]) -> str:
+    if not segmentation:
+        return "have no segmentation"
+    if isinstance(segmentation, list):
+        return "" if _whole(segmentation) else "have no polygon of three points or more"
+    size, counts = ([segmentation.get(key) for key in ("size", "counts")]) if isinstance(segmentation, dict) else (0, 0)
+    if size != [image["height"], image["width"]]:
+        return "have a run-length code that is not of their image's size"
+    runs = run_lengths(counts) if isinstance(counts, str) else counts
+    fits = isinstance(runs, list) and all(isinstance(n, int) and n >= 0 for n in runs)
+    return "" if fits and sum(runs) == size[0] * size[1] else "have a run-length code that does not cover their image"
+
+
+def run_lengths(code: str) -> list[int]:
+    """The pixels of each run of a compressed code, [] when it is damaged: pycocotools would draw it without a word.
+
+    A character is six bits above "0": five of a number, lowest first, and one that says whether more follow. Numbers
+    are in two's complement, and from the fourth on the difference to the one before the last (rleFrString in cocoapi,
+    common/maskApi.c).
+    """
+    runs: list[int] = []
+    number = shift = 0
+    for character in code:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            return []
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            signed = number - (1 << shift) if bits & 16 else number
+            runs.append(signed + (runs[-2] if len(runs) > 2 else 0))
+            number = shift = 0
+    return [] if shift else runs
+
+
+def _whole(segmentation: Any) -> Any:
+    """The segmentation without polygons of fewer than three points."""
+    if not isinstance(segmentation, list):
+        return segmentation
+    return [
+        polygon for polygon in segmentation if isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+    ]
+
+
+def _listed(entries: Sequence[dict[str, Any]]) -> str:
+    shown = [f"{entry['id']} of image {entry['image_id']}" for entry in entries[:SHOWN]]
+    more = [f"{len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+    return f"the annotations {', '.join(shown + more)}"

@@ -1,0 +1,72 @@
+"""The files of a dataset, just unpacked or recorded by a manifest: what a label format lists its samples from."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bcd.data import manifest
+from bcd.data.sample import Sample
+from bcd.errors import UserError
+
+REMEDY = "check the archives' addresses or the mirror"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Every file's path, relative to the dataset's folder, and a way to read one."""
+
+    paths: Collection[str]
+    read: Callable[[str], bytes]
+
+
+def recorded(root: Path) -> Tree:
+    """The tree of a fetched dataset; what is read is compared with the manifest. Raises what `manifest.load` raises."""
+    found = manifest.load(root)
+    return Tree(found.files, found.read)
+
+
+def unpacked(root: Path) -> Tree:
+    """The tree of a directory that has no manifest yet."""
+    paths = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    return Tree(paths, lambda path: (root / path).read_bytes())
+
+
+def listed(tree: Tree, path: str) -> list[str]:
+    """The names in a list file, one per line. Raises UserError for a missing file, several words, a name twice."""
+    if path not in tree.paths:
+        raise UserError(f"the archives have no {path}; {REMEDY}")
+    names = [line.strip() for line in tree.read(path).decode().splitlines() if line.strip()]
+    if wrong := [name for name in names if len(name.split()) > 1]:
+        raise UserError(f"{path}: '{wrong[0]}' is not one name; {REMEDY}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path} lists {twice} twice; {REMEDY}")
+    return names
+
+
+def complete(tree: Tree, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples, all of whose files exist; raises UserError naming the first image or mask that does not."""
+    for sample in samples:
+        if sample.image not in tree.paths:
+            raise UserError(f"image {sample.image} is missing; {REMEDY}")
+        if sample.label not in tree.paths:
+            raise UserError(f"image {sample.image} has no mask {sample.label}; {REMEDY}")
+    return list(samples)
+
+
+def paired(tree: Tree, images: tuple[str, str], labels: tuple[str, str]) -> list[Sample]:
+    """The images of a folder with their masks, in the order of their paths.
+
+    images, labels: prefix and suffix of a path; what stands between is the same for an image and its mask. Raises
+    UserError for one without the other.
+    """
+    keys, masks = _between(tree, *images), _between(tree, *labels)
+    if stray := masks - keys:
+        raise UserError(f"mask {min(stray).join(labels)} has no image {min(stray).join(images)}; {REMEDY}")
+    samples = [Sample(PurePosixPath(key).name, key.join(images), key.join(labels)) for key in sorted(keys)]
+    return complete(tree, samples)
+
+
+def _between(tree: Tree, prefix: str, suffix: str) -> set[str]:
+    ends = (path for path in tree.paths if path.startswith(prefix) and path.endswith(suffix))
+    return {path[len(prefix) : len(path) - len(suffix)] for path in ends}

@@ -1,0 +1,173 @@
+"""Object detection and instance segmentation, whichever engine the model is of: COCO objects in, COCO AP out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bcd import metrics
+from bcd.data.object_stream import ObjectBatch, Resize, object_eval_batches, object_stream
+from bcd.data.objects import ObjectSplit, open_objects
+from bcd.data.split import evenly_spaced
+from bcd.data.stream import cached
+from bcd.detectors import Detections, Regions, Targets, build_detector
+from bcd.models.complexity import counted
+from bcd.schema import Model
+
+EVALUATION_BATCH = 8
+PANEL_IMAGES = 8  # detections kept for panels, evenly spaced over the split
+# The overlap from which on an R-CNN calls a region by the object's class (Girshick 2015, section 2.3).
+FOREGROUND_IOU = 0.5
+
+
+class DetectionTask:
+    """See `bcd.tasks.Task`."""
+
+    def __init__(self, spec: dict[str, Any], data: Path, *, in_memory: bool):
+        self.spec, self.recipe, self.data = spec, spec["recipe"], spec["data"]
+        self.classes, self.masks = len(self.data["classes"]), spec["task"] == "instance"
+        self._root, self._in_memory = data, in_memory
+        self._splits: dict[str, ObjectSplit] = {}
+        self._normalise = {"mean": tuple(self.data["mean"]), "std": tuple(self.data["std"])}
+
+    def build(self, model: dict[str, Any]) -> nn.Module:
+        return build_detector(Model(**model), self.classes)
+
+    def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[ObjectBatch]:
+        """Images with at least one object that is no crowd, as detectron2 trains on (FILTER_EMPTY_ANNOTATIONS)."""
+        split, recipe = self._open("train"), self.recipe
+        annotated = split.annotated
+        labelled = [annotated[i] for i in evenly_spaced(len(annotated), self.data["labelled"] or len(annotated))]
+        return object_stream(
+            split.read,
+            labelled,
+            batch=recipe["batch"],
+            seed=self.spec["seed"],
+            resize=_resize(recipe["resize"]),
+            flip=recipe["flip"],
+            masks=self.masks,
+            pad=recipe["pad"],
+            start=start,
+            steps=recipe["steps"],
+            rank=rank,
+            world=world,
+            workers=workers,
+            **self._normalise,
+        )
+
+    def losses(self, model: nn.Module, batch: ObjectBatch) -> dict[str, Tensor]:
+        """The detector's own losses; with the regions of a teacher, also the class scores there, for the tap."""
+        return model(batch.image, batch.sizes, batch.targets, batch.regions)
+
+    def forward(self, model: nn.Module, batch: ObjectBatch, taps: Collection[str]) -> ObjectBatch:
+        """Feature taps need no more than the pyramid; `logits` need regions, which the batch then holds."""
+        if "logits" not in taps:
+            model.features(batch.image)
+            return batch
+        regions = model.propose(batch.image, batch.sizes)
+        return replace(batch, regions=regions, region_classes=region_classes(regions, batch.targets, self.classes))
+
+    def taps(self, model: nn.Module) -> dict[str, str]:
+        return model.taps
+
+    def sample(self) -> ObjectBatch:
+        height, width = self._input_size()
+        nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+        image, valid = torch.zeros(1, 3, height, width), torch.ones(1, height, width, dtype=torch.bool)
+        return ObjectBatch(image, [(height, width)], [nothing], valid, ["blank"], 1)
+
+    def cost(self, model: nn.Module) -> tuple[int, list[int]]:
+        """Of detection on a blank image: what a two-stage detector costs beside depends on what it sees."""
+        sample = self.sample().to(next(model.parameters()).device)
+        training = model.training
+        with torch.no_grad():
+            macs = counted(lambda: model.eval().detect(sample.image, sample.sizes, sample.sizes))
+        model.train(training)
+        return macs, list(self._input_size())
+
+    def evaluate(self, model: nn.Module, evaluation: dict[str, Any], on: torch.device) -> dict[str, Any]:
+        """Rows of every image of the split, and what is detected in the panel images."""
+        split = self._open(evaluation["split"])
+        shown = set(evenly_spaced(len(split), min(PANEL_IMAGES, len(split))))
+        results, names, predictions = [], [], {}
+        model.to(on).eval()
+        batches = object_eval_batches(
+            split.read,
+            range(len(split)),
+            batch=EVALUATION_BATCH,
+            resize=_resize(evaluation["resize"]),
+            pad=evaluation["pad"],
+            **self._normalise,
+        )
+        with torch.no_grad():
+            for image, sizes, originals, batch_names in batches:
+                for found, name in zip(model.detect(image.to(on), sizes, originals), batch_names, strict=True):
+                    if len(names) in shown:
+                        predictions |= _arrays(len(names), found)
+                    results += coco_results(found, split.image_ids[len(names)])
+                    names.append(name)
+        rows = metrics.detection_rows(split.truth, results, split.image_ids, ("box",))
+        if self.masks:
+            # Without a box, an object counts as small or large by the area of its mask, as in detectron2.
+            results = [{k: v for k, v in entry.items() if k != "bbox"} for entry in results]
+            rows |= metrics.detection_rows(split.truth, results, split.image_ids, ("mask", "boundary"))
+        return {"names": names, "rows": rows, "predictions": predictions, "metrics": metrics.summarise_detection(rows)}
+
+    def _open(self, name: str) -> ObjectSplit:
+        """The split, opened once: the learners of a group are evaluated on the same decoded images."""
+        if name not in self._splits:
+            split = open_objects(self._root, self.data, name, masks=self.masks)
+            self._splits[name] = replace(split, read=cached(split.read)) if self._in_memory else split
+        return self._splits[name]
+
+    def _input_size(self) -> tuple[int, int]:
+        """Height and width of a padded image of the largest training size, in the shape of the limits."""
+        short, pad = max(self.recipe["resize"]["short_sides"]), self.recipe["pad"]
+        return tuple(-(-side // pad) * pad for side in (short, max(short, self.recipe["resize"]["max_long_side"])))
+
+
+def region_classes(regions: Regions, targets: list[Targets], background: int) -> Tensor:
+    """The class of each region of each image in turn, int64 (R,): that of the object it overlaps most, with an IoU of
+    at least one half, else `background`."""
+    from torchvision.ops import box_iou
+
+    classes = []
+    for boxes, target in zip(regions.boxes, targets, strict=True):
+        found = torch.full((len(boxes),), background, dtype=torch.int64, device=boxes.device)
+        if len(target.boxes) and len(boxes):
+            overlap, nearest = box_iou(boxes.float(), target.boxes).max(1)
+            found = torch.where(overlap >= FOREGROUND_IOU, target.classes[nearest], found)
+        classes.append(found)
+    return torch.cat(classes)
+
+
+def coco_results(found: Detections, image_id: int) -> list[dict[str, Any]]:
+    """The detections of one image as entries of a COCO results list."""
+    from pycocotools import mask as coco_mask
+
+    corners = found.boxes.cpu().double().numpy()
+    sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).tolist()
+    entries = [
+        {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+        for category, box, score in zip(found.classes.tolist(), sides, found.scores.tolist(), strict=True)
+    ]
+    if found.masks is not None and entries:
+        stack = np.asfortranarray(found.masks.cpu().numpy().transpose(1, 2, 0))
+        for entry, code in zip(entries, coco_mask.encode(stack), strict=True):
+            entry["segmentation"] = code
+    return entries
+
+
+def _arrays(index: int, found: Detections) -> dict[str, np.ndarray]:
+    parts = {"boxes": found.boxes, "scores": found.scores, "classes": found.classes, "masks": found.masks}
+    return {f"{index}.{name}": part.cpu().numpy() for name, part in parts.items() if part is not None}
+
+
+def _resize(values: dict[str, Any]) -> Resize:
+    return Resize(tuple(values["short_sides"]), values["max_long_side"])
