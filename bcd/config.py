@@ -1,4 +1,4 @@
-"""The only reader of `params/`: files in, typed values out.
+"""The only reader of `params/` (but for `published/*.csv`, see `bcd.published`): files in, typed values out.
 
 An unknown key, a wrong type or a wrong unit raises `UserError` with the file, the field and the nearest valid
 spelling. Nothing here imports torch: building the DAG must stay fast.

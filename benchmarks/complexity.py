@@ -2,11 +2,14 @@
 
     python benchmarks/complexity.py [NAME ...] [--classes 150] [--size 512 512] [--runs 5] [--out results/complexity]
 
-For each model, by default those of which params/published has figures: parameters in M, auxiliary head included;
-multiply-accumulates in G of one image, in the convention of `bcd.models.flops` (of a detector: of one random image);
-milliseconds of a forward pass of one image in float32, the median of the runs; MiB that a forward pass needs beyond the
-weights, as the growth of the process's peak. On the CPU with one thread and, where there is one, on the GPU. Weights are
-random, each model has a fresh process. With --out, OUT.md and OUT.json are written as well.
+For each model, by default those of which params/published has figures, and one image in float32:
+
+    parameters, M   auxiliary head included
+    MACs, G         multiply-accumulates in the convention of `bcd.models.flops`; a detector's depend on what it finds
+    ms              of a forward pass, the median of the runs; on one CPU thread and, where there is one, the GPU
+    MiB             that a forward pass needs beyond the weights, as the growth of the peak
+
+Weights and images are random, each model has a fresh process. With --out, OUT.md and OUT.json are written as well.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bcd import config
+from bcd.errors import UserError
 from bcd.schema import Model
 
 BPKD = Path("params/published/semseg_kd_bpkd_readme.csv")
@@ -65,7 +69,7 @@ def measured(model: Model, classes: int, size: Sequence[int], runs: int) -> dict
     torch.manual_seed(0)
     net, image = _built(model, classes), torch.randn(1, 3, *size)
     forward = _detection(net, size) if model.detection else net
-    with torch.inference_mode():
+    with torch.no_grad():
         macs = counted(lambda: forward(image)) if model.detection else flops(net, tuple(size))
         found = {"parameters": count_parameters(net), "macs": macs}
         found["cpu_bytes"] = _growth(lambda: forward(image))
@@ -174,4 +178,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

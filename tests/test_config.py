@@ -1,6 +1,7 @@
 """Params: what is wrong in a file is said with file, field and the nearest valid spelling."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_a_method_without_terms_is_an_error_but_for_none():
         config.parse_method({"description": "d", "terms": []}, "kd", "methods.yaml: kd")
 
 
-@pytest.mark.parametrize("suite", ["scenes", "smoke", "camvid", "camvid-mini"])
+@pytest.mark.parametrize("suite", sorted(path.stem for path in Path("params/suites").glob("*.yaml")))
 def test_every_shipped_suite_resolves(project, suite):
     runs = load(project, suite)
     assert all(re.fullmatch(r"(semantic|detection|instance)/[\w.-]+/[\w.-]+/[\w.-]+/s\d+", key) for key in runs)

@@ -73,7 +73,8 @@ def test_keys_parameters_and_logits_are_mmsegmentations(name):
     model, expected = built(name, 19), REFERENCE[name]
     state, keys = key_derived(model)
     assert (keys, count_parameters(model)) == (expected["keys_sha256"], expected["parameters"])
-    for dtype, tolerance, sizes in ((torch.float64, 1e-8, SIZES), (torch.float32, 1e-4, SIZES[1:2])):
+    exact = SIZES[:2] if name == "upernet-swin-t" else SIZES  # the other Swin takes its time
+    for dtype, tolerance, sizes in ((torch.float64, 1e-8, exact), (torch.float32, 1e-4, SIZES[1:2])):
         model.to(dtype)
         report = load_openmmlab(model, state)
         assert (report.missing, report.mismatched, report.unexpected) == ((), (), ())

@@ -1,0 +1,34 @@
+"""How well a run does after more and more training: its metrics at several numbers of steps.
+
+    python benchmarks/learning_curve.py --suite coco-mini --steps 100 200 400 800 KEY
+
+trains KEY once for each number of steps (what the store holds is not trained again) and prints a Markdown table. Every
+point is a whole run with a schedule of its own, not a snapshot of one.
+"""
+
+import argparse
+
+from bcd import config, job, spec, store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("key", help="a run key, as `bcd plan --all` lists them")
+    parser.add_argument("--suite", default="coco-mini")
+    parser.add_argument("--steps", type=int, nargs="+", default=[100, 200, 400, 800])
+    options = parser.parse_args()
+    runs = spec.suite_runs(config.load_params(), config.load_suite(options.suite))
+    run = config.pick(runs, options.key, f"suite {options.suite}")
+    edges = []
+    for steps in options.steps:
+        changed = spec.overridden(run, {"recipe.steps": steps})
+        job.run_group(options.suite, [changed], say=lambda _: None)
+        edges.append(store.read_json(spec.run_file(options.suite, changed)))
+    metrics = [name for name, value in edges[0]["metrics"].items() if value == value]
+    print(f"| steps | {' | '.join(metrics)} |\n|---:{'|---:' * len(metrics)}|")
+    for steps, edge in zip(options.steps, edges, strict=True):
+        print(f"| {steps} | {' | '.join(format(edge['metrics'][name], '.2f') for name in metrics)} |")
+
+
+if __name__ == "__main__":
+    main()
