@@ -93,6 +93,7 @@ class Detection(_Strict):
     anchor_scale: PositiveFloat | None = None
     convs: PositiveInt | None = None  # convolutions of a dense head's towers, and of a mask head
     fc_channels: PositiveInt | None = None  # of an R-CNN's box head
+    max_detections: PositiveInt = 100  # kept of an image; COCO's metrics look at 100
 
 
 class Model(_Strict):

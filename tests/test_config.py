@@ -48,7 +48,7 @@ MISTAKES = [  # file, what stands there, what is written instead, what the messa
     ("suites/smoke.yaml", "task: instance", "task: instanse", ["tables[3].task", "'instance'"]),
     ("suites/smoke.yaml", "recipe: smoke-detector}", "recipe: smoke}", ["recipe 'smoke'", "'resize'", "recipes.yaml"]),
     ("suites/smoke.yaml", "student: smoke-retinanet", "student: smoke-student", ["'smoke-student'", "'detection'"]),
-    ("models.yaml", "head: retinanet, channels: 8, detection: {levels", "head: retinanet, channels: 8, detection: {lefels", ["detection.lefels", "'levels'"]),
+    ("models.yaml", "detection: {levels", "detection: {lefels", ["detection.lefels", "'levels'"]),
 ]
 # fmt: on
 

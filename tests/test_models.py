@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import timm
 import torch
@@ -257,6 +258,14 @@ def test_a_file_for_another_backbone_is_refused(tmp_path):
     save_file(plain_stem, tmp_path / "r18.safetensors")
     with pytest.raises(UserError, match=r"r18\.safetensors lacks \d+ tensors of backbone 'resnet18'"):
         built("pspnet-r18", pretrained=str(tmp_path / "r18.safetensors"))
+
+
+def test_scores_of_numpy_beside_the_weights_do_not_matter(tmp_path):
+    source = built("light-student", seed=5)
+    scores = {"best_score": np.float64(0.7), "steps": np.int64(3), "curve": np.arange(3.0)}
+    torch.save({"meta": scores, "state_dict": source.state_dict()}, tmp_path / "m.pth")
+    model = built("light-student", seed=6, pretrained=str(tmp_path / "m.pth"))
+    assert torch.equal(model.head.neck.conv.weight, source.head.neck.conv.weight)
 
 
 def test_unreadable_and_unsafe_files_are_refused(tmp_path):

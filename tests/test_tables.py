@@ -73,7 +73,9 @@ def test_intervals_and_holm_marks_are_those_of_stats(project):
         (method, metric): difference
         for method in rows
         if method not in ("none", "teacher")
-        for metric, difference in stats.compare(rows[method], rows["none"], metrics=suite.tables[0].main_metrics).items()
+        for metric, difference in stats.compare(
+            rows[method], rows["none"], metrics=suite.tables[0].main_metrics
+        ).items()
     }
     rejected = stats.holm({key: difference.p for key, difference in found.items()})
     assert measured["comparisons"] == len(found) == 8 * 3

@@ -129,6 +129,7 @@ def _set_detection(cfg: CfgNode, head: str, detection: Detection) -> None:
     settings.ANCHOR_GENERATOR.SIZES = [[scale * 2**level * x for x in octave] for level in levels]
     settings.RETINANET.NUM_CONVS = detection.convs or settings.RETINANET.NUM_CONVS
     settings.ROI_MASK_HEAD.NUM_CONV = detection.convs or settings.ROI_MASK_HEAD.NUM_CONV
+    cfg.TEST.DETECTIONS_PER_IMAGE = detection.max_detections
     settings.ROI_BOX_HEAD.FC_DIM = detection.fc_channels or settings.ROI_BOX_HEAD.FC_DIM
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a nested `state_dict` is unwrapped.
 
     Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing file,
-    another ending, or a pickle that holds more than tensors and plain data.
+    another ending, or a pickle that holds more than tensors, numbers and arrays of numpy, and plain data.
     """
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"weights file {path} must end in .safetensors, .pth or .pt; convert it first")
@@ -51,8 +52,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
+# OpenMMLab notes scores as numpy's numbers beside the weights; files of numpy 1 name its module differently.
+_NUMPY = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+    *(
+        (function, f"numpy.{module}.multiarray.{function.__name__}")
+        for function in (np._core.multiarray.scalar, np._core.multiarray._reconstruct)
+        for module in ("core", "_core")
+    ),
+]
+
+
 def _unpickle(path: Path) -> dict:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(_NUMPY):
+        content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise TypeError("not a mapping of names to tensors")
     return content.get("state_dict", content)
