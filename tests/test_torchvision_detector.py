@@ -74,7 +74,7 @@ def theirs(head: str) -> nn.Module:
     if head in DENSE:
         kind = RetinaNet if head == "retinanet" else FCOS
         # At random weights no score is above the threshold.
-        keep = torchvision_heads.DETECTIONS | {"score_thresh": 0.0, "detections_per_img": 100}
+        keep = torchvision_heads.DETECTIONS | {"score_thresh": 0.0}
         return kind(backbone, contract.CLASSES, **as_is, **keep)
     return MaskRCNN(backbone, contract.CLASSES + 1, **as_is)
 

@@ -4,8 +4,8 @@ Sizes that are left out are those of torchvision's published `*_resnet50_fpn` mo
 except that
 
 - batch norm is trained; theirs is frozen where the backbone is pretrained, for batches of two images,
-- every head keeps the 100 (`max_detections`) best detections, of a score above 0.05 and overlapping no better one of their
-  class by more than 0.5; their RetinaNet keeps 300, their FCOS those above 0.2, overlapping by up to 0.6,
+- every head keeps the 100 (`max_detections`) best detections, of a score above 0.05 and overlapping no better one of
+  their class by more than 0.5; their RetinaNet keeps 300, their FCOS those above 0.2, overlapping by up to 0.6,
 - images smaller than 512 x 512 have fewer proposals and sampled boxes, see `torchvision_heads.fit_numbers`.
 
 Batches are resized, normalised and padded before they come here, so torchvision's own transform is left out.

@@ -27,8 +27,8 @@ from bcd.detectors.pyramid import LAST_STAGE
 # Side of a level's smallest anchor, in strides.
 ANCHOR_SCALE = {"retinanet": 4, "fcos": 1, "faster_rcnn": 8, "mask_rcnn": 8}
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
-# What every head keeps of an image, beside its number.
-DETECTIONS = {"score_thresh": 0.05, "nms_thresh": 0.5}
+# What every head keeps of an image, until `torchvision_detector.build` sets how many.
+DETECTIONS = {"score_thresh": 0.05, "nms_thresh": 0.5, "detections_per_img": 100}
 PROPOSALS = {"training": 2000, "testing": 1000}  # per level before suppression, and per image after it
 SAMPLED_BOXES = 512  # per image, that the heads learn from
 FULL_SIDE = 512  # of the smallest square image that has these numbers
