@@ -131,7 +131,9 @@ def _log_metrics(client: Any, run_id: str, points: Iterable[tuple[str, float, in
 def _finish(client: Any, known: Any, entry: Entry, end: int) -> None:
     """Final metrics that are new or different, artifacts and the end."""
     run_id, before = known.info.run_id, known.data.metrics
-    final = entry.edge["metrics"] | {name: entry.edge[name] for name in ("parameters", "macs")}
+    # An undefined metric, such as the AP of large objects where there are none, is not written: nan never equals nan.
+    defined = {name: value for name, value in entry.edge["metrics"].items() if math.isfinite(value)}
+    final = defined | {name: entry.edge[name] for name in ("parameters", "macs")}
     final |= {name: entry.record[name] for name in ("train_seconds", "peak_memory_bytes")}
     changed = {k: float(v) for k, v in final.items() if k not in before or not _same(before[k], v)}
     now = round(1000 * time.time())  # of two values at one step, MLflow shows that of the later time

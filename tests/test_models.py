@@ -319,3 +319,13 @@ def test_timm_weights_come_from_the_hub_cache(hub, name):
     taken = {key: value for key, value in model.backbone.state_dict().items() if not key.startswith("norms.")}
     assert all(torch.equal(source[key], value) for key, value in taken.items())
     assert model.weights_note.startswith(f"timm:{backbone}.{config.tag} tensors-sha256:")
+
+
+def test_the_cost_is_the_same_in_deterministic_mode():
+    expected = flops(built("light-student"), SIZE)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert flops(built("light-student"), SIZE) == expected
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -52,8 +52,14 @@ def flops(model: nn.Module, size: tuple[int, int]) -> int:
 
 def counted(run: Callable[[], Any]) -> int:
     """The cost of what `run()` computes, by the convention of `flops`."""
-    with _Counter() as counter:
-        run()
+    # Deterministic mode replaces resizing by operations that are not counted.
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        with _Counter() as counter:
+            run()
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
     return counter.total
 
 
