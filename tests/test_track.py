@@ -317,7 +317,7 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
 
     wait_for(answers, 120)
     # Every process that has the project's database or port on its command line.
-    started = {pid for pid in processes() if str(project) in processes()[pid] or f"{port}" in processes()[pid]}
+    started = {pid for pid, command in processes().items() if str(project) in command or f"{port}" in command}
     assert len(started) > 1
     os.kill(process.pid, number)
     assert process.wait(60) == 0
