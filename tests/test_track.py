@@ -169,7 +169,7 @@ def test_a_sync_that_broke_off_is_completed_without_duplicates(project, monkeypa
     assert track.sync(*load()).written == 37
     assert set(Counter(run.info.run_name for run in mlflow_runs()).values()) == {1}
     for run in mlflow_runs():
-        assert [step for step, _ in curve(run)] == [1, 2] and len(curve(run, "miou")) == 1
+        assert [step for step, _ in curve(run)] == [1, 2] and len(curve(run, "parameters")) == 1
 
 
 @pytest.mark.slow
