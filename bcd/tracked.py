@@ -135,7 +135,7 @@ def _finish(client: Any, known: Any, entry: Entry, end: int) -> None:
     defined = {name: value for name, value in entry.edge["metrics"].items() if math.isfinite(value)}
     final = defined | {name: entry.edge[name] for name in ("parameters", "macs")}
     final |= {name: entry.record[name] for name in ("train_seconds", "peak_memory_bytes")}
-    changed = {k: float(v) for k, v in final.items() if k not in before or not _same(before[k], v)}
+    changed = {k: float(v) for k, v in final.items() if before.get(k) != v}
     now = round(1000 * time.time())  # of two values at one step, MLflow shows that of the later time
     _log_metrics(client, run_id, [(name, value, now, entry.record["steps"]) for name, value in changed.items()])
     client.log_artifact(run_id, str(entry.folder / "record.json"))
@@ -175,10 +175,6 @@ def _shortened(value: Any) -> str:
 def _curve_name(name: str) -> str:
     """MLflow allows word characters, dashes, dots, blanks, colons and slashes in the name of a metric."""
     return f"train/{re.sub(r'[^A-Za-z0-9_. :/-]', '_', name)}"
-
-
-def _same(a: float, b: float) -> bool:
-    return a == b or (math.isnan(a) and math.isnan(b))
 
 
 def _chunks(items: list, size: int) -> Iterator[list]:
