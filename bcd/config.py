@@ -137,10 +137,9 @@ def _load_datasets(path: Path) -> dict[str, Dataset]:
             datasets[name] = dataset.model_copy(update={"files": name})
         if "train" not in dataset.splits:
             raise UserError(f"{where}.splits: a split named 'train' is required")
-        if dataset.labelled and dataset.labelled > dataset.splits["train"]:
-            raise UserError(
-                f"{where}.labelled: {dataset.labelled} is more than the {dataset.splits['train']} training images"
-            )
+        training = min(dataset.images or dataset.splits["train"], dataset.splits["train"])
+        if dataset.labelled and dataset.labelled > training:
+            raise UserError(f"{where}.labelled: {dataset.labelled} is more than the {training} training images")
     return datasets
 
 

@@ -75,6 +75,7 @@ class Dataset(_Strict):
     things: list[str] = []  # the classes whose objects are detected; empty = all
     skip_annotations: list[int] = []  # ids of official annotations that are known to be faulty
     size: Pixels | None = None
+    images: PositiveInt | None = None  # use only so many of each split, evenly spaced; None = all
     labelled: PositiveInt | None = None
     in_memory: bool = False
     mean: Channels3 = [123.675, 116.28, 103.53]

@@ -224,6 +224,8 @@ def _run(
 def _data_part(dataset: Dataset, task: str) -> dict[str, Any]:
     """How the dataset is used; a detector's classes are the things."""
     part = dataset.model_dump(include=set(DATA_FIELDS))
+    if dataset.images:
+        part["images"] = dataset.images
     if task == "semantic":
         return part
     return part | {"classes": dataset.things or dataset.classes, "skip_annotations": dataset.skip_annotations}

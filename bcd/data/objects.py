@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcd.data import annotations, decode, manifest
+from bcd.data.split import subset
 from bcd.errors import UserError
 
 # Polygons, each x1 y1 x2 y2 ... in pixels, or a run-length code: {"size": [height, width], "counts": numbers or str}.
@@ -71,7 +72,9 @@ def open_objects(root: Path, data: dict[str, Any], split: str, *, masks: bool) -
     reader = importlib.import_module(f"bcd.data.{data['format']}")
     where = reader.annotation_file(split)
     truth = annotations.parse(files.read(where), where, data["classes"], skip=data["skip_annotations"], masks=masks)
-    images = truth["images"]
+    images = subset(truth["images"], data)
+    used = {image["id"] for image in images}
+    truth |= {"images": images, "annotations": [one for one in truth["annotations"] if one["image_id"] in used]}
     paths = [reader.image_path(split, image["file_name"]) for image in images]
     _check_images(root, files, images, paths, where)
     found: dict[int, list[dict]] = defaultdict(list)

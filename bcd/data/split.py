@@ -44,6 +44,7 @@ def open_split(root: Path, data: dict[str, Any], split: str) -> Split:
     samples = reader.list_samples(root, split)
     if not samples:
         raise UserError(f"{root}: the split '{split}' is empty; run `bcd fetch {root.name} --force`")
+    samples = subset(samples, data)
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray, str]:
         sample = samples[index]
@@ -55,6 +56,12 @@ def open_split(root: Path, data: dict[str, Any], split: str) -> Split:
         return image, label, sample.name
 
     return Split(samples, read)
+
+
+def subset(samples: list, data: dict[str, Any]) -> list:
+    """Those of a split's samples that are used: all, or as many as the dataset's `images`, evenly spaced."""
+    wanted = min(data.get("images") or len(samples), len(samples))
+    return [samples[i] for i in evenly_spaced(len(samples), wanted)]
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
