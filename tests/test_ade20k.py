@@ -57,7 +57,7 @@ def test_the_real_sample(tmp_path):
     rows = found.read(f"{FOLDER}/objectInfo150.txt").decode().splitlines()[1:]
     official = [row.split("\t")[-1].split(",")[0].strip() for row in rows]
     assert params("ade20k").classes == official
-    for split in ade20k.FOLDERS:
+    for split in ade20k.SPLITS:
         part = opened("ade20k", tmp_path, split)
         assert len(part) == found.splits[split]
         for index, sample in enumerate(part.samples):

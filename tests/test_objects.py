@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from bcd.data import annotations, coco, manifest, scenes
+from bcd.data import annotations, coco, manifest, scenes, tree
 from bcd.data.fetch import Source, fetch
 from bcd.data.mirror import Archive
 from bcd.data.objects import mask, open_objects
@@ -188,6 +189,13 @@ def test_an_empty_split_and_a_dataset_size_are_refused(tmp_path, root):
         open_objects(root, DATA | {"size": [4, 4]}, "val", masks=True)
 
 
+def test_few_images_have_their_annotations_alone(root):
+    whole, few = (open_objects(root, DATA | more, "val", masks=True) for more in ({}, {"images": 2}))
+    assert few.image_ids == whole.image_ids[:2]
+    assert few.truth["annotations"] == [one for one in whole.truth["annotations"] if one["image_id"] in few.image_ids]
+    assert len(few.truth["annotations"]) < len(whole.truth["annotations"])
+
+
 def test_a_missing_image_and_an_altered_one(root):
     split = open_objects(root, DATA, "val", masks=True)
     (root / "val2017" / "3.png").write_bytes(b"altered")
@@ -229,12 +237,12 @@ def test_the_three_encodings_of_a_mask_agree():
 
 def test_counting_the_splits_of_an_unpacked_tree(tmp_path, root):
     with pytest.raises(UserError, match=r"the archives of coco have no annotations/instances_train2017\.json"):
-        coco.count_splits(root)
+        tree.count_splits(coco, root)
     (root / "annotations" / "instances_train2017.json").write_text(json.dumps(document(images=())))
-    assert coco.count_splits(root) == {"train": 0, "val": 3}
+    assert tree.count_splits(coco, root) == {"train": 0, "val": 3}
     (root / "val2017" / "9.png").unlink()
-    with pytest.raises(UserError, match=r"image val2017/9\.png of .*val2017\.json is missing"):
-        coco.count_splits(root)
+    with pytest.raises(UserError, match=r"image val2017/9\.png is missing"):
+        tree.count_splits(coco, root)
 
 
 def test_scenes_agree_with_their_instance_maps(smoke_data):
@@ -243,7 +251,7 @@ def test_scenes_agree_with_their_instance_maps(smoke_data):
     for name in ("train", "val", "test"):
         split = open_objects(smoke_data, data, name, masks=True)
         areas = iter(entry["area"] for entry in split.truth["annotations"])
-        assert len(split) == len(scenes.list_samples(smoke_data, name))
+        assert len(split) == len(scenes.samples(tree.recorded(smoke_data), name))
         for index in range(len(split)):
             _, objects, path = split.read(index)
             ids, label = (
@@ -268,7 +276,9 @@ def sample(tmp_path_factory):
         pytest.skip("needs ../shared/mirror")
     root = tmp_path_factory.mktemp("data") / "coco2017"
     archives = (f"coco2017/{name}.zip" for name in ("train2017", "val2017", "annotations_trainval2017"))
-    source = Source("coco2017", tuple(Archive(archive, None) for archive in archives), "", "", coco.count_splits)
+    source = Source(
+        "coco2017", tuple(Archive(archive, None) for archive in archives), "", "", partial(tree.count_splits, coco)
+    )
     found = fetch(source, root, MIRROR)
     assert found.splits == {"train": 108, "val": 121}
     categories = json.loads(found.read(coco.annotation_file("val")))["categories"]

@@ -1,10 +1,11 @@
 import hashlib
+from functools import partial
 
 import numpy as np
 import pytest
 from dataset_layouts import REAL, get, lines, mat, opened, params, photo, png, spread, write_mirror
 
-from bcd.data import voc
+from bcd.data import tree, voc
 from bcd.data.fetch import Source, fetch
 from bcd.data.mirror import Archive
 from bcd.errors import UserError
@@ -102,9 +103,9 @@ def _classes(label):
 def test_the_real_sample_with_objects(tmp_path):
     """Masks that labelme wrote in the layout of VOC; its list of val is empty."""
     archive = Archive("voc2012_labelme/VOC2012_labelme_instance.tar", None)
-    source = Source("labelme", (archive,), "", "", voc.count_splits, {"train": 1464, "val": 1449})
+    source = Source("labelme", (archive,), "", "", partial(tree.count_splits, voc), {"train": 1464, "val": 1449})
     found = fetch(source, tmp_path, REAL)
-    for sample in voc.list_samples(tmp_path, "train"):
+    for sample in voc.samples(tree.recorded(tmp_path), "train"):
         label = voc.read_label(found.read(sample.label), sample.label)
         assert set(np.unique(label)) - {0, 255}
 
@@ -113,6 +114,6 @@ def test_official_bytes_without_sbd_are_no_sample(tmp_path):
     mirror = write_mirror(tmp_path / "mirror", {TAR: devkit()})
     sha256 = hashlib.sha256((mirror / TAR).read_bytes()).hexdigest()
     archives = (Archive(TAR, None, sha256=sha256), Archive(TGZ, None, optional=True))
-    source = Source("voc2012", archives, "", "", voc.count_splits, {"train": 10582, "val": 1449})
+    source = Source("voc2012", archives, "", "", partial(tree.count_splits, voc), {"train": 10582, "val": 1449})
     with pytest.raises(UserError, match=r"voc2012 has the splits .*'train': 2.*10582.*; complete the archives"):
         fetch(source, tmp_path / "data", mirror)

@@ -4,32 +4,26 @@ Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017, http://scenepars
 0 for whatever is none of the 150 classes, which stand in objectInfo150.txt and are numbered from 1.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from bcd.data import decode, tree
 from bcd.data.sample import Sample
 from bcd.label import IGNORE
 
-FOLDERS = {"train": "training", "val": "validation"}
+SPLITS = {"train": "training", "val": "validation"}
 FOLDER = "ADEChallengeData2016"
 CLASSES = 150
 TABLE = decode.label_table({0: IGNORE} | {n + 1: n for n in range(CLASSES)})
 
 
-def list_samples(root: Path, split: str) -> list[Sample]:
-    """Samples of `split` ("train" or "val") of a fetched dataset, in the order of their numbers.
+def samples(files: tree.Tree, split: str) -> list[Sample]:
+    """Samples of `split` ("train" or "val"), in the order of their numbers.
 
-    Raises UserError when the dataset is not fetched, or an image or a mask lacks the other.
+    Raises UserError when an image or a mask lacks the other.
     """
-    return _samples(tree.recorded(root), split)
-
-
-def count_splits(root: Path) -> dict[str, int]:
-    """Number of samples per split of a freshly unpacked directory, checked as `list_samples` checks them."""
-    files = tree.unpacked(root)
-    return {split: len(_samples(files, split)) for split in FOLDERS}
+    folder = SPLITS[split]
+    images = (f"{FOLDER}/images/{folder}/", ".jpg")
+    return tree.paired(files, images, (f"{FOLDER}/annotations/{folder}/", ".png"))
 
 
 def read_label(data: bytes, name: str) -> np.ndarray:
@@ -38,9 +32,3 @@ def read_label(data: bytes, name: str) -> np.ndarray:
     Raises UserError naming `name` for values above 150 and for data that is not a mask.
     """
     return decode.look_up(decode.read_label(data, name), TABLE, name)
-
-
-def _samples(files: tree.Tree, split: str) -> list[Sample]:
-    folder = FOLDERS[split]
-    images = (f"{FOLDER}/images/{folder}/", ".jpg")
-    return tree.paired(files, images, (f"{FOLDER}/annotations/{folder}/", ".png"))

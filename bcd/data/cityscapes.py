@@ -6,8 +6,6 @@ their "train ids" (cityscapesscripts/helpers/labels.py in mcordts/cityscapesScri
 not public.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from bcd.data import decode, tree
@@ -21,18 +19,13 @@ LAST = 33
 TABLE = decode.label_table(dict.fromkeys(range(LAST + 1), IGNORE) | {value: n for n, value in enumerate(EVALUATED)})
 
 
-def list_samples(root: Path, split: str) -> list[Sample]:
-    """Samples of `split` ("train" or "val") of a fetched dataset, by city and frame.
+def samples(files: tree.Tree, split: str) -> list[Sample]:
+    """Samples of `split` ("train" or "val"), by city and frame.
 
-    Raises UserError when the dataset is not fetched, or an image or a mask lacks the other.
+    Raises UserError when an image or a mask lacks the other.
     """
-    return _samples(tree.recorded(root), split)
-
-
-def count_splits(root: Path) -> dict[str, int]:
-    """Number of samples per split of a freshly unpacked directory, checked as `list_samples` checks them."""
-    files = tree.unpacked(root)
-    return {split: len(_samples(files, split)) for split in SPLITS}
+    images = (f"leftImg8bit/{split}/", "_leftImg8bit.png")
+    return tree.paired(files, images, (f"gtFine/{split}/", "_gtFine_labelIds.png"))
 
 
 def read_label(data: bytes, name: str) -> np.ndarray:
@@ -41,8 +34,3 @@ def read_label(data: bytes, name: str) -> np.ndarray:
     Raises UserError naming `name` for ids above 33 and for data that is not a mask.
     """
     return decode.look_up(decode.read_label(data, name), TABLE, name)
-
-
-def _samples(files: tree.Tree, split: str) -> list[Sample]:
-    images = (f"leftImg8bit/{split}/", "_leftImg8bit.png")
-    return tree.paired(files, images, (f"gtFine/{split}/", "_gtFine_labelIds.png"))

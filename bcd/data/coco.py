@@ -4,9 +4,8 @@ Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://coco
 test split have no annotations, so the customary test images are those of `val`.
 """
 
-from pathlib import Path
-
-from bcd.data import annotations
+from bcd.data import annotations, tree
+from bcd.data.sample import Sample
 from bcd.errors import UserError
 
 SPLITS = ("train", "val")
@@ -22,24 +21,14 @@ def image_path(split: str, file_name: str) -> str:
     return f"{split}2017/{file_name}"
 
 
-def count_splits(root: Path) -> dict[str, int]:
-    """Number of images per split of a freshly unpacked tree.
+def samples(files: tree.Tree, split: str) -> list[Sample]:
+    """The images of `split` ("train" or "val"), in the order of its annotation file, which is the label of each.
 
-    Raises UserError when an annotation file or one of its images is missing. What the annotations say is checked when
-    a split is opened, since that depends on the classes and on the annotations that are left out.
+    Raises UserError when the annotation file or an image is missing. What the annotations say is checked when a split
+    is opened, since that depends on the classes and on the annotations that are left out.
     """
-    return {split: _count(root, split) for split in SPLITS}
-
-
-def _count(root: Path, split: str) -> int:
     where = annotation_file(split)
-    try:
-        text = (root / where).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"the archives of coco have no {where}; check their URLs or mirror") from None
-    images = annotations.load(text, where)["images"]
-    for image in images:
-        path = image_path(split, image["file_name"])
-        if not (root / path).is_file():
-            raise UserError(f"image {path} of {where} is missing; check the archives' URLs or mirror")
-    return len(images)
+    if where not in files.paths:
+        raise UserError(f"the archives of coco have no {where}; {tree.REMEDY}")
+    listed = [image["file_name"] for image in annotations.load(files.read(where), where)["images"]]
+    return tree.complete(files, [Sample(name, image_path(split, name), where) for name in listed])

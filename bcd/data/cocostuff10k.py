@@ -5,8 +5,6 @@ https://github.com/nightrome/cocostuff10k. annotations/<name>.mat holds the labe
 evaluates on: it is called `val` here, as that of the other datasets is.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from bcd.data import decode, tree
@@ -14,22 +12,17 @@ from bcd.data.cocostuff import LABELS
 from bcd.data.sample import Sample
 from bcd.label import IGNORE
 
-LISTS = {"train": "imageLists/train.txt", "val": "imageLists/test.txt"}
+SPLITS = {"train": "imageLists/train.txt", "val": "imageLists/test.txt"}
 TABLE = decode.label_table({0: IGNORE} | {label: n for n, label in enumerate(LABELS)})
 
 
-def list_samples(root: Path, split: str) -> list[Sample]:
-    """Samples of `split` ("train" or "val") of a fetched dataset, in the order of its list.
+def samples(files: tree.Tree, split: str) -> list[Sample]:
+    """Samples of `split` ("train" or "val"), in the order of its list.
 
-    Raises UserError when the dataset is not fetched or differs from its manifest, or a listed file is missing.
+    Raises UserError when a listed file is missing.
     """
-    return _samples(tree.recorded(root), split)
-
-
-def count_splits(root: Path) -> dict[str, int]:
-    """Number of samples per split of a freshly unpacked directory, checked as `list_samples` checks them."""
-    files = tree.unpacked(root)
-    return {split: len(_samples(files, split)) for split in LISTS}
+    names = tree.listed(files, SPLITS[split])
+    return tree.complete(files, [Sample(name, f"images/{name}.jpg", f"annotations/{name}.mat") for name in names])
 
 
 def read_label(data: bytes, name: str) -> np.ndarray:
@@ -38,8 +31,3 @@ def read_label(data: bytes, name: str) -> np.ndarray:
     Raises UserError naming `name` for labels without a class and for data that is not such a file.
     """
     return decode.look_up(decode.read_mat(data, name, "S"), TABLE, name)
-
-
-def _samples(files: tree.Tree, split: str) -> list[Sample]:
-    names = tree.listed(files, LISTS[split])
-    return tree.complete(files, [Sample(name, f"images/{name}.jpg", f"annotations/{name}.mat") for name in names])

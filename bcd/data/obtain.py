@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from pathlib import Path
 
-from bcd.data import fetch, mirror
+from bcd.data import fetch, mirror, tree
 from bcd.data.download import Progress, quiet
 from bcd.data.manifest import Manifest
 from bcd.schema import Dataset
@@ -24,7 +25,8 @@ def obtain(
         done = _generated(name, dataset, root, reader, progress, force)
     else:
         archives = tuple(mirror.Archive(**archive.model_dump()) for archive in dataset.archives)
-        source = fetch.Source(name, archives, dataset.licence, dataset.source, reader.count_splits, dataset.splits)
+        count = partial(tree.count_splits, reader)
+        source = fetch.Source(name, archives, dataset.licence, dataset.source, count, dataset.splits)
         done = fetch.fetch(source, root, mirror_dir, progress, force)
     # What was fetched before may have been asked for with other splits.
     fetch.split_note(str(root), done.splits, dataset.splits, done.origin == "mirror" and not done.official)

@@ -11,8 +11,6 @@ and the tables made with it use 4996 and 5104 images instead, from the list of t
 leaves out three (issue 1 of ccvl/detail-api); its trainval_merged.json is no longer on the network.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from bcd.data import decode, tree
@@ -38,22 +36,17 @@ LAST = 459
 TABLE = decode.label_table(dict.fromkeys(range(LAST + 1), IGNORE) | {label: n for n, label in enumerate(LABELS)})
 
 
-def list_samples(root: Path, split: str) -> list[Sample]:
-    """Samples of `split` ("train" or "val") of a fetched dataset, in the order of VOC's list.
+def samples(files: tree.Tree, split: str) -> list[Sample]:
+    """Samples of `split` ("train" or "val"), in the order of VOC's list.
 
-    Raises UserError when the dataset is not fetched or differs from its manifest, or a listed file is missing.
+    Raises UserError when a listed file is missing, or labels.txt numbers a class
+    in another way than LABELS.
     """
-    return _samples(tree.recorded(root), split)
-
-
-def count_splits(root: Path) -> dict[str, int]:
-    """Number of samples per split of a freshly unpacked directory, checked as `list_samples` checks them.
-
-    Raises UserError also when labels.txt numbers a class in another way than LABELS.
-    """
-    files = tree.unpacked(root)
     _check_names(files)
-    return {split: len(_samples(files, split)) for split in SPLITS}
+    names = tree.listed(files, f"{VOC}/ImageSets/Main/{split}.txt")
+    return tree.complete(
+        files, [Sample(name, f"{VOC}/JPEGImages/{name}.jpg", f"trainval/{name}.mat") for name in names]
+    )
 
 
 def read_label(data: bytes, name: str) -> np.ndarray:
@@ -62,13 +55,6 @@ def read_label(data: bytes, name: str) -> np.ndarray:
     Raises UserError naming `name` for labels above 459 and for data that is not such a file.
     """
     return decode.look_up(decode.read_mat(data, name, "LabelMap"), TABLE, name)
-
-
-def _samples(files: tree.Tree, split: str) -> list[Sample]:
-    names = tree.listed(files, f"{VOC}/ImageSets/Main/{split}.txt")
-    return tree.complete(
-        files, [Sample(name, f"{VOC}/JPEGImages/{name}.jpg", f"trainval/{name}.mat") for name in names]
-    )
 
 
 def _check_names(files: tree.Tree) -> None:

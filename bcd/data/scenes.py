@@ -8,18 +8,17 @@ colours, semantic label, instance map and boxes are all read off that map, so th
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcd.data import decode
+from bcd.data import decode, tree
 from bcd.data.sample import Sample
 from bcd.data.scene_paint import expose, paint
 from bcd.data.scene_shapes import OBJECTS, Layer, blank, building
-from bcd.errors import UserError
 from bcd.files import writing
 
 cv2.setNumThreads(0)  # scenes are small: threads would only fight with the other processes
@@ -216,14 +215,10 @@ def write_png(path: Path, image: np.ndarray) -> None:
         path.write_bytes(data.tobytes())
 
 
-def list_samples(root: Path, split: str) -> list[Sample]:
-    """The split's scenes in index order; raises UserError when there are none under `root`."""
-    names = sorted(path.name for path in (root / "images" / split).glob("*.png"))
-    if not names:
-        raise UserError(f"{root / 'images' / split} holds no scenes; run `bcd fetch` for this dataset again")
-    return [
-        Sample(name=f"{split}/{name}", image=f"images/{split}/{name}", label=f"labels/{split}/{name}") for name in names
-    ]
+def samples(files: tree.Tree, split: str) -> list[Sample]:
+    """The split's scenes in index order. Raises UserError when a scene lacks its label."""
+    found = tree.paired(files, (f"images/{split}/", ".png"), (f"labels/{split}/", ".png"))
+    return [replace(sample, name=f"{split}/{sample.name}.png") for sample in found]
 
 
 def annotation_file(split: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bcd.data import decode, manifest
+from bcd.data import decode, manifest, tree
 from bcd.data.sample import Sample
 from bcd.data.transforms import resize_pair
 from bcd.errors import UserError
@@ -41,7 +41,7 @@ def open_split(root: Path, data: dict[str, Any], split: str) -> Split:
     """
     files = manifest.load(root)
     reader = importlib.import_module(f"bcd.data.{data['format']}")
-    samples = reader.list_samples(root, split)
+    samples = reader.samples(tree.recorded(root), split)
     if not samples:
         raise UserError(f"{root}: the split '{split}' is empty; run `bcd fetch {root.name} --force`")
     samples = subset(samples, data)

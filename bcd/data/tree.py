@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
 from bcd.data import manifest
 from bcd.data.sample import Sample
@@ -29,6 +30,15 @@ def unpacked(root: Path) -> Tree:
     """The tree of a directory that has no manifest yet."""
     paths = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     return Tree(paths, lambda path: (root / path).read_bytes())
+
+
+def count_splits(reader: ModuleType, root: Path) -> dict[str, int]:
+    """Number of samples in each split of a freshly unpacked directory.
+
+    reader: the module of a label format, which has `SPLITS` and `samples`. Raises what its `samples` raises.
+    """
+    files = unpacked(root)
+    return {split: len(reader.samples(files, split)) for split in reader.SPLITS}
 
 
 def listed(tree: Tree, path: str) -> list[str]:

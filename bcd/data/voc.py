@@ -10,8 +10,6 @@ images of VOC's val. As in mmsegmentation (tools/dataset_converters/voc_aug.py a
 label has VOC's mask.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from bcd.data import decode, tree
@@ -24,18 +22,18 @@ SBD = "benchmark_RELEASE/dataset"
 TABLE = decode.label_table({IGNORE: IGNORE} | {value: value for value in range(21)})
 
 
-def list_samples(root: Path, split: str) -> list[Sample]:
-    """Samples of `split` ("train" or "val") of a fetched dataset: VOC's in the order of its list, then SBD's.
+def samples(files: tree.Tree, split: str) -> list[Sample]:
+    """Samples of `split` ("train" or "val"): VOC's in the order of its list, then SBD's.
 
-    Raises UserError when the dataset is not fetched or differs from its manifest, or a listed file is missing.
+    Raises UserError when a listed file is missing.
     """
-    return _samples(tree.recorded(root), split)
-
-
-def count_splits(root: Path) -> dict[str, int]:
-    """Number of samples per split of a freshly unpacked directory, checked as `list_samples` checks them."""
-    files = tree.unpacked(root)
-    return {split: len(_samples(files, split)) for split in SPLITS}
+    names = _listed(files, split)
+    masks = {name: f"{VOC}/SegmentationClass/{name}.png" for name in names}
+    if split == "train" and any(path.startswith(SBD) for path in files.paths):
+        more = [name for part in SPLITS for name in tree.listed(files, f"{SBD}/{part}.txt")]
+        held_out = set(_listed(files, "val"))
+        masks |= {name: f"{SBD}/cls/{name}.mat" for name in more if name not in held_out and name not in masks}
+    return tree.complete(files, [Sample(name, f"{VOC}/JPEGImages/{name}.jpg", mask) for name, mask in masks.items()])
 
 
 def read_label(data: bytes, name: str) -> np.ndarray:
@@ -46,16 +44,6 @@ def read_label(data: bytes, name: str) -> np.ndarray:
     sbd = name.endswith(".mat")
     label = decode.read_mat(data, name, "GTcls", "Segmentation") if sbd else decode.read_label(data, name)
     return decode.look_up(label, TABLE, name)
-
-
-def _samples(files: tree.Tree, split: str) -> list[Sample]:
-    names = _listed(files, split)
-    masks = {name: f"{VOC}/SegmentationClass/{name}.png" for name in names}
-    if split == "train" and any(path.startswith(SBD) for path in files.paths):
-        more = [name for part in SPLITS for name in tree.listed(files, f"{SBD}/{part}.txt")]
-        held_out = set(_listed(files, "val"))
-        masks |= {name: f"{SBD}/cls/{name}.mat" for name in more if name not in held_out and name not in masks}
-    return tree.complete(files, [Sample(name, f"{VOC}/JPEGImages/{name}.jpg", mask) for name, mask in masks.items()])
 
 
 def _listed(files: tree.Tree, split: str) -> list[str]:
