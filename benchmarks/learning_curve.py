@@ -1,6 +1,6 @@
 """How well a run does after more and more training: its metrics at several numbers of steps.
 
-    python benchmarks/learning_curve.py --suite coco-mini --steps 100 200 400 800 KEY
+    python benchmarks/learning_curve.py KEY --suite coco-mini --steps 100 200 400 800
 
 trains KEY once for each number of steps (what the store holds is not trained again) and prints a Markdown table. Every
 point is a whole run with a schedule of its own, not a snapshot of one.
