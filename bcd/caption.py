@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from bcd.render import heading
+from bcd.headings import heading, partial_text
 
 
 def caption(content: dict[str, Any], suite: str, table: str) -> str:
     """The caption of `bcd.tables.measure`'s content, after the descriptions of suite and table."""
     parts = [suite.strip(), table.strip(), *_data(content), *_models(content), _seeds(content), *_tests(content)]
+    if "partial" in content:
+        parts.insert(0, f"{partial_text(content)}. Means, deviations, intervals and significance may change with them.")
     if "frag" in content["metrics"]:
         parts.append("Values are percentages, but Frag counts pieces per object (lower is better).")
     else:
@@ -23,14 +25,60 @@ def caption(content: dict[str, Any], suite: str, table: str) -> str:
 
 
 def notes(content: dict[str, Any]) -> list[str]:
-    """What is doubtful about the table: runs whose code has changed since they were made."""
+    """What is doubtful about the table: runs that it lacks, and runs whose code has changed since they were made."""
+    return [*_missing(content), *_fewer_seeds(content), *_stale(content)]
+
+
+def _missing(content: dict[str, Any]) -> list[str]:
+    """One note for each reason why runs of a partial table are left out."""
+    if "partial" not in content:
+        return []
+    return [f"Left out, {why}: {_by_method(keys)}." for why, keys in content["partial"]["missing"].items()]
+
+
+def _by_method(keys: list[str]) -> str:
+    """`task/dataset/pair: kd (s0, s1), cwd (s2); ...` for run keys."""
+    seeds: dict[str, dict[str, list[str]]] = {}
+    for key in keys:
+        pair, method, seed = key.rsplit("/", 2)
+        seeds.setdefault(pair, {}).setdefault(method, []).append(seed)
+    return "; ".join(f"{pair}: {_with_seeds(methods)}" for pair, methods in seeds.items())
+
+
+def _with_seeds(methods: dict[str, list[str]]) -> str:
+    return ", ".join(f"{method} ({', '.join(seeds)})" for method, seeds in methods.items())
+
+
+def _fewer_seeds(content: dict[str, Any]) -> list[str]:
+    """The differences of a partial table that are not over all of its seeds."""
+    metric, places = content["main_metrics"][0], []
+    for pair in content["pairs"]:
+        baseline = next(row for row in pair["rows"] if row["method"] == content["baseline"])
+        shared = {
+            row["method"]: [seed for seed in map(_seed, row["runs"]) if seed in map(_seed, baseline["runs"])]
+            for row in pair["rows"]
+            if row["cells"][metric]["difference"]
+        }
+        fewer = {method: seeds for method, seeds in shared.items() if len(seeds) < content["seeds"]}
+        places += [f"{heading(pair)}: {_with_seeds(fewer)}"] if fewer else []
+    if not places:
+        return []
+    return [
+        "Differences over fewer seeds, those that row and baseline have (with one seed, over test images only): "
+        f"{'; '.join(places)}."
+    ]
+
+
+def _seed(run: dict[str, Any]) -> str:
+    return run["key"].rpartition("/")[2]
+
+
+def _stale(content: dict[str, Any]) -> list[str]:
     places = []
     for pair in content["pairs"]:
-        named = []
-        for row in pair["rows"]:
-            stale = [run["key"].rpartition("/")[2] for run in row["runs"] if run["stale"]]
-            named += [f"{row['method']} ({', '.join(stale)})"] if stale else []
-        places += [f"{heading(pair)}: {', '.join(named)}"] if named else []
+        seeds = {row["method"]: [_seed(run) for run in row["runs"] if run["stale"]] for row in pair["rows"]}
+        stale = {method: found for method, found in seeds.items() if found}
+        places += [f"{heading(pair)}: {_with_seeds(stale)}"] if stale else []
     if not places:
         return []
     return [
@@ -43,6 +91,8 @@ def _data(content: dict[str, Any]) -> list[str]:
     sentences = []
     for pair in content["pairs"]:
         data = pair["data"]
+        if data is None:  # no student of the pair is there
+            continue
         sentence = f"Evaluated on the {pair['images']} images of {pair['dataset']}'s split '{pair['split']}'"
         if data["origin"] == "generated":
             sentence += " (generated data)"
@@ -57,6 +107,8 @@ def _models(content: dict[str, Any]) -> list[str]:
     for pair in content["pairs"]:
         for role in ("teacher", "student"):
             model = pair[role]
+            if model["macs_input"] is None:
+                continue
             height, width = model["macs_input"]
             weights = "no pretrained weights" if model["pretrained"] == "none" else f"weights {model['pretrained']}"
             sentences.append(

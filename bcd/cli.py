@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -118,40 +119,58 @@ def plan(
     drop_stale: Annotated[
         bool, typer.Option(help="Forget runs made by older code, so that `snakemake` redoes them.")
     ] = False,
-    every_run: Annotated[bool, typer.Option("--all", help="List every run, not only those that are not done.")] = False,
+    every_run: Annotated[bool, typer.Option("--all", help="List every run, not only those that need a look.")] = False,
+    step_seconds: Annotated[
+        list[str],
+        typer.Option(
+            help="Seconds of a training step at its recipe's batch: MODEL=SECONDS, which wins over measured ones, or "
+            "SECONDS for every model that is not measured.",
+            metavar="[MODEL=]SECONDS",
+        ),
+    ] = [],  # noqa: B006 - typer wants a list
+    forward_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            show_default="a third",
+            help="What a forward pass costs of a training step: the teacher's part.",
+        ),
+    ] = 1 / 3,
+    price: Annotated[float | None, typer.Option(min=0, help="Of a GPU-hour, in any currency.")] = None,
 ) -> None:
-    """What the suite consists of, what is done, and the time and disk that the rest will take.
+    """What the suite consists of, what is done, and the hours, money and disk that the rest will take.
 
     States: done; stale (made by older code, kept until you say --drop-stale); changed (params, data or teacher
     differ); stored (trained before, costs nothing); unfinished; missing.
+
+    Hours come from the step times of like runs in results/store. Where there are none, a few steps of a teacher and
+    of a student without distillation give one: bcd train KEY --set recipe.steps=50. Or say what you know:
+
+    bcd plan --suite coco --step-seconds coco-retinanet-r101=0.9 --step-seconds 0.5 --price 2.50
     """
+    from bcd import budget, cost, spec
     from bcd import plan as planning
-    from bcd import spec
 
     params, wanted = _load(suite)
-    runs = spec.suite_runs(params, wanted)
-    statuses = planning.survey(wanted.name, runs)
+    rows = spec.suite_rows(params, wanted)
+    runs = spec.distinct_runs(wanted.name, rows)
+    stated = cost.parse_stated(step_seconds, {run.model_name for run in runs.values()})
+    rates = replace(cost.measured(planning.RESULTS), stated=stated, forward_share=forward_share)
+    statuses = planning.survey(wanted.name, runs, rates)
     if drop_stale:
         for key in planning.drop_stale(wanted.name, statuses):
             print(f"dropped {key}")
-        statuses = planning.survey(wanted.name, runs)
+        statuses = planning.survey(wanted.name, runs, rates)
     for files, state in planning.data_state(runs).items():
         print(f"data/{files}: {state}")
     for status in statuses:
-        if every_run or status.state != "done":
-            steps = status.run.config["recipe"]["steps"]
-            at = f" at step {status.step} of {steps}" if status.state == "unfinished" else ""
+        if every_run or status.state not in ("done", "missing"):
+            at = f" at step {status.step}, {status.left} left" if status.state == "unfinished" else ""
             print(f"{status.state:<10} {status.run.key}{at}")
-    summary = planning.totals(statuses)
-    print(f"suite {wanted.name}: {len(statuses)} runs in {len(spec.groups(runs))} jobs; ", end="")
-    print(", ".join(f"{count} {state}" for state, count in summary["states"].items()))
-    unknown = (
-        f", and {summary['unknown']} runs of unknown cost (none like them is recorded)" if summary["unknown"] else ""
-    )
-    print(
-        f"left: {summary['seconds'] / 60:.1f} min of training on one core or GPU, "
-        f"{summary['bytes'] / 1e6:.1f} MB{unknown}"
-    )
+    states = ", ".join(f"{count} {state}" for state, count in planning.totals(statuses)["states"].items())
+    print(f"suite {wanted.name}: {len(statuses)} runs in {len(spec.groups(runs))} jobs; {states}\n")
+    print(*budget.report(params, rows, statuses, rates, price), sep="\n")
 
 
 def settings_of(pairs: list[str]) -> dict:
@@ -236,18 +255,25 @@ def tables(
     suite: Suite = None,
     table: Table = None,
     show: Annotated[bool, typer.Option(help="Only print the main metrics of the tables that exist.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Build from the runs that exist; what is missing is marked and counted.")
+    ] = False,
 ) -> None:
-    """Build tables and their figures from run records: results/SUITE/tables/*.{md,tex,csv,json}, figures/*.png."""
+    """Build tables and their figures from run records: results/SUITE/tables/*.{md,tex,csv,json}, figures/*.png.
+
+    A missing run is an error. With --partial it is not: the tables of what exists are called PARTIAL, say which runs
+    they lack and lie apart, as results/SUITE/partial/*.partial.{md,tex,csv,json,png}.
+    """
     from bcd import tables as building
 
     params, wanted = _load(suite)
     for name in _tables(wanted, table):
         if show:
-            print(building.show(Path("results"), wanted.name, name))
+            print(building.show(Path("results"), wanted.name, name, partial=partial))
         else:
-            for path in building.build(params, wanted, name, Path("results")):
+            for path in building.build(params, wanted, name, Path("results"), partial=partial):
                 print(path)
-    if show:
+    if show and not partial:
         print(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
         print(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/tables.md")
         print("runs, curves and predictions side by side: make ui")

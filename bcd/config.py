@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from bcd import compose
 from bcd.errors import UserError
-from bcd.schema import FACTS, SHARED, Dataset, Method, Model, Params, Recipe, Suite, WeightedTerm
+from bcd.schema import FACTS, SHARED, Dataset, Method, Model, Params, Recipe, Suite, Table, WeightedTerm
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -165,7 +166,7 @@ def parse_method(values: Any, name: str, where: str) -> Method:
 
 
 def load_suite(name: str, folder: Path = Path("params")) -> Suite:
-    """Read `params/suites/<name>.yaml`."""
+    """Read `params/suites/<name>.yaml`, with the tables of the suites that it is made `of`."""
     path = folder / "suites" / f"{name}.yaml"
     if not path.exists():
         known = [p.stem for p in (folder / "suites").glob("*.yaml")]
@@ -174,7 +175,52 @@ def load_suite(name: str, folder: Path = Path("params")) -> Suite:
     shared = {key: raw.pop(key) for key in SHARED if key in raw}
     if isinstance(raw.get("tables"), list):
         raw["tables"] = [shared | table if isinstance(table, dict) else table for table in raw["tables"]]
-    return check(Suite, raw | {"name": name}, str(path))
+        for table in raw["tables"]:
+            if isinstance(table, dict) and "published" in table:
+                table["published"] = compose.published_cells(table["published"])
+    suite = check(Suite, raw | {"name": name}, str(path))
+    return _joined(suite, folder, str(path))
+
+
+def _joined(suite: Suite, folder: Path, where: str) -> Suite:
+    """The suite with the tables that it takes from others, and with its settings of tables."""
+    if suite.name in suite.of:
+        raise UserError(f"{where}: of: a suite cannot be made of itself; remove '{suite.name}'")
+    taken = [compose.adopted(table, other) for other in suite.of for table in load_suite(other, folder).tables]
+    suite = suite.model_copy(update={"tables": [*suite.tables, *taken]})
+    if idle := compose.idle_setting(suite):
+        raise UserError(
+            f"{where}: set.{idle}: it concerns nothing that the suite's tables use; write <part>.<name>.<field>, where "
+            f"part is {', '.join(compose.PARTS)} and * stands for any letters of a name"
+        )
+    tables = [_as_set(suite, "tables", table.name, table) for table in suite.tables]
+    return suite.model_copy(update={"tables": tables})
+
+
+def for_table(params: Params, suite: Suite, table: Table) -> Params:
+    """`params` as a table of the suite sees them: datasets under the table's names for them, and datasets, models and
+    recipes with the suite's settings. Names that are not defined are left to whoever looks them up."""
+    if not suite.of and not suite.set:
+        return params
+    changed = {}
+    for part, names in compose.names(table).items():
+        known = getattr(params, part, {})
+        plain = {name: compose.plain_name(suite, name) if part == "datasets" else name for name in names}
+        found = {
+            name: _as_set(suite, part, name, known[original]) for name, original in plain.items() if original in known
+        }
+        if part != "tables":
+            changed[part] = known | found
+    return params.model_copy(update=changed)
+
+
+def _as_set(suite: Suite, part: str, name: str, value: BaseModel):
+    """`value` with what the suite's `set` says of it, checked like the file that it came from."""
+    chosen = compose.settings(suite, part, name)
+    if not chosen:
+        return value
+    where = f"params/suites/{suite.name}.yaml: set.{part}.{name}"
+    return check(type(value), override(value.model_dump(), chosen, where), where)
 
 
 def default_suite(folder: Path = Path("params")) -> str:

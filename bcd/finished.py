@@ -42,34 +42,46 @@ class Finished:
         return self.folder / f"eval-{self.edge['evaluation']['hash']}-predictions.npz"
 
 
-def read_runs(suite: str, runs: Iterable[Run], results: Path, data: Path) -> dict[str, Finished]:
-    """The given runs and their teachers by key.
+def find_runs(
+    suite: str, runs: Iterable[Run], results: Path, data: Path
+) -> tuple[dict[str, Finished], dict[str, list[str]]]:
+    """The given runs and their teachers: those that fit today's parameters, teachers and data, and what is wrong.
 
-    results, data: the folders `results` and `data` of the project. Raises UserError naming every run whose small
-    JSON is missing, or was made from other parameters, another teacher or other data than today's.
+    results, data: the folders `results` and `data` of the project. Returns the usable runs by key, and, for the others,
+    reason -> keys; one of the reasons is that the run's small JSON is missing.
     """
     wanted = {run.key: run for run in runs}
     wanted = {run.teacher.key: run.teacher for run in wanted.values() if run.teacher} | wanted
     edges = {key: _edge(run_file(suite, run, results)) for key, run in wanted.items()}
     manifests = {files: _manifest_sha256(data / files) for files in {run.files for run in wanted.values()}}
-    wrong: dict[str, list[str]] = {}
+    found: dict[str, Finished] = {}
+    unusable: dict[str, list[str]] = {}
     for key, run in wanted.items():
-        teacher = edges[run.teacher.key] if run.teacher else None
-        if why := _mismatch(run, edges[key], teacher, manifests[run.files]):
-            wrong.setdefault(why, []).append(key)
-    if wrong:
-        reasons = "; ".join(f"{why}: {_listed(keys)}" for why, keys in sorted(wrong.items()))
-        raise UserError(f"suite '{suite}': {reasons}; run `snakemake --config suite={suite}` to make them")
-    return {
-        key: Finished(
-            run=run,
-            file=run_file(suite, run, results),
-            edge=edges[key],
-            folder=results / "store" / edges[key]["store"],
-            stale=edges[key]["code"] != code_fingerprints(run.config),
-        )
-        for key, run in wanted.items()
-    }
+        edge, teacher = edges[key], edges[run.teacher.key] if run.teacher else None
+        if why := _mismatch(run, edge, teacher, manifests[run.files]):
+            unusable.setdefault(why, []).append(key)
+            continue
+        folder, stale = results / "store" / edge["store"], edge["code"] != code_fingerprints(run.config)
+        found[key] = Finished(run, run_file(suite, run, results), edge, folder, stale)
+    return found, unusable
+
+
+def refusal(suite: str, unusable: dict[str, list[str]]) -> str:
+    """What is wrong with the runs of a suite and how to mend it, from the reasons of `find_runs`."""
+    reasons = "; ".join(f"{why}: {_listed(keys)}" for why, keys in sorted(unusable.items()))
+    return f"suite '{suite}': {reasons}; run `snakemake --config suite={suite}` to make them"
+
+
+def read_runs(suite: str, runs: Iterable[Run], results: Path, data: Path) -> dict[str, Finished]:
+    """The given runs and their teachers by key.
+
+    Raises UserError naming every run whose small JSON is missing, or was made from other parameters, another teacher or
+    other data than today's.
+    """
+    found, unusable = find_runs(suite, runs, results, data)
+    if unusable:
+        raise UserError(refusal(suite, unusable))
+    return found
 
 
 def read_rows(finished: Finished) -> dict[str, np.ndarray]:
@@ -98,7 +110,9 @@ def _mismatch(run: Run, edge: dict | None, teacher: dict | None, manifest_sha256
         return "runs are missing"
     if edge["fingerprint"] != run.fingerprint:
         return "runs were made with other parameters"
-    if edge["teacher"] and teacher and edge["teacher"]["weights_sha256"] != teacher["weights_sha256"]:
+    if edge["teacher"] and not teacher:
+        return "runs have no teacher here to be checked against"
+    if edge["teacher"] and edge["teacher"]["weights_sha256"] != teacher["weights_sha256"]:
         return "runs were distilled from another teacher than today's"
     if manifest_sha256 and edge["data"]["manifest_sha256"] != manifest_sha256:
         return f"runs were made with other data than data/{run.files}"

@@ -21,6 +21,7 @@ from bcd import distributed
 from bcd.checkpoint import load_state, save_state
 from bcd.config import pick
 from bcd.distill import Distiller, WeightedTerm, observe
+from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.store import dump
 from bcd.taps import Taps
@@ -64,7 +65,8 @@ class Learner:
         self.pretrained = student.weights_note
         self.objective = Objective(task, student, self._distiller(task, student, teacher_shapes, device)).to(device)
         self.student = student
-        self.optimizer = make_optimizer(self.objective, self.recipe)
+        distiller = self.objective.distiller
+        self.optimizer = make_optimizer(student, self.recipe, distiller.parameters() if distiller else ())
         self._module = self.objective
         if distributed.world() > 1:
             if device.type == "cuda":
@@ -92,7 +94,7 @@ class Learner:
         self._use_rng()
         self.objective.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
+            group["lr"] = learning_rate(self.recipe, self.step) * group["lr_factor"]
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe["precision"] == "bf16")
         with autocast:
             losses = self._module(batch, teacher, self.step, self.recipe["steps"])
@@ -100,11 +102,12 @@ class Learner:
         if distributed.anywhere(not math.isfinite(total.item())):
             self._fail({k: v.item() for k, v in losses.items()}, batch.names)
             return
-        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         if self.recipe["clip"]:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe["clip"])
         self.optimizer.step()
+        # Now rather than before the next step: a group's learners wait for each other without holding gradients.
+        self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._keep_rng()
         self._log({k: v.detach() for k, v in losses.items()})
@@ -200,13 +203,48 @@ def learning_rate(recipe: dict[str, Any], step: int) -> float:
     return rate * min(1.0, (step + 1) / recipe["warmup"]) if recipe["warmup"] else rate
 
 
-def make_optimizer(module: nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
-    parameters = [p for p in module.parameters() if p.requires_grad]
+def make_optimizer(
+    student: nn.Module, recipe: dict[str, Any], others: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """The recipe's optimiser over a student and `others`, parameters of its distillation terms, which follow the
+    recipe's plain learning rate and decay. A group's learning rate is that of the recipe times its `lr_factor`."""
+    groups = parameter_groups(student, recipe.get("lr_factors", {}), recipe.get("no_decay", []))
+    groups.setdefault((1.0, True), []).extend(p for p in others if p.requires_grad)
+    decay = recipe["weight_decay"]
+    listed = [
+        {"params": parameters, "lr_factor": factor, "weight_decay": decay if decays else 0.0}
+        for (factor, decays), parameters in groups.items()
+        if parameters
+    ]
     # Fused: one pass over all tensors; for small models the plain loop is a good part of a step.
-    common = {"lr": recipe["lr"], "weight_decay": recipe["weight_decay"], "fused": True}
+    common = {"lr": recipe["lr"], "fused": True}
     if recipe["optimizer"] == "sgd":
-        return torch.optim.SGD(parameters, momentum=recipe["momentum"], **common)
-    return torch.optim.AdamW(parameters, **common)
+        return torch.optim.SGD(listed, momentum=recipe["momentum"], **common)
+    return torch.optim.AdamW(listed, **common)
+
+
+def parameter_groups(
+    model: nn.Module, lr_factors: dict[str, float], no_decay: list[str]
+) -> dict[tuple[float, bool], list[nn.Parameter]]:
+    """(factor of the learning rate, whether it is decayed) -> the trainable parameters, in the model's order.
+
+    The words mean what `bcd.schema.Recipe` says. Raises UserError for a word that stands in no parameter's name.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for field, words in (("lr_factors", lr_factors), ("no_decay", no_decay)):
+        for word in words:
+            if not any(word in name for name in names):
+                raise UserError(
+                    f"the recipe's {field}: no parameter of this model has '{word}' in its name, such as {names[0]} or "
+                    f"{names[-1]}; correct the word in params/recipes.yaml"
+                )
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            fitting = [word for word in lr_factors if word in name]
+            factor = lr_factors[max(fitting, key=len)] if fitting else 1.0
+            groups.setdefault((factor, not any(word in name for word in no_decay)), []).append(parameter)
+    return groups
 
 
 def _cut_history(path: Path, step: int) -> None:

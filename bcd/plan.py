@@ -1,18 +1,20 @@
-"""What a suite consists of, what of it is done, and what the rest will cost, from records alone."""
+"""What a suite consists of and what of it is done, from small files alone; `bcd.budget` says what the rest costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from bcd import store
+from bcd.cost import Rates, measured
 from bcd.data import manifest
 from bcd.errors import UserError
-from bcd.job import DATA, RESULTS, resolve
+from bcd.job import DATA, RESULTS, teacher_facts
 from bcd.record import code_fingerprints
-from bcd.spec import Run, digest, run_file
+from bcd.spec import Run, run_file, spec_of
+
+TO_TRAIN = ("missing", "unfinished", "changed")
 
 
 @dataclass(frozen=True)
@@ -21,24 +23,31 @@ class Status:
 
     state: done | stale (the code that made it has changed) | changed (its parameters, data or teacher have) |
     stored (finished in the store, only its file under runs/ is missing) | unfinished | missing.
+    seconds, bytes: what its own training still takes, without what a job pays once; None = unknown.
     """
 
     run: Run
     state: str
     step: int = 0
-    seconds: float | None = None  # estimated train time that is left; None = no record to estimate from
+    seconds: float | None = None
     bytes: int | None = None
 
+    @property
+    def left(self) -> int:
+        """Steps that are still to be trained."""
+        return self.run.config["recipe"]["steps"] - self.step if self.state in TO_TRAIN else 0
 
-def survey(suite: str, runs: dict[str, Run]) -> list[Status]:
-    """The status of every run of a suite, teachers first."""
-    known = _step_times()
-    return [_status(suite, run, known) for run in runs.values()]
+
+def survey(suite: str, runs: dict[str, Run], rates: Rates | None = None) -> list[Status]:
+    """The status of every run of a suite, teachers first; `rates` are those of the records by default."""
+    rates = rates or measured(RESULTS)
+    manifests = {files: _manifest_sha256(files) for files in {run.files for run in runs.values()}}
+    return [_status(suite, run, rates, manifests[run.files]) for run in runs.values()]
 
 
 def totals(statuses: list[Status]) -> dict[str, Any]:
     """Counts by state, seconds and bytes still needed, and how many runs nothing is known of."""
-    rest = [s for s in statuses if s.state in ("missing", "unfinished", "changed")]
+    rest = [s for s in statuses if s.state in TO_TRAIN]
     return {
         "states": {
             state: sum(s.state == state for s in statuses) for state in dict.fromkeys(s.state for s in statuses)
@@ -63,48 +72,38 @@ def drop_stale(suite: str, statuses: list[Status]) -> list[str]:
     return dropped
 
 
-def _status(suite: str, run: Run, known: dict) -> Status:
-    seconds, size = known.get(_cost_key(run.config, bool(run.config["terms"])), (None, None))
-    total = run.config["recipe"]["steps"]
-    rest = seconds and seconds * total
+def _status(suite: str, run: Run, rates: Rates, manifest_sha256: str | None) -> Status:
+    total, seconds, size = run.config["recipe"]["steps"], rates.step(run).seconds, rates.size(run)
     edge_path = run_file(suite, run, RESULTS)
     edge = store.read_json(edge_path) if edge_path.exists() else None
-    folder = _folder(suite, run)
+    folder = _folder(suite, run, manifest_sha256)
     if edge and folder and edge["fingerprint"] == run.fingerprint and edge["store"] == folder.name:
         stale = edge["code"] != code_fingerprints(run.config)
         return Status(run, "stale" if stale else "done", total)
     if folder and store.record(folder):
         return Status(run, "stored", total)
-    step = store.unfinished_step(folder) if folder else None
-    if step:
-        return Status(run, "unfinished", step, seconds and seconds * (total - step), size)
-    return Status(run, "changed" if edge else "missing", 0, rest, size)
+    step = (store.unfinished_step(folder) if folder else None) or 0
+    state = "unfinished" if step else "changed" if edge else "missing"
+    return Status(run, state, step, None if seconds is None else seconds * (total - step), size)
 
 
-def _folder(suite: str, run: Run) -> Path | None:
+def _folder(suite: str, run: Run, manifest_sha256: str | None) -> Path | None:
     """The run's store folder, or None while its data or its teacher is missing or changed."""
     try:
-        return store.entry(resolve(suite, run), RESULTS)
+        teacher = teacher_facts(suite, run)
     except UserError:
         return None
+    if manifest_sha256 is None:
+        return None
+    weights = teacher and teacher["weights_sha256"]
+    return store.entry(spec_of(run, manifest_sha256=manifest_sha256, teacher_weights_sha256=weights), RESULTS)
 
 
-def _step_times() -> dict[str, tuple[float, int]]:
-    """Cost key -> median seconds of a step and bytes of a run, over every record in the store."""
-    samples: dict[str, list[tuple[float, int]]] = {}
-    for path in (RESULTS / "store").glob("*/record.json"):
-        record = store.read_json(path)
-        size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
-        key = _cost_key(record["spec"], bool(record["spec"]["terms"]))
-        samples.setdefault(key, []).append((record["step_seconds"], size))
-    return {key: (median(s for s, _ in found), int(median(b for _, b in found))) for key, found in samples.items()}
-
-
-def _cost_key(config: dict[str, Any], distilled: bool) -> str:
-    """Runs with the same task, model, batch and image size, both distilled or both not, are taken to cost the same."""
-    recipe = config["recipe"]
-    parts = {k: recipe.get(k) for k in ("batch", "unlabelled_batch", "crop", "resize", "precision")}
-    return digest({"task": config["task"], "model": config["model"], "distilled": distilled, **parts})
+def _manifest_sha256(files: str) -> str | None:
+    try:
+        return manifest.load(DATA / files).sha256
+    except UserError:
+        return None
 
 
 def data_state(runs: dict[str, Run]) -> dict[str, str]:

@@ -8,13 +8,16 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-TITLES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "biou": "bIoU", "conn": "Conn", "frag": "Frag"}
+from bcd.headings import heading, headline, partial_text, row_title, title, wanted_runs
+
 COLUMNS = (
     "suite", "table", "dataset", "teacher", "student", "method", "metric", "runs",
     "mean", "std", "difference", "low", "high", "p", "significant", "published", "published_source",
 )  # fmt: skip
+PARTIAL_COLUMNS = ("missing", "partial")
 NOTHING = "–"  # a cell that has no number by design: nothing to compare, or only one run
 UNDEFINED = "n/a"  # a metric without a value, e.g. of classes that no image shows
+NOT_RUN = "not run"  # a cell of a partial table of which there is no run
 
 TEX_SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -24,25 +27,9 @@ TEX_SPECIAL = {
 }  # fmt: skip
 
 
-def title(metric: str) -> str:
-    """A metric's column heading: `miou` -> mIoU, `trimap3` -> Trimap-3 (pixels), `ap_s_mask` -> mask AP-S."""
-    if match := re.fullmatch(r"(trimap|bf)(\d+)", metric):
-        return f"{'Trimap' if match[1] == 'trimap' else 'BF'}-{match[2]}"
-    if match := re.fullmatch(r"ap(50|75|_[sml])?(?:_(mask|boundary))?", metric):
-        return f"{match[2] or ''} AP{(match[1] or '').replace('_', '-').upper()}".strip()
-    return TITLES.get(metric, metric)
-
-
-def heading(pair: dict[str, Any]) -> str:
-    """What a block of rows is about, in words."""
-    elsewhere = pair["teacher_dataset"] != pair["dataset"]
-    trained = f" (trained on {pair['teacher_dataset']})" if elsewhere else ""
-    return f"{pair['student']['name']} from {pair['teacher']['name']}{trained} on {pair['dataset']}"
-
-
 def markdown(content: dict[str, Any]) -> str:
     """Each pair as one table: mean ± std of every metric, the differences of the main metrics, published numbers."""
-    lines = [f"# {content['suite']}: {content['table']}", "", content["caption"], ""]
+    lines = [f"# {headline(content)}", "", content["caption"], ""]
     heads = ["method", *map(title, content["metrics"]), *(f"Δ {title(m)}" for m in content["main_metrics"])]
     beside = published_metrics(content)
     heads += [f"published {title(m)}" for m in beside]
@@ -53,7 +40,7 @@ def markdown(content: dict[str, Any]) -> str:
             values = [_md_mark(value_text(cells[m]), cells[m]) for m in content["metrics"]]
             differences = [_md_mark(difference_text(cells[m]), cells[m]) for m in content["main_metrics"]]
             published = [published_text(row, m) for m in beside]
-            lines.append(_md_line([row["method"], *values, *differences, *published]))
+            lines.append(_md_line([row_title(row, content["seeds"]), *values, *differences, *published]))
         lines.append("")
     for source in content["sources"]:
         lines += [f"[{source['number']}] {source_text(source)}", ""]
@@ -71,7 +58,7 @@ def tex(content: dict[str, Any]) -> str:
     packages = "booktabs,url" if beside else "booktabs"
     lines = [rf"% \usepackage{{{packages}}}", r"\begin{table*}", r"\centering", r"\small"]
     lines += [rf"\caption{{{tex_escape(' '.join([content['caption'], *content['notes']]))}}}"]
-    lines += [rf"\label{{tab:{content['suite']}-{content['table']}}}"]
+    lines += [rf"\label{{tab:{content['suite']}-{content['table']}{'-partial' if 'partial' in content else ''}}}"]
     heads = [*map(title, metrics), *(f"published {title(m)}" for m in beside)]
     lines += _tex_tabular(content, heads, lambda row: _tex_values(row, metrics, beside))
     if content["comparisons"]:
@@ -84,15 +71,22 @@ def tex(content: dict[str, Any]) -> str:
 
 
 def long_csv(content: dict[str, Any]) -> str:
-    """One line per row and metric with full precision; a field that does not apply is empty."""
+    """One line per row and metric with full precision; a field that does not apply is empty.
+
+    A partial table has two columns more: how many runs the row lacks, and on every line what the whole table lacks.
+    """
     text = io.StringIO()
     sources = {source["number"]: source_text(source) for source in content["sources"]}
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    partial = "partial" in content
+    writer = csv.DictWriter(text, (*COLUMNS, *(PARTIAL_COLUMNS if partial else ())), lineterminator="\n")
     writer.writeheader()
     for pair in content["pairs"]:
         facts = {"suite": content["suite"], "table": content["table"], "dataset": pair["dataset"]}
         facts |= {role: pair[role]["name"] for role in ("teacher", "student")}
         for row in pair["rows"]:
+            if partial:
+                missing = wanted_runs(row, content["seeds"]) - len(row["runs"])
+                facts |= {"missing": missing, "partial": partial_text(content)}
             for metric in content["metrics"]:
                 cell = row["cells"][metric]
                 found = cell["difference"] or {}
@@ -109,20 +103,22 @@ def terminal(content: dict[str, Any]) -> str:
     """The main metrics and their differences, about 80 columns wide."""
     main = content["main_metrics"]
     facts = f"{content['seeds']} seeds, mean ± std and difference to {content['baseline']}"
-    lines = [f"{content['suite']}: {content['table']} ({facts})"]
-    names = [row["method"] for pair in content["pairs"] for row in pair["rows"]]
+    lines = [f"{headline(content)} ({facts})"]
+    names = [row_title(row, content["seeds"]) for pair in content["pairs"] for row in pair["rows"]]
     width = max(len(name) for name in ("method", *names))
     for pair in content["pairs"]:
         lines += ["", heading(pair), "  ".join([f"{'method':<{width}}", *(f"{title(m):^22}" for m in main)]).rstrip()]
         for row in pair["rows"]:
             cells = [_terminal_cell(row["cells"][m]) for m in main]
-            lines.append("  ".join([f"{row['method']:<{width}}", *cells]).rstrip())
+            lines.append("  ".join([f"{row_title(row, content['seeds']):<{width}}", *cells]).rstrip())
     lines += ["", f"* significantly better than {content['baseline']}, † significantly worse (Holm)", *content["notes"]]
     return "\n".join(lines) + "\n"
 
 
 def value_text(cell: dict[str, Any]) -> str:
     """`57.20 ± 0.30`, or the mean alone where there is one run."""
+    if not cell["values"]:
+        return NOT_RUN
     if cell["mean"] is None:
         return UNDEFINED
     return f"{cell['mean']:.2f}" + (f" ± {cell['std']:.2f}" if cell["std"] is not None else "")
@@ -212,7 +208,7 @@ def _tex_tabular(content: dict[str, Any], heads: list[str], cells: Callable[[dic
         lines += [r"\midrule", rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{\emph{{{tex_escape(heading(pair))}}}}} \\"]
         for row in pair["rows"]:
             if texts := cells(row):
-                lines.append(_tex_line([tex_escape(row["method"]), *texts]))
+                lines.append(_tex_line([tex_escape(row_title(row, content["seeds"])), *texts]))
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 

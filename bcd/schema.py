@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Annotated, Any, Literal
 
 from annotated_types import Len
@@ -141,8 +142,9 @@ class Resize(_Strict):
 
 
 class Runtime(_Strict):
-    """What may change without changing a result: resources of the job and how often it saves."""
+    """What may change without changing a result: a job's size and resources, and how often it saves."""
 
+    learners: PositiveInt | None = None  # the most students that a job trains, for a GPU's memory; None = no limit
     checkpoint_every: PositiveInt = 500
     workers: NonNegativeInt = 0
     live_tracking: bool = False
@@ -152,6 +154,13 @@ class Runtime(_Strict):
 
 
 class Recipe(_Strict):
+    """How a model is trained and shown images.
+
+    `lr_factors` and `no_decay` are about the student's parameters whose full name (`backbone.stages_0.norm.weight`)
+    holds a word: their learning rate is multiplied (of several words that fit, the longest counts), or they are not
+    decayed. The same words as mmsegmentation's `custom_keys`.
+    """
+
     steps: PositiveInt
     batch: PositiveInt
     unlabelled_batch: NonNegativeInt = 0
@@ -164,6 +173,9 @@ class Recipe(_Strict):
     warmup: NonNegativeInt = 0
     decay_at: list[PositiveInt] = []  # steps at which the learning rate falls to a tenth
     clip: PositiveFloat | None = None
+    # Left out of a dump when they say nothing, so that the addresses of runs from before them stay valid.
+    lr_factors: dict[str, PositiveFloat] = Field(default={}, exclude_if=not_)
+    no_decay: list[str] = Field(default=[], exclude_if=not_)
     precision: Literal["float32", "bf16"] = "float32"
     aux_weight: NonNegativeFloat = 0.4
     crop: Pixels | None = None  # semantic segmentation; detectors see whole images, see `resize`
@@ -252,11 +264,23 @@ class Table(_Strict):
 
 
 class Suite(_Strict):
+    """Tables to build. `of` takes over the tables of other suites, with everything that these say, but for
+    `first_seed` and `split`; `set` replaces, only here, something of what the tables use: it maps
+    `<part>.<name>.<field>`, such as `recipes.*.steps`, to a value (see `bcd.compose`)."""
+
     description: str
     first_seed: NonNegativeInt = 0  # a suite that chooses weights must not train with the seeds that others report
     split: Literal["train", "val", "test"] = "test"
-    tables: Annotated[list[Table], Len(1)]
+    of: list[str] = Field(default=[], exclude_if=not_)
+    set: dict[str, Any] = Field(default={}, exclude_if=not_)
+    tables: list[Table] = []
     name: str = ""
+
+    @model_validator(mode="after")
+    def _has_tables(self) -> Suite:
+        if not self.tables and not self.of:
+            raise ValueError("a suite needs tables of its own, or other suites to take them from (`of`)")
+        return self
 
 
 class Params(_Strict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,22 @@ class Run:
 
 
 @dataclass(frozen=True)
+class _Request:
+    """What a table asks for: one run, by the names that params/ has for its parts."""
+
+    key: str
+    task: str
+    dataset: str
+    model: str
+    recipe: str
+    method: str
+    terms: Method
+    seed: int
+    repetition: int
+    teacher: Run | None = None
+
+
+@dataclass(frozen=True)
 class Row:
     """One row of a table: a method of a pair, with one run per repetition."""
 
@@ -87,28 +103,39 @@ def spec_of(run: Run, *, manifest_sha256: str, teacher_weights_sha256: str | Non
 
 def table_rows(params: Params, suite: Suite, table: Table) -> list[Row]:
     """The rows of a table in reading order: per pair the teacher, then each method."""
+    where = f"params/suites/{suite.name}.yaml: tables.{table.name}"
+    params = config.for_table(params, suite, table)
+    methods = [_method(params, entry, where) for entry in table.methods]
+    seeds = range(suite.first_seed, suite.first_seed + table.seeds)
     rows = []
     for pair in table.pairs:
-        where = f"params/suites/{suite.name}.yaml: tables.{table.name}"
         teacher = _teacher_run(params, suite, table.task, pair, where)
         rows.append(Row(pair, "teacher", [teacher]))
-        for entry in table.methods:
-            name, method = _method(params, entry, where)
-            seeds = range(suite.first_seed, suite.first_seed + table.seeds)
-            runs = [_student_run(params, suite, table.task, pair, teacher, name, method, r, where) for r in seeds]
-            rows.append(Row(pair, name, runs))
+        for name, method in methods:
+            requests = [_student_request(table.task, pair, name, method, seed, teacher) for seed in seeds]
+            rows.append(Row(pair, name, [_run(params, suite, request, where) for request in requests]))
     return rows
+
+
+def suite_rows(params: Params, suite: Suite) -> dict[str, list[Row]]:
+    """Table name -> its rows, for every table of a suite."""
+    return {table.name: table_rows(params, suite, table) for table in suite.tables}
 
 
 def suite_runs(params: Params, suite: Suite) -> dict[str, Run]:
     """Every run of a suite by key, teachers first. One key with two meanings is an error."""
+    return distinct_runs(suite.name, suite_rows(params, suite))
+
+
+def distinct_runs(suite: str, tables: dict[str, list[Row]]) -> dict[str, Run]:
+    """The runs of `suite_rows` by key, teachers first; raises UserError if one key has two meanings."""
     runs: dict[str, Run] = {}
-    rows = [row for table in suite.tables for row in table_rows(params, suite, table)]
+    rows = [row for table in tables.values() for row in table]
     for row in sorted(rows, key=lambda row: row.method != "teacher"):
         for run in row.runs:
             if run.key in runs and runs[run.key].fingerprint != run.fingerprint:
                 raise UserError(
-                    f"params/suites/{suite.name}.yaml: two tables define {run.key} with different parameters; "
+                    f"params/suites/{suite}.yaml: two tables define {run.key} with different parameters; "
                     "give one of the models or datasets another name"
                 )
             runs.setdefault(run.key, run)
@@ -116,11 +143,28 @@ def suite_runs(params: Params, suite: Suite) -> dict[str, Run]:
 
 
 def groups(runs: dict[str, Run]) -> dict[str, list[Run]]:
-    """Runs by group address; each group is one training job."""
+    """Runs by the address of their training job.
+
+    A job trains the runs that share data, teacher and seed, at most `runtime.learners` of them at once. An address is
+    that of the group; where the group needs several jobs, these are numbered from 1: `.../s0-1`, `.../s0-2`.
+    """
     grouped: dict[str, list[Run]] = {}
     for run in runs.values():
         grouped.setdefault(run.group, []).append(run)
-    return grouped
+    jobs = {}
+    for address, group in grouped.items():
+        parts = _parts(group, group[0].runtime["learners"])
+        jobs |= {f"{address}-{i}": part for i, part in enumerate(parts, 1)} if len(parts) > 1 else {address: parts[0]}
+    return jobs
+
+
+def _parts(group: list[Run], learners: int | None) -> list[list[Run]]:
+    """A group in parts of at most `learners` trainings; one training under two names stays in one part."""
+    trainings: dict[str, list[Run]] = {}
+    for run in group:
+        trainings.setdefault(digest(run.config), []).append(run)
+    same, size = list(trainings.values()), learners or len(trainings)
+    return [sum(same[i : i + size], []) for i in range(0, len(same), size)]
 
 
 def overridden(run: Run, settings: dict[str, Any]) -> Run:
@@ -145,7 +189,7 @@ def overridden(run: Run, settings: dict[str, Any]) -> Run:
     method = config.parse_method({"description": "", "terms": flat}, run.method, where)
     changed["terms"] = [t.model_dump() for t in method.terms]
     label = ",".join(f"{k}={v}" for k, v in sorted(settings.items()))
-    return Run(**{**vars(run), "key": f"{run.key}?{label}", "config": run.config | changed})
+    return replace(run, key=f"{run.key}?{label}", config=run.config | changed)
 
 
 def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Method]:
@@ -157,68 +201,52 @@ def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Meth
 
 
 def _teacher_run(params: Params, suite: Suite, task: str, pair: Pair, where: str) -> Run:
-    dataset_name = pair.teacher_dataset or pair.dataset
-    key = f"{task}/{dataset_name}/{pair.teacher}/none/s0"
-    seed, nothing = paired_seed(dataset_name, pair.teacher, 0), params.methods["none"]
-    return _run(params, suite, task, key, dataset_name, pair.teacher, pair.teacher_recipe, "none", nothing,
-                seed, 0, None, where)  # fmt: skip
+    dataset, name = pair.teacher_dataset or pair.dataset, pair.teacher
+    request = _Request(
+        f"{task}/{dataset}/{name}/none/s0", task, dataset, name, pair.teacher_recipe, "none", params.methods["none"],
+        paired_seed(dataset, name, 0), 0,
+    )  # fmt: skip
+    return _run(params, suite, request, where)
 
 
-def _student_run(
-    params: Params,
-    suite: Suite,
-    task: str,
-    pair: Pair,
-    teacher: Run,
-    name: str,
-    method: Method,
-    repetition: int,
-    where: str,
-) -> Run:
+def _student_request(task: str, pair: Pair, name: str, method: Method, repetition: int, teacher: Run) -> _Request:
     names = f"{pair.student}-from-{pair.teacher}"
-    key = f"{task}/{pair.dataset}/{names}/{name}/s{repetition}"
-    return _run(params, suite, task, key, pair.dataset, pair.student, pair.recipe, name, method,
-                paired_seed(pair.dataset, names, repetition), repetition, teacher, where)  # fmt: skip
+    return _Request(
+        f"{task}/{pair.dataset}/{names}/{name}/s{repetition}", task, pair.dataset, pair.student, pair.recipe, name,
+        method, paired_seed(pair.dataset, names, repetition), repetition, teacher,
+    )  # fmt: skip
 
 
-def _run(
-    params,
-    suite,
-    task,
-    key,
-    dataset_name,
-    model_name,
-    recipe_name,
-    method_name,
-    method,
-    seed,
-    repetition,
-    teacher,
-    where,
-):
-    dataset: Dataset = config.pick(params.datasets, dataset_name, f"{where}.pairs")
-    model: Model = config.pick(params.models, model_name, f"{where}.pairs")
-    recipe: Recipe = config.pick(params.recipes, recipe_name, f"{where}.pairs")
-    config.pick(dataset.splits, suite.split, f"{where}: the suite's split in dataset {dataset_name}")
+def _run(params: Params, suite: Suite, request: _Request, where: str) -> Run:
+    """Raises UserError, starting with `where`, for a name that is not defined or parts that do not fit the task."""
+    task = request.task
+    dataset: Dataset = config.pick(params.datasets, request.dataset, f"{where}.pairs")
+    model: Model = config.pick(params.models, request.model, f"{where}.pairs")
+    recipe: Recipe = config.pick(params.recipes, request.recipe, f"{where}.pairs")
+    config.pick(dataset.splits, suite.split, f"{where}: the suite's split in dataset {request.dataset}")
     for part, values, field in (("recipe", recipe, VIEW_FIELD[task]), ("model", model, MODEL_FIELD.get(task))):
         if field and getattr(values, field) is None:
-            name = recipe_name if part == "recipe" else model_name
+            name = getattr(request, part)
             raise UserError(f"{where}: the {part} '{name}' needs '{field}' for the task {task} (params/{part}s.yaml)")
-    resolved = {
-        "task": task,
-        "data": _data_part(dataset, task),
-        "model": model.model_dump(exclude_none=True),
-        "terms": [term.model_dump() for term in method.terms],
-        "recipe": _training_part(recipe, task),
-        "seed": seed,
-    }
-    evaluation = {"split": suite.split} | _shown(recipe, task)
     return Run(
-        key=key, config=resolved, evaluation=evaluation, dataset=dataset_name, files=dataset.files,
+        key=request.key,
+        config={
+            "task": task,
+            "data": _data_part(dataset, task),
+            "model": model.model_dump(exclude_none=True),
+            "terms": [term.model_dump() for term in request.terms.terms],
+            "recipe": _training_part(recipe, task),
+            "seed": request.seed,
+        },
+        evaluation={"split": suite.split} | _shown(recipe, task),
+        dataset=request.dataset,
+        files=dataset.files,
         runtime=recipe.runtime.model_dump() | {"in_memory": dataset.in_memory, "threads": recipe.threads},
-        model_name=model_name, method=method_name,
-        repetition=repetition, teacher=teacher,
-    )  # fmt: skip
+        model_name=request.model,
+        method=request.method,
+        repetition=request.repetition,
+        teacher=request.teacher,
+    )
 
 
 def _data_part(dataset: Dataset, task: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bcd import caption, config, published, render, store
+from bcd.errors import UserError
 from bcd.files import atomic_write
-from bcd.finished import Finished, read_rows, read_runs
+from bcd.finished import Finished, find_runs, read_rows, refusal
 from bcd.metrics import summariser
 from bcd.schema import Params, Suite, Table
 from bcd.spec import Row, table_rows
@@ -32,37 +33,44 @@ def build(
     data: Path = Path("data"),
     *,
     figure: bool = True,
+    partial: bool = False,
 ) -> list[Path]:
-    """Write `results/<suite>/tables/<table>.{md,tex,csv,json}` and the table's figure; returns their paths.
+    """Write the table in all its formats, and its figure, where `table_file` says; returns their paths.
 
     Equal results give equal bytes. Raises UserError naming every run that is missing or was made from other
-    parameters, data or another teacher; a run made by code that has changed since only gets a note.
+    parameters, data or another teacher; `partial` leaves these out, says so and writes other files. A run made by code
+    that has changed since only gets a note.
     """
-    content = measure(params, suite, table_name, results, data)
+    content = measure(params, suite, table_name, results, data, partial=partial)
     texts = {
         "md": render.markdown(content),
         "tex": render.tex(content),
         "csv": render.long_csv(content),
         "json": store.dump(content),
     }
-    paths = {kind: table_file(results, suite.name, table_name, kind) for kind in texts}
+    if figure:
+        from bcd.figures import forest  # matplotlib takes a second to import
+
+        texts["png"] = forest(content)
+    paths = {kind: table_file(results, suite.name, table_name, kind, partial=partial) for kind in texts}
     for kind, path in paths.items():
         atomic_write(path, texts[kind])
-    if not figure:
-        return list(paths.values())
-    from bcd.figures import plot  # matplotlib takes a second to import
-
-    return [*paths.values(), plot(results, suite.name, table_name)]
+    return list(paths.values())
 
 
-def show(results: Path, suite: str, table_name: str) -> str:
+def show(results: Path, suite: str, table_name: str, *, partial: bool = False) -> str:
     """The main metrics of a built table as plain text for a terminal; raises UserError if it is not built."""
-    return render.terminal(store.read_json(table_file(results, suite, table_name, "json")))
+    return render.terminal(store.read_json(table_file(results, suite, table_name, "json", partial=partial)))
 
 
-def table_file(results: Path, suite: str, table_name: str, kind: str) -> Path:
-    """Where a table lies; `kind` is md, tex, csv or json."""
-    return results / suite / "tables" / f"{table_name}.{kind}"
+def table_file(results: Path, suite: str, table_name: str, kind: str, *, partial: bool = False) -> Path:
+    """Where a table lies; `kind` is md, tex, csv, json or, for its figure, png.
+
+    A partial table has a folder of its own, which no DAG engine declares, and a name that says what it is.
+    """
+    if partial:
+        return results / suite / "partial" / f"{table_name}.partial.{kind}"
+    return results / suite / ("figures" if kind == "png" else "tables") / f"{table_name}.{kind}"
 
 
 def find_table(suite: Suite, name: str) -> Table:
@@ -70,17 +78,24 @@ def find_table(suite: Suite, name: str) -> Table:
     return config.pick({table.name: table for table in suite.tables}, name, f"params/suites/{suite.name}.yaml: tables")
 
 
-def measure(params: Params, suite: Suite, table_name: str, results: Path, data: Path) -> dict[str, Any]:
+def measure(
+    params: Params, suite: Suite, table_name: str, results: Path, data: Path, *, partial: bool = False
+) -> dict[str, Any]:
     """Everything a table says, as JSON values; a number that is undefined (nan) is null.
 
     Keys: `suite`, `table`, `caption`, `notes`, `seeds`, `baseline`, `metrics`, `main_metrics`, `comparisons` (size of
     the Holm family), `sources` (of published numbers) and `pairs`. A pair has facts on its data and models and `rows`;
     a row has `method`, `runs` (see `_trace`), `cells`, by metric (see `_cell`), and `published` (see
-    `bcd.published.attach`).
+    `bcd.published.attach`). With `partial` a row has the runs that there are, a difference is over the seeds that row
+    and baseline share, and there is one key more: `partial`, with `runs`, how many the whole table has, and `missing`,
+    by reason the keys of those left out.
     """
     table = find_table(suite, table_name)
     rows = table_rows(params, suite, table)
-    finished = read_runs(suite.name, [run for row in rows for run in row.runs], results, data)
+    wanted = {run.key: run for row in rows for run in row.runs}
+    finished, missing = find_runs(suite.name, wanted.values(), results, data)
+    if missing and not partial:
+        raise UserError(f"{refusal(suite.name, missing)}, or see what there is with `bcd tables --partial`")
     metrics = list(dict.fromkeys([*table.metrics, *table.main_metrics]))
     pairs = []
     for pair in table.pairs:
@@ -98,6 +113,8 @@ def measure(params: Params, suite: Suite, table_name: str, results: Path, data: 
         "sources": published.attach(pairs, suite.name, table),
         "pairs": pairs,
     }
+    if partial:
+        content["partial"] = {"runs": len(wanted), "missing": missing}
     return content | {
         "caption": caption.caption(content, suite.description, table.caption),
         "notes": caption.notes(content),
@@ -111,39 +128,37 @@ def _rows(
     metrics: list[str],
     results: Path,
 ) -> list[dict[str, Any]]:
-    """The rows of one pair; each but the teacher's is compared with the table's baseline."""
+    """The rows of one pair; each but the teacher's is compared with the table's baseline, over the seeds of both."""
     baseline, summarise = table.baseline, summariser(table.task, metrics)
-    counts = {row.method: [read_rows(finished[run.key]) for run in row.runs] for row in block}
-    values = {method: [summarise(rows) for rows in runs] for method, runs in counts.items()}
+    there = {row.method: [finished[run.key] for run in row.runs if run.key in finished] for row in block}
+    counts = {method: {one.run.repetition: read_rows(one) for one in runs} for method, runs in there.items()}
+    values = {method: {seed: summarise(rows) for seed, rows in seeds.items()} for method, seeds in counts.items()}
+    main = {"metrics": table.main_metrics, "summarise": summariser(table.task, table.main_metrics)}
     measured = []
-    for row in block:
-        compared = row.method not in ("teacher", baseline)
-        found = {}
-        if compared:
-            pair = counts[row.method], counts[baseline]
-            wanted = table.main_metrics
-            found = compare(*pair, metrics=wanted, summarise=summariser(table.task, wanted))
+    for method, runs in there.items():
+        own, other, found = values[method], values[baseline], {}
+        shared = [] if method in ("teacher", baseline) else [seed for seed in own if seed in other]
+        if shared:
+            found = compare(*([counts[one][seed] for seed in shared] for one in (method, baseline)), **main)
         cells = {}
         for metric in metrics:
-            own, other = ([run[metric] for run in values[method]] for method in (row.method, baseline))
-            cells[metric] = _cell(own, other, found.get(metric))
-        runs = [_trace(finished[run.key], results) for run in row.runs]
-        measured.append({"method": row.method, "runs": runs, "cells": cells})
+            paired = [own[seed][metric] - other[seed][metric] for seed in shared]
+            cells[metric] = _cell([run[metric] for run in own.values()], paired, found.get(metric))
+        measured.append({"method": method, "runs": [_trace(one, results) for one in runs], "cells": cells})
     return measured
 
 
-def _cell(own: list[float], other: list[float], found: Difference | None) -> dict[str, Any]:
+def _cell(values: list[float], paired: list[float], found: Difference | None) -> dict[str, Any]:
     """`values` in the order of the row's runs, their `mean` and `std` (ddof 1), and `difference`.
 
-    `difference` is null where nothing is compared, else the paired `values`, their `mean`, the 95 % interval `low` to
+    `difference` is null where nothing is compared, else the `paired` values, their `mean`, the 95 % interval `low` to
     `high` and `p`; `_correct` adds `significant` and `better`.
     """
-    mean, std = mean_std(own)
-    cell = {"values": [_number(v) for v in own], "mean": _number(mean), "std": _number(std), "difference": None}
+    mean, std = mean_std(values)
+    cell = {"values": [_number(v) for v in values], "mean": _number(mean), "std": _number(std), "difference": None}
     if found is not None:
-        paired = [_number(a - b) for a, b in zip(own, other, strict=True)]
         numbers = {name: _number(getattr(found, name)) for name in ("mean", "low", "high", "p")}
-        cell["difference"] = {"values": paired, **numbers}
+        cell["difference"] = {"values": [_number(v) for v in paired], **numbers}
     return cell
 
 
@@ -180,25 +195,29 @@ def _trace(one: Finished, results: Path) -> dict[str, Any]:
 
 
 def _facts(block: Sequence[Row], finished: Mapping[str, Finished]) -> dict[str, Any]:
-    """What the caption says of a pair's data and models; all students of a pair are the same model."""
+    """What the caption says of a pair's data and models; null where no run tells.
+
+    All students of a pair are the same model, evaluated on the same images.
+    """
     pair = block[0].pair
-    teacher, student = (
-        next(finished[row.runs[0].key] for row in block if row.method == method) for method in ("teacher", "none")
-    )
+    there = [finished[run.key] for row in block for run in row.runs if run.key in finished]
+    teacher = next((one for one in there if not one.run.teacher), None)
+    student = next((one for one in there if one.run.teacher), None)
+    evaluation = student.edge["evaluation"] if student else dict.fromkeys(("split", "images"))
     return {
         "dataset": pair.dataset,
         "teacher_dataset": pair.teacher_dataset or pair.dataset,
-        "split": student.edge["evaluation"]["split"],
-        "images": student.edge["evaluation"]["images"],
-        "data": student.edge["data"],
-        "teacher": _model_facts(teacher),
-        "student": _model_facts(student),
+        "split": evaluation["split"],
+        "images": evaluation["images"],
+        "data": student and student.edge["data"],
+        "teacher": _model_facts(pair.teacher, teacher),
+        "student": _model_facts(pair.student, student),
     }
 
 
-def _model_facts(one: Finished) -> dict[str, Any]:
-    facts = {name: one.edge[name] for name in ("parameters", "macs", "macs_input", "pretrained")}
-    return {"name": one.run.model_name, **facts}
+def _model_facts(name: str, one: Finished | None) -> dict[str, Any]:
+    facts = ("parameters", "macs", "macs_input", "pretrained")
+    return {"name": name, **{fact: one and one.edge[fact] for fact in facts}}
 
 
 def _number(value: float) -> float | None:

@@ -17,7 +17,8 @@ try:
     SUITE = str(config.get("suite") or params_files.default_suite())
     PARAMS = params_files.load_params()
     SUITE_PARAMS = params_files.load_suite(SUITE)
-    RUNS = spec.suite_runs(PARAMS, SUITE_PARAMS)
+    ROWS = spec.suite_rows(PARAMS, SUITE_PARAMS)
+    RUNS = spec.distinct_runs(SUITE, ROWS)
     PUBLISHED = {
         table.name: [asdict(one) for one in published.resolve(SUITE, table)]
         for table in SUITE_PARAMS.tables
@@ -27,10 +28,7 @@ except UserError as error:
 
 GROUPS = spec.groups(RUNS)
 TABLE_RUNS = {
-    table.name: [
-        run for row in spec.table_rows(PARAMS, SUITE_PARAMS, table) for run in row.runs
-    ]
-    for table in SUITE_PARAMS.tables
+    table: [run for row in rows for run in row.runs] for table, rows in ROWS.items()
 }
 # What a table looks like, apart from its runs.
 TABLE_PARAMS = {
