@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from types import MethodType
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def start() -> torch.device:
@@ -47,6 +49,70 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
         dist.all_reduce(count)
         total = total * world()
     return total / count.clamp(min=1)
+
+
+def sum_over_all(part: Tensor) -> Tensor:
+    """The sum of `part` over processes. Its gradient in each is the sum of those in all."""
+    return _SumOverAll.apply(part)
+
+
+class _SumOverAll(torch.autograd.Function):
+    @staticmethod
+    def forward(_context, part: Tensor) -> Tensor:
+        part = part.clone()
+        dist.all_reduce(part)
+        return part
+
+    @staticmethod
+    def backward(_context, gradient: Tensor) -> Tensor:
+        return _SumOverAll.forward(None, gradient.contiguous())
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` with BatchNorm statistics over the batches of all processes, in place where that is possible.
+
+    Names and values of parameters and buffers stay. `nn.SyncBatchNorm` refuses CPU tensors, hence another way there.
+    """
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.forward = MethodType(_global_batch_norm, module)
+    return model
+
+
+def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
+    """`norm` of x, float (N, C, ...), one process's part of the batch.
+
+    The variance takes a second pass, around the mean of all: E[x^2] - E[x]^2 would lose the digits that agree.
+    """
+    if not (norm.training or norm.running_mean is None):
+        return type(norm).forward(norm, x)
+    pixels = [dim for dim in range(x.dim()) if dim != 1]
+    shape = [-1 if dim == 1 else 1 for dim in range(x.dim())]
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    count = sum_over_all(wide.new_tensor(x.numel() / x.shape[1]))
+    mean = sum_over_all(wide.sum(pixels)) / count
+    centred = wide - mean.view(shape)
+    variance = sum_over_all(centred.square().sum(pixels)) / count
+    if norm.running_mean is not None:
+        norm.num_batches_tracked += 1
+        share = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.item()
+        with torch.no_grad():
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance * count / (count - 1).clamp(min=1), share)
+    result = centred * (variance + norm.eps).rsqrt().view(shape)
+    if norm.affine:
+        result = result * norm.weight.view(shape) + norm.bias.view(shape)
+    return result.to(x.dtype)
+
+
+def mean_over_all(values: list[float]) -> list[float]:
+    """The mean over processes of each of as many numbers as every process gives."""
+    if world() == 1:
+        return values
+    received = gather(torch.tensor(values, dtype=torch.float64))
+    return torch.stack(received).mean(0).tolist()
 
 
 def anywhere(flag: bool) -> bool:

@@ -98,6 +98,8 @@ def _loop(
     say: Say,
 ) -> None:
     start, total = min(learner.step for learner in learners), recipe["steps"]
+    if start and distributed.rank() == 0:
+        say(f"continuing from step {start} of {total}")
     batches = task.batches(start, rank=distributed.rank(), world=distributed.world(), workers=runtime["workers"])
     clock = time.perf_counter()
     for step in range(start, total):
@@ -232,11 +234,14 @@ def _deterministic(threads: int, device: torch.device) -> None:
 
 @contextmanager
 def _signals():
-    """Collects SIGTERM and SIGINT instead of dying from them; a second one takes effect at once."""
+    """Collects SIGTERM and SIGINT instead of dying from them; a second Ctrl-C takes effect at once.
+
+    A second SIGTERM does not: Slurm, srun and torchrun each pass on the one that they were sent.
+    """
     received: list[int] = []
 
     def remember(number: int, _frame) -> None:
-        if received:
+        if number == signal.SIGINT and number in received:
             sys.exit(128 + number)
         received.append(number)
 

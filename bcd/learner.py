@@ -69,9 +69,8 @@ class Learner:
         self.optimizer = make_optimizer(student, self.recipe, distiller.parameters() if distiller else ())
         self._module = self.objective
         if distributed.world() > 1:
-            if device.type == "cuda":
-                self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
-                self.student = self.objective.student
+            self.objective = distributed.synchronise_batch_norm(self.objective, device)
+            self.student = self.objective.student
             self._module = DistributedDataParallel(self.objective, forward_sync_buffers=False)
         torch.manual_seed(spec["seed"] + 2 + distributed.rank())
         self._keep_rng()
@@ -120,7 +119,7 @@ class Learner:
         if self.step % every and self.step != self.recipe["steps"]:
             return
         count = every if self.step % every == 0 else self.step % every
-        means = {k: v / count for k, v in self._sums.items()}
+        means = dict(zip(self._sums, distributed.mean_over_all([v / count for v in self._sums.values()]), strict=True))
         self._sums = {}
         if distributed.rank() == 0:
             line = {

@@ -1,0 +1,44 @@
+#!/bin/bash
+# launch.sh GPUS ARGUMENT...: `bcd ARGUMENT...` on so many free GPUs, as one process for each of them.
+# Slurm has chosen a job's GPUs already. Elsewhere jobs choose among CUDA_VISIBLE_DEVICES, or all, and wait if too few
+# are free; the locks that keep jobs apart pass to the training and end with it.
+set -euo pipefail
+gpus=$1
+shift
+
+choose() {
+    local gpu fd held=()
+    chosen=
+    for gpu in "${all[@]}"; do
+        exec {fd}>>"$locks$gpu"
+        if [ "${#held[@]}" -lt "$gpus" ] && flock -n "$fd"; then
+            held+=("$fd")
+            chosen+=${chosen:+,}$gpu
+        else
+            exec {fd}>&-
+        fi
+    done
+    [ "${#held[@]}" -eq "$gpus" ] && return
+    for fd in "${held[@]}"; do exec {fd}>&-; done
+    return 1
+}
+
+if [ "$gpus" -gt 0 ] && [ -z "${SLURM_JOB_ID:-}" ]; then
+    visible=${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)}
+    read -r -a all <<<"$(tr ',\n' '  ' <<<"$visible")"
+    locks=${TMPDIR:-/tmp}/bcd-gpu-$(id -u)-
+    if [ "${#all[@]}" -gt 0 ]; then
+        if [ "$gpus" -gt "${#all[@]}" ]; then
+            echo "launch: ${#all[@]} GPUs here, $gpus are asked for; set runtime.gpus in params/recipes.yaml" >&2
+            exit 2
+        fi
+        until choose; do sleep 1; done
+        export CUDA_VISIBLE_DEVICES=$chosen
+    fi
+fi
+
+# `exec`, so that a scheduler's SIGTERM reaches the training and not a shell in front of it.
+if [ "$gpus" -gt 1 ]; then
+    exec torchrun --standalone --nproc-per-node "$gpus" -m bcd "$@"
+fi
+exec bcd "$@"
