@@ -28,7 +28,7 @@ reproduce: install
 	@bcd tables --suite $(SUITE) --show
 
 test: install
-	python -m pytest -n 2 --dist loadfile --durations 10 tests
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 tests
 
 ui: install
 	bcd track --ui

@@ -12,6 +12,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
 PARTS = ("params", "workflow", "Snakefile", "profiles", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
 
+# Files whose few tests take minutes, longest first: handed out last, one would keep one worker busy and the other idle.
+LONG = (
+    "test_workflow.py",
+    "test_track.py",
+    "test_engine.py",
+    "test_dvc_remote.py",
+    "test_torchrun.py",
+    "test_detection_task.py",
+)
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 def copy_project(target: Path) -> Path:
     """The files that a clone would have, without results or data."""
