@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,7 @@ def override(values: dict, settings: dict[str, Any], where: str) -> dict:
     The last key alone may be new where the caller validates the result afterwards (an option left at its default), and
     so may an index one past the end, which appends.
     """
-    result = yaml.safe_load(yaml.safe_dump(values))
+    result = deepcopy(values)
     for path, value in settings.items():
         *parents, last = path.split(".")
         node: Any = result

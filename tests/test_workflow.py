@@ -121,6 +121,35 @@ def test_a_weight_changed_under_dvc_trains_one_method(built):
     assert len(records(built) - before) == 2
 
 
+def test_a_remote_carries_finished_runs_to_another_clone(built, tmp_path, monkeypatch):
+    here, there = shutil.copytree(built, tmp_path / "here", symlinks=True), tmp_path / "there"
+    with (here / ".dvc/config").open("a") as settings:
+        settings.write(f"    remote = shared\n['remote \"shared\"']\n    url = {tmp_path / 'remote'}\n")
+    run(str(BIN / "bcd"), "dvc-commit", cwd=here)
+    dvc(here, "push")
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@example.org")
+    run("git", "add", ".", cwd=here)
+    run("git", "commit", "--quiet", "--message", "Smoke", cwd=here)
+
+    run("git", "clone", "--quiet", str(here), str(there), cwd=tmp_path)
+    assert not list(there.glob("results/s*"))
+    dvc(there, "pull")
+    assert "Nothing to be done" in snakemake(there)
+    assert contents(there) == contents(here)
+    assert "all-labels" in run(str(BIN / "bcd"), "tables", "--show", cwd=there).stdout
+    # The manifest came, the images did not; they are the same when they are fetched.
+    manifest = there / "data/scenes-smoke/manifest.json"
+    before = manifest.read_bytes()
+    run(str(BIN / "bcd"), "fetch", "scenes-smoke", cwd=there)
+    assert manifest.read_bytes() == before
+    # It knows what its results were made with: a weight asks for its students, not for the teacher.
+    set_weight(there, "cwd", 7.0)
+    planned = set(re.findall(r"train_\w+", snakemake(there, "--dry-run")))
+    assert planned == {f"train_semantic_scenes_smoke_smoke_student_from_smoke_teacher_s{i}" for i in range(2)}
+
+
 def test_an_engine_killed_at_any_moment_leaves_a_state_that_the_same_command_finishes(built, tmp_path):
     """kill -9 of Snakemake and of everything it started, at three moments; the final bytes are those of `built`."""
     project = copy_project(tmp_path / "killed")

@@ -45,6 +45,11 @@ def rule_name(kind, what):
     return re.sub("[^a-z0-9]", "_", f"{kind}_{what}")
 
 
+def cores(runtime):
+    """What a training keeps busy: in each process its own threads and its data workers."""
+    return max(1, runtime["gpus"]) * (runtime["threads"] + runtime["workers"])
+
+
 def run_files(runs):
     return [str(spec.run_file(SUITE, run)) for run in runs]
 

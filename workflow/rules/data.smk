@@ -8,6 +8,7 @@ for files in sorted({run.files for run in RUNS.values()}):
             f"data/{files}/manifest.json",
         log:
             f"{OUT}/logs/data-{files}.log",
+        localrule: True
         resources:
             mem_mb=1000,
         params:
@@ -26,5 +27,6 @@ rule data:
         f"{OUT}/data.json",
     log:
         f"{OUT}/logs/data.log",
+    localrule: True
     shell:
         "sha256sum {input} > {output} 2> {log}"

@@ -20,7 +20,8 @@ for address, group in GROUPS.items():
             f"{OUT}/logs/{address}.log",
         threads: group[0].runtime["threads"]
         resources:
-            gpus=group[0].runtime["gpus"],
+            gpu=group[0].runtime["gpus"],
+            cpus_per_task=cores(group[0].runtime),
             mem_mb=group[0].runtime["mem_mb"],
             runtime=group[0].runtime["minutes"],
         params:
@@ -29,7 +30,7 @@ for address, group in GROUPS.items():
             # What the results depend on: Snakemake repeats the job when one of these changes.
             fingerprints=[run.fingerprint for run in group],
         shell:
-            "bcd train --suite {params.suite} {params.runs} > {log} 2>&1"
+            "workflow/scripts/launch.sh {resources.gpu} train --suite {params.suite} {params.runs} > {log} 2>&1"
 
 
 rule teachers:

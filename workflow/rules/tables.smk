@@ -9,6 +9,7 @@ rule table:
         f"{OUT}/logs/table-{{table}}.log",
     wildcard_constraints:
         table="|".join(TABLE_RUNS),
+    localrule: True
     params:
         suite=SUITE,
         table=lambda wildcards: TABLE_PARAMS[wildcards.table],
@@ -25,6 +26,7 @@ rule panels:
         f"{OUT}/logs/panels-{{table}}.log",
     wildcard_constraints:
         table="|".join(TABLE_RUNS),
+    localrule: True
     params:
         suite=SUITE,
         panels=lambda wildcards: TABLE_PANELS[wildcards.table],
@@ -51,6 +53,7 @@ rule track:
         f"{OUT}/tracking.json",
     log:
         f"{OUT}/logs/track.log",
+    localrule: True
     params:
         suite=SUITE,
     shell:
