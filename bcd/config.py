@@ -189,6 +189,9 @@ def _joined(suite: Suite, folder: Path, where: str) -> Suite:
         raise UserError(f"{where}: of: a suite cannot be made of itself; remove '{suite.name}'")
     taken = [compose.adopted(table, other) for other in suite.of for table in load_suite(other, folder).tables]
     suite = suite.model_copy(update={"tables": [*suite.tables, *taken]})
+    called = [table.name for table in suite.tables]
+    if twice := sorted({name for name in called if called.count(name) > 1}):
+        raise UserError(f"{where}: tables: two are called '{twice[0]}'; give one another name")
     if idle := compose.idle_setting(suite):
         raise UserError(
             f"{where}: set.{idle}: it concerns nothing that the suite's tables use; write <part>.<name>.<field>, where "

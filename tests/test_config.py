@@ -48,6 +48,7 @@ MISTAKES = [  # file, what stands there, what is written instead, what the messa
     ("suites/smoke.yaml", "task: instance", "task: instanse", ["tables[3].task", "'instance'"]),
     ("suites/smoke.yaml", "recipe: smoke-detector}", "recipe: smoke}", ["recipe 'smoke'", "'resize'", "recipes.yaml"]),
     ("suites/smoke.yaml", "student: smoke-retinanet", "student: smoke-student", ["'smoke-student'", "'detection'"]),
+    ("suites/smoke.yaml", "name: few-labels", "name: all-labels", ["two are called 'all-labels'"]),
     ("models.yaml", "detection: {levels", "detection: {lefels", ["detection.lefels", "'levels'"]),
 ]
 # fmt: on
