@@ -11,6 +11,7 @@ from bcd import config, published, spec
 from bcd.errors import UserError
 from bcd.learner import make_optimizer, parameter_groups
 from bcd.models import build
+from bcd.panels import palette_of
 from bcd.schema import Params, Recipe, Suite
 
 PAPERS = ("bpkd", "bcd-seg", "coco")
@@ -71,6 +72,13 @@ def test_recipes_are_for_gpus(name):
     for table in suite(name).tables:
         for recipe in (table.pairs[0].recipe, table.pairs[0].teacher_recipe):
             assert params().recipes[recipe].runtime.gpus >= 1
+
+
+def test_every_data_set_has_a_colour_for_each_class():
+    for name in ("voc2012", "cityscapes", "ade20k", "cocostuff10k", "cocostuff164k", "pascal-context", "coco2017"):
+        dataset = params().datasets[name]
+        colours = palette_of(dataset.format, dataset.classes)
+        assert len({tuple(colour) for colour in colours}) == len(dataset.classes), name
 
 
 def resolved(name: str, table):

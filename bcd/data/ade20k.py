@@ -12,8 +12,8 @@ from bcd.label import IGNORE
 
 SPLITS = {"train": "training", "val": "validation"}
 FOLDER = "ADEChallengeData2016"
-CLASSES = 150
-TABLE = decode.label_table({0: IGNORE} | {n + 1: n for n in range(CLASSES)})
+COUNT = 150  # of classes
+TABLE = decode.label_table({0: IGNORE} | {n + 1: n for n in range(COUNT)})
 
 
 def samples(files: tree.Tree, split: str) -> list[Sample]:
