@@ -125,7 +125,9 @@ def measured(results: Path) -> Rates:
     sizes: dict[str, list[int]] = {}
     for record in records:
         spec = record["spec"]
-        steps.setdefault(kind_of_run(spec, bool(spec["terms"])), []).append((record["step_seconds"], _device(record)))
+        if record["steps"]:
+            sample = record["step_seconds"], _device(record)
+            steps.setdefault(kind_of_run(spec, bool(spec["terms"])), []).append(sample)
         size = sum(file.stat().st_size for file in record["folder"].iterdir() if file.is_file())
         sizes.setdefault(kind_of_model(spec), []).append(size)
     shared: dict[str, list[tuple[float, str]]] = {}

@@ -175,7 +175,7 @@ class Learner:
     def finish(self) -> dict[str, Any]:
         """Facts for the record."""
         return {"steps": self.step, "train_seconds": round(self.seconds, 3), "resumes": self.resumes,
-                "step_seconds": self.seconds / self.step, "threads": torch.get_num_threads(),
+                "step_seconds": self.seconds / max(1, self.step), "threads": torch.get_num_threads(),
                 "pretrained": self.pretrained}  # fmt: skip
 
     def _use_rng(self) -> None:

@@ -161,7 +161,7 @@ class Recipe(_Strict):
     decayed. The same words as mmsegmentation's `custom_keys`.
     """
 
-    steps: PositiveInt
+    steps: NonNegativeInt  # 0: nothing is trained, for a published model whose file `pretrained` names
     batch: PositiveInt
     unlabelled_batch: NonNegativeInt = 0
     optimizer: Literal["sgd", "adamw"]

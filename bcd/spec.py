@@ -228,6 +228,11 @@ def _run(params: Params, suite: Suite, request: _Request, where: str) -> Run:
         if field and getattr(values, field) is None:
             name = getattr(request, part)
             raise UserError(f"{where}: the {part} '{name}' needs '{field}' for the task {task} (params/{part}s.yaml)")
+    if not recipe.steps and model.pretrained in ("none", "timm"):
+        raise UserError(
+            f"{where}: the recipe '{request.recipe}' has no steps, so the model '{request.model}' needs the weights of a "
+            "whole model; name their file in `pretrained` (params/models.yaml)"
+        )
     return Run(
         key=request.key,
         config={

@@ -60,6 +60,16 @@ def same(a: dict, b: dict) -> bool:
     return (a["weights_sha256"], a["evaluation"]) == (b["weights_sha256"], b["evaluation"])
 
 
+def test_a_published_model_is_evaluated_without_a_step(project, teacher):
+    weights = folder(teacher) / "model.safetensors"
+    settings = {"recipe.steps": 0, "model.pretrained": str(weights)}
+    published = train(renamed(spec.overridden(runs()[TEACHER], settings), TEACHER))["none"]
+    assert published["store"] != teacher["store"] and published["metrics"] == teacher["metrics"]
+    assert store.record(folder(published))["steps"] == 0
+    mine = load_file(folder(published) / "model.safetensors")
+    assert all(torch.equal(tensor, mine[name]) for name, tensor in load_file(weights).items())
+
+
 READS_LABELS = ["none", "kd", "dkd", "bpkd", "ifvd", "cirkd"]
 
 
