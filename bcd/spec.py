@@ -230,8 +230,8 @@ def _run(params: Params, suite: Suite, request: _Request, where: str) -> Run:
             raise UserError(f"{where}: the {part} '{name}' needs '{field}' for the task {task} (params/{part}s.yaml)")
     if not recipe.steps and model.pretrained in ("none", "timm"):
         raise UserError(
-            f"{where}: the recipe '{request.recipe}' has no steps, so the model '{request.model}' needs the weights of a "
-            "whole model; name their file in `pretrained` (params/models.yaml)"
+            f"{where}: the recipe '{request.recipe}' has no steps, so the model '{request.model}' needs the weights of "
+            "a whole model; name their file in `pretrained` (params/models.yaml)"
         )
     return Run(
         key=request.key,
