@@ -9,6 +9,8 @@ SUITE ?= $(shell sed -n 's/^suite: *//p' params/suite.yaml)
 export PATH := $(abspath $(BIN)):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONUNBUFFERED := 1
+# Every job is a process of its own; where bytecode may not be written, each compiles 2000 modules again, for 8 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install reproduce test lint ui clean
 

@@ -226,7 +226,8 @@ def _peak_memory(device: torch.device) -> int:
 def _deterministic(threads: int, device: torch.device) -> None:
     """Pin what changes bits: threads and algorithms. Some CUDA kernels (bilinear backward) have no exact form."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    # Like `use_deterministic_algorithms`, without the seconds that its import of the compiler takes.
+    torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
     # A debugging aid that writes NaN into every new tensor; it costs time and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
