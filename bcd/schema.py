@@ -178,9 +178,9 @@ class Recipe(_Strict):
     no_decay: list[str] = Field(default=[], exclude_if=not_)
     precision: Literal["float32", "bf16"] = "float32"
     aux_weight: NonNegativeFloat = 0.4
-    crop: Pixels | None = None  # semantic segmentation; detectors see whole images, see `resize`
+    crop: Pixels | None = None  # semantic segmentation; detectors see whole images
     scale: Range = [1.0, 1.0]
-    resize: Resize | None = None
+    resize: Resize | None = Field(default=None, exclude_if=not_)
     pad: PositiveInt = 32  # a batch of detection is padded to a multiple of it
     flip: Fraction = 0.5
     photometric: bool = False

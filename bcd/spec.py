@@ -24,7 +24,7 @@ DATA_FIELDS = ("format", "classes", "splits", "size", "labelled", "mean", "std")
 VIEW_FIELD = {"semantic": "crop", "detection": "resize", "instance": "resize"}
 MODEL_FIELD = {"detection": "detection", "instance": "detection"}
 _SEMANTIC_VIEW = {"crop", "scale", "photometric", "cat_max_ratio", "aux_weight", "unlabelled_batch"}
-OTHER_TASKS_FIELDS = {"semantic": {"resize", "pad"}, "detection": _SEMANTIC_VIEW, "instance": _SEMANTIC_VIEW}
+OTHER_TASKS_FIELDS = {"semantic": {"pad"}, "detection": _SEMANTIC_VIEW, "instance": _SEMANTIC_VIEW}
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,11 @@ def _run(params: Params, suite: Suite, request: _Request, where: str) -> Run:
         if field and getattr(values, field) is None:
             name = getattr(request, part)
             raise UserError(f"{where}: the {part} '{name}' needs '{field}' for the task {task} (params/{part}s.yaml)")
+    if task == "semantic" and recipe.resize and len(recipe.resize.short_sides) > 1:
+        raise UserError(
+            f"{where}: the recipe '{request.recipe}' has several resize.short_sides; segmentation takes one, which "
+            "`scale` varies (params/recipes.yaml)"
+        )
     if not recipe.steps and model.pretrained in ("none", "timm"):
         raise UserError(
             f"{where}: the recipe '{request.recipe}' has no steps, so the model '{request.model}' needs the weights of "
@@ -271,7 +276,7 @@ def _training_part(recipe: Recipe, task: str) -> dict[str, Any]:
 def _shown(recipe: Recipe, task: str) -> dict[str, Any]:
     """How evaluation shows an image to the model."""
     if task == "semantic":
-        return {"sliding": recipe.sliding and recipe.sliding.model_dump()}
+        return {"sliding": recipe.sliding and recipe.sliding.model_dump()} | recipe.model_dump(include={"resize"})
     return recipe.model_dump(include={"resize", "pad"})
 
 

@@ -29,6 +29,8 @@ MISTAKES = [  # file, what stands there, what is written instead, what the messa
     ("recipes.yaml", "lr: 0.005", "lr: 5e-3", ["scenes-teacher: lr", "1.0e-3"]),
     ("recipes.yaml", "  steps: 2\n", "  steps: '2'\n", ["smoke-detector: steps", "valid integer"]),
     ("recipes.yaml", "  steps: 2\n", "  steps: -1\n", ["smoke-detector: steps", "greater than or equal to 0"]),
+    ("recipes.yaml", "  crop: [40, 32]", "  crop: [40, 32]\n  resize: {short_sides: [8, 9], max_long_side: 9}",
+     ["several resize.short_sides", "'smoke'", "scale"]),
     ("recipes.yaml", "  steps: 2\n", "  steps: 0\n", ["no steps", "'smoke-retinanet'", "pretrained"]),
     ("recipes.yaml", "momentum: 0.9", "momentum: 9", ["momentum", "less than or equal to 1"]),
     ("recipes.yaml", "crop: [64, 64]", "crop: [64]", ["crop", "2 items"]),

@@ -11,8 +11,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from bcd.data.object_stream import object_eval_batches, object_stream
-from bcd.data.object_transforms import Resize
 from bcd.data.objects import Objects
+from bcd.data.transforms import Resize
 from bcd.metrics.detection import detection_rows, summarise_detection
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from bcd.data.object_stream import ObjectBatch, object_eval_batches, object_stream
-from bcd.data.object_transforms import Resize, moved_mask, moved_objects, resized
+from bcd.data.object_transforms import moved_mask, moved_objects, resized
 from bcd.data.objects import Objects, mask, open_objects
 from bcd.data.scenes import THINGS
 from bcd.data.stream import cached
+from bcd.data.transforms import Resize
 from bcd.detectors import Regions
 from bcd.errors import UserError
 

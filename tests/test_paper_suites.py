@@ -110,7 +110,17 @@ def test_paper_smoke_takes_two_steps_on_two_images_and_no_gpu():
         assert data["images"] == 2 and run.config["model"]["pretrained"] == "none"
         assert run.runtime["gpus"] == 0 and run.files in ("cityscapes", "ade20k", "pascal-context", "voc2012",
                                                           "cocostuff10k", "coco2017")  # fmt: skip
-        assert (data["size"] is None) == (run.config["task"] != "semantic")
+        assert data["size"] or run.evaluation["resize"]
+
+
+@pytest.mark.parametrize(("dataset", "short", "longest"), [("ade20k", 512, 2048), ("pascal-context", 520, 520)])
+def test_images_have_the_size_that_mmsegmentation_gives_them(dataset, short, longest):
+    """In training and in evaluation; those of Cityscapes are shown as they are."""
+    wanted = {"short_sides": [short], "max_long_side": longest}
+    for run in spec.suite_runs(params(), suite("bpkd")).values():
+        for part in (run.config["recipe"], run.evaluation):
+            assert part.get("resize") == {dataset: wanted}.get(run.dataset, part.get("resize"))
+            assert ("resize" in part) == (run.dataset != "cityscapes")
 
 
 def test_what_is_not_replaced_is_as_the_suite_says():

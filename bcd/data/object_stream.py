@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from bcd.data.loading import load
-from bcd.data.object_transforms import Resize, Size, moved_objects, resized
+from bcd.data.object_transforms import moved_objects, resized
 from bcd.data.objects import Read
 from bcd.data.stream import LABELLED, VIEW, check_share, generator, pick
-from bcd.data.transforms import normalise
+from bcd.data.transforms import Resize, Size, normalise
 from bcd.detectors import Regions, Targets
 from bcd.errors import UserError
 
@@ -206,7 +206,7 @@ class EvaluationChunks:
 
     def row(self, index: int) -> tuple[np.ndarray, Size, str]:
         image, _, name = self.read(index)
-        size = self.resize.size(*image.shape[:2], max(self.resize.short_sides))
+        size = self.resize.evaluated(*image.shape[:2])
         return normalise(resized(image, size), self.mean, self.std), image.shape[:2], name
 
     def collate(self, rows: Sequence[tuple[np.ndarray, Size, str]]) -> EvalBatch:

@@ -1,36 +1,17 @@
 """Resizing and flipping images together with their objects, as detectron2 does by default.
 
-The rules are those of ResizeShortestEdge, RandomFlip (detectron2/data/transforms/augmentation_impl.py) and
+The rules are those of RandomFlip (detectron2/data/transforms/augmentation_impl.py) and
 transform_instance_annotations (detectron2/data/detection_utils.py). Coordinates are continuous: an image of width w
 spans 0 to w, and a flip takes x to w - x.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from bcd.data.objects import Objects, Segmentation, mask
+from bcd.data.transforms import Size
 
-Size = tuple[int, int]  # height, width
 EMPTY = 1e-5  # a box with a side no longer than this is empty (filter_empty_instances in the same file)
-
-
-@dataclass(frozen=True)
-class Resize:
-    """The short side of an image becomes one of `short_sides`, unless its long side would exceed `max_long_side`."""
-
-    short_sides: tuple[int, ...]
-    max_long_side: int
-
-    def size(self, height: int, width: int, short_side: int) -> Size:
-        """Height and width after the short side has become `short_side`; halves are rounded up, as in detectron2."""
-        scale = short_side / min(height, width)
-        new = (short_side, scale * width) if height < width else (scale * height, short_side)
-        if max(new) > self.max_long_side:
-            shrink = self.max_long_side / max(new)
-            new = (new[0] * shrink, new[1] * shrink)
-        return max(1, int(new[0] + 0.5)), max(1, int(new[1] + 0.5))
 
 
 def moved_objects(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from bcd.data.loading import load
-from bcd.data.transforms import Augment, augment, normalise
+from bcd.data.transforms import Augment, Resize, augment, normalise, resize_linear
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
@@ -172,9 +172,10 @@ def check_share(field: str, rows: int, indices: Sequence[int], world: int) -> No
 
 @dataclass(frozen=True)
 class EvaluationChunks:
-    """Map-style dataset: chunk of dataset indices to its batches of equal-sized images."""
+    """Map-style dataset: chunk of dataset indices to its batches of equal-sized images. See `eval_batches`."""
 
     read: Read
+    resize: Resize | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -193,6 +194,9 @@ class EvaluationChunks:
 
     def collate(self, items: list[Item]) -> EvalBatch:
         images, labels, names = zip(*items, strict=True)
+        if self.resize:
+            size = self.resize.evaluated(*images[0].shape[:2])
+            images = [resize_linear(image, size) for image in images]
         planes = np.stack([normalise(image, self.mean, self.std) for image in images])
         return torch.from_numpy(planes), list(labels), list(names)
 
@@ -203,6 +207,7 @@ def eval_batches(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    resize: Resize | None = None,
     batch: int = 1,
     workers: int = 0,
     rank: int = 0,
@@ -211,11 +216,12 @@ def eval_batches(
     """Whole, normalised images in the order of `indices`, of which rank r gets r, r + world, ....
 
     Yields (image float32 (N, 3, H, W), N labels uint8 (H, W), N names) with N up to `batch`; neighbours share
-    a batch only when they are of one size. Raises what `stream` raises.
+    a batch only when they are of one size. `resize` changes the images and leaves the labels. Raises what `stream`
+    raises.
     """
     mine = indices[rank::world]
     chunks = [mine[first : first + batch] for first in range(0, len(mine), batch)]
-    for runs in load(EvaluationChunks(read, mean, std), chunks, workers):
+    for runs in load(EvaluationChunks(read, resize, mean, std), chunks, workers):
         yield from runs
 
 

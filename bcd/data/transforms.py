@@ -5,6 +5,7 @@ generator that the caller passes in.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,42 @@ cv2.setNumThreads(0)  # the stream's workers already use every core
 
 CROP_TRIES = 10
 
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Resize:
+    """The short side of an image becomes one of `short_sides`, unless its long side would exceed `max_long_side`.
+
+    detectron2 calls it ResizeShortestEdge (detectron2/data/transforms/augmentation_impl.py), mmsegmentation Resize with
+    `scale=(max_long_side, short_side), keep_ratio=True`.
+    """
+
+    short_sides: tuple[int, ...]
+    max_long_side: int
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Resize":
+        """From the `resize` of a recipe."""
+        return cls(tuple(values["short_sides"]), values["max_long_side"])
+
+    def size(self, height: int, width: int, short_side: int) -> Size:
+        """Height and width after the short side has become `short_side`; halves are rounded up, as in detectron2."""
+        scale = short_side / min(height, width)
+        new = (short_side, scale * width) if height < width else (scale * height, short_side)
+        if max(new) > self.max_long_side:
+            shrink = self.max_long_side / max(new)
+            new = (new[0] * shrink, new[1] * shrink)
+        return max(1, int(new[0] + 0.5)), max(1, int(new[1] + 0.5))
+
+    def evaluated(self, height: int, width: int) -> Size:
+        """Height and width at which evaluation shows an image: after its short side has become the largest one."""
+        return self.size(height, width, max(self.short_sides))
+
+    def times(self, factor: float) -> "Resize":
+        """All sides multiplied and rounded down (mmsegmentation's RandomResize with a `ratio_range`)."""
+        return Resize(tuple(max(1, int(factor * side)) for side in self.short_sides), int(factor * self.max_long_side))
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -22,6 +59,7 @@ class Augment:
 
     crop          (height, width) of the result in pixels
     scale         (low, high): the image is first resized by a factor drawn uniformly from this range
+    resize        when set, the factor is relative to the size that this gives the image
     flip          probability of a horizontal flip
     photometric   whether brightness, contrast, saturation and hue vary (see `distort`)
     cat_max_ratio when set, up to ten crops are drawn until no class covers this share of the labelled pixels
@@ -31,6 +69,7 @@ class Augment:
 
     crop: tuple[int, int]
     scale: tuple[float, float] = (1.0, 1.0)
+    resize: Resize | None = None
     flip: float = 0.5
     photometric: bool = True
     cat_max_ratio: float | None = None
@@ -48,7 +87,10 @@ def augment(
     colour (0 once normalised), label 255 and `real` False.
     """
     factor = rng.uniform(*a.scale)
-    if factor != 1.0:
+    if a.resize:
+        size = a.resize.times(factor).evaluated(*label.shape)
+        image, label = resize_linear(image, size), resize_label(label, size)
+    elif factor != 1.0:
         image, label = resize_pair(image, label, tuple(max(1, round(factor * n)) for n in label.shape))
     window = choose_crop(label, rng, a)
     image, label = image[window], label[window]
@@ -120,16 +162,18 @@ def normalise(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
     return planes
 
 
-def resize_pair(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Resize image and label to `size` = (height, width).
-
-    The image is averaged over areas where it shrinks, else interpolated linearly; the label takes the nearest
-    pixel (by pixel centres), so no label value is ever invented.
-    """
-    height, width = size
-    shrinks = height <= label.shape[0] and width <= label.shape[1]
+def resize_pair(image: np.ndarray, label: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label at `size`; the image is averaged over areas where it shrinks, else interpolated linearly."""
+    shrinks = size[0] <= label.shape[0] and size[1] <= label.shape[1]
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return (
-        cv2.resize(image, (width, height), interpolation=way),
-        cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT),
-    )
+    return cv2.resize(image, size[::-1], interpolation=way), resize_label(label, size)
+
+
+def resize_linear(image: np.ndarray, size: Size) -> np.ndarray:
+    """The image at `size`, interpolated linearly even where it shrinks: what mmsegmentation shows its models."""
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
+    """The label at `size`, of the nearest pixel (by pixel centres), so that no label value is ever invented."""
+    return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from bcd import metrics
-from bcd.data.object_stream import ObjectBatch, Resize, object_eval_batches, object_stream
+from bcd.data.object_stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.objects import ObjectSplit, open_objects
 from bcd.data.split import evenly_spaced
 from bcd.data.stream import cached
+from bcd.data.transforms import Resize
 from bcd.detectors import Detections, Regions, Targets, build_detector
 from bcd.models.complexity import counted
 from bcd.schema import Model
@@ -49,7 +50,7 @@ class DetectionTask:
             labelled,
             batch=recipe["batch"],
             seed=self.spec["seed"],
-            resize=_resize(recipe["resize"]),
+            resize=Resize.of(recipe["resize"]),
             flip=recipe["flip"],
             masks=self.masks,
             pad=recipe["pad"],
@@ -101,7 +102,7 @@ class DetectionTask:
             split.read,
             range(len(split)),
             batch=EVALUATION_BATCH,
-            resize=_resize(evaluation["resize"]),
+            resize=Resize.of(evaluation["resize"]),
             pad=evaluation["pad"],
             **self._normalise,
         )
@@ -167,7 +168,3 @@ def coco_results(found: Detections, image_id: int) -> list[dict[str, Any]]:
 def _arrays(index: int, found: Detections) -> dict[str, np.ndarray]:
     parts = {"boxes": found.boxes, "scores": found.scores, "classes": found.classes, "masks": found.masks}
     return {f"{index}.{name}": part.cpu().numpy() for name, part in parts.items() if part is not None}
-
-
-def _resize(values: dict[str, Any]) -> Resize:
-    return Resize(tuple(values["short_sides"]), values["max_long_side"])

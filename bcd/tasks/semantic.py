@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from bcd import distributed, metrics
 from bcd.data.split import Split, evenly_spaced, open_split
 from bcd.data.stream import Batch, cached, eval_batches, stream
-from bcd.data.transforms import Augment
+from bcd.data.transforms import Augment, Resize, Size
 from bcd.label import IGNORE
 from bcd.models import build, flops
+from bcd.models.layers import resize
 from bcd.schema import Model
 
 EVALUATION_BATCH = 8
@@ -41,6 +42,7 @@ class SemanticTask:
         augment = Augment(
             crop=tuple(recipe["crop"]),
             scale=tuple(recipe["scale"]),
+            resize=_resize(recipe),
             flip=recipe["flip"],
             photometric=recipe["photometric"],
             cat_max_ratio=recipe["cat_max_ratio"],
@@ -102,11 +104,15 @@ class SemanticTask:
         shown = set(evenly_spaced(len(split), min(PANEL_IMAGES, len(split))))
         counts, names, predictions = [], [], {}
         model.to(on).eval()
-        normalise = {"mean": tuple(self.data["mean"]), "std": tuple(self.data["std"])}
-        for image, labels, batch_names in eval_batches(
-            split.read, range(len(split)), batch=EVALUATION_BATCH, **normalise
-        ):
-            predicted = predict(model, image.to(on), evaluation["sliding"]).cpu().numpy().astype(np.uint8)
+        view = {
+            "mean": tuple(self.data["mean"]),
+            "std": tuple(self.data["std"]),
+            "resize": _resize(evaluation),
+            "batch": EVALUATION_BATCH,
+        }
+        for image, labels, batch_names in eval_batches(split.read, range(len(split)), **view):
+            predicted = predict(model, image.to(on), labels[0].shape, evaluation["sliding"])
+            predicted = predicted.cpu().numpy().astype(np.uint8)
             for one, label, name in zip(predicted, labels, batch_names, strict=True):
                 if len(names) in shown:
                     predictions[f"{len(names)}"] = one
@@ -117,15 +123,21 @@ class SemanticTask:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, image: Tensor, sliding: dict[str, list[int]] | None) -> Tensor:
-    """Class ids int64 (N, H, W) of `image` (N, 3, H, W), at once or averaged over overlapping windows.
+def predict(model: nn.Module, image: Tensor, size: Size, sliding: dict[str, list[int]] | None) -> Tensor:
+    """Class ids int64 (N, *size) of `image` (N, 3, H, W), at once or averaged over overlapping windows.
 
+    size: of the label, to which logits of another size are brought before a class is chosen.
     sliding: `crop` and `stride` as (height, width); windows are moved inwards at the borders, and the logits of
     overlapping windows are averaged (mmsegmentation's `slide` mode).
     """
-    if not sliding:
-        return model(image)["logits"].argmax(1)
-    (crop_h, crop_w), (stride_h, stride_w) = sliding["crop"], sliding["stride"]
+    logits = _slide(model, image, **sliding) if sliding else model(image)["logits"]
+    if logits.shape[2:] != size:
+        logits = resize(logits, size)
+    return logits.argmax(1)
+
+
+def _slide(model: nn.Module, image: Tensor, crop: Sequence[int], stride: Sequence[int]) -> Tensor:
+    (crop_h, crop_w), (stride_h, stride_w) = crop, stride
     height, width = image.shape[2:]
     total = count = 0
     for top in _starts(height, crop_h, stride_h):
@@ -137,7 +149,11 @@ def predict(model: nn.Module, image: Tensor, sliding: dict[str, list[int]] | Non
                 count = logits.new_zeros(1, 1, height, width)
             total[window] += logits
             count[window] += 1
-    return (total / count).argmax(1)
+    return total / count
+
+
+def _resize(values: dict[str, Any]) -> Resize | None:
+    return Resize.of(values["resize"]) if values.get("resize") else None
 
 
 def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
