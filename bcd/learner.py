@@ -62,7 +62,9 @@ class Learner:
         self.step, self.seconds, self.resumes, self.failed = 0, 0.0, 0, None
         torch.manual_seed(spec["seed"])
         student = task.build(spec["model"]).to(device)
-        self.pretrained = student.weights_note
+        if not self.recipe["steps"]:
+            _require_whole(student, spec["model"]["pretrained"])
+        self.pretrained = student.weights.note
         self.objective = Objective(task, student, self._distiller(task, student, teacher_shapes, device)).to(device)
         self.student = student
         distiller = self.objective.distiller
@@ -244,6 +246,16 @@ def parameter_groups(
             factor = lr_factors[max(fitting, key=len)] if fitting else 1.0
             groups.setdefault((factor, not any(word in name for word in no_decay)), []).append(parameter)
     return groups
+
+
+def _require_whole(model: nn.Module, file: str) -> None:
+    """A model that is not trained must come whole from its file, but for an auxiliary head, which predicts nothing."""
+    unfilled = [name for name in model.weights.unfilled if not name.startswith("aux.")]
+    if unfilled:
+        raise UserError(
+            f"the recipe has no steps and {file} leaves {len(unfilled)} tensors of the model at random, first "
+            f"{unfilled[0]}; correct the model's head, channels or classes, or train it"
+        )
 
 
 def _cut_history(path: Path, step: int) -> None:

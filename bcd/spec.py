@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from bcd import config
 from bcd.errors import UserError
+from bcd.files import sha256_file
 from bcd.schema import Dataset, Method, Model, Pair, Params, Recipe, Suite, Table, Variant
 
 SPEC_VERSION = 1
@@ -170,26 +172,24 @@ def _parts(group: list[Run], learners: int | None) -> list[list[Run]]:
 def overridden(run: Run, settings: dict[str, Any]) -> Run:
     """`run` with `--set` overrides such as `recipe.lr=0.02` or `terms.0.weight=3`, checked like params files."""
     where = "--set"
-    types = {"model": Model, "recipe": Recipe}
     plain = {k: run.config[k] for k in ("model", "recipe", "terms", "seed")}
     for path in settings:
         head = path.split(".")[0]
         if head not in plain:
             raise UserError(f"{where}: {path}: '{head}' is not part of a run{config.nearest(head, plain)}")
     changed = config.override(plain, settings, where)
-    for part, type_ in types.items():
-        checked = config.check(type_, changed[part], f"{where}: {part}")
-        is_recipe = part == "recipe"
-        changed[part] = (
-            _training_part(checked, run.config["task"]) if is_recipe else checked.model_dump(exclude_none=True)
-        )
+    model = config.check(Model, changed["model"], f"{where}: model")
+    recipe = config.check(Recipe, changed["recipe"], f"{where}: recipe")
+    changed |= {"model": model.model_dump(exclude_none=True), "recipe": _training_part(recipe, run.config["task"])}
+    changed |= _weights_part(model)
     if not isinstance(changed["seed"], int):
         raise UserError(f"{where}: seed: expected an integer, got {changed['seed']!r}")
     flat = [{k: v for k, v in t.items() if k != "options"} | t["options"] for t in changed["terms"]]
     method = config.parse_method({"description": "", "terms": flat}, run.method, where)
     changed["terms"] = [t.model_dump() for t in method.terms]
     label = ",".join(f"{k}={v}" for k, v in sorted(settings.items()))
-    return replace(run, key=f"{run.key}?{label}", config=run.config | changed)
+    kept = {key: value for key, value in run.config.items() if key != "pretrained_sha256"}
+    return replace(run, key=f"{run.key}?{label}", config=kept | changed)
 
 
 def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Method]:
@@ -247,7 +247,8 @@ def _run(params: Params, suite: Suite, request: _Request, where: str) -> Run:
             "terms": [term.model_dump() for term in request.terms.terms],
             "recipe": _training_part(recipe, task),
             "seed": request.seed,
-        },
+        }
+        | _weights_part(model),
         evaluation={"split": suite.split} | _shown(recipe, task),
         dataset=request.dataset,
         files=dataset.files,
@@ -257,6 +258,21 @@ def _run(params: Params, suite: Suite, request: _Request, where: str) -> Run:
         repetition=request.repetition,
         teacher=request.teacher,
     )
+
+
+def _weights_part(model: Model) -> dict[str, Any]:
+    """The content of a local file of initial weights, so that another file of that name makes another run."""
+    path = Path(model.pretrained)
+    if not path.is_file():
+        return {}
+    stat = path.stat()
+    return {"pretrained_sha256": _file_sha256(path, stat.st_mtime_ns, stat.st_size)}
+
+
+@lru_cache
+def _file_sha256(path: Path, _changed: int, _size: int) -> str:
+    """Read once for all runs that start from the file, until it changes."""
+    return sha256_file(path)
 
 
 def _data_part(dataset: Dataset, task: str) -> dict[str, Any]:

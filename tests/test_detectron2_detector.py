@@ -212,7 +212,7 @@ def test_weights_of_a_file_give_the_same_features(backbone, tmp_path):
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     model = small("retinanet", backbone=backbone, pretrained=str(tmp_path / "weights.pth"))
     detector = build(model, CLASSES)
-    assert detector.weights_note.startswith("file:weights.pth sha256:")
+    assert detector.weights.note.startswith("file:weights.pth sha256:")
     image, _ = batch()
     detector.train()  # frozen statistics must not move
     with torch.no_grad():
@@ -235,7 +235,7 @@ def test_own_weights_are_read_again(tmp_path):
     first = seeded(small("faster_rcnn"), 0)
     torch.save(first.state_dict(), tmp_path / "weights.pth")
     again = build(small("faster_rcnn", pretrained=str(tmp_path / "weights.pth")), CLASSES)
-    assert "missing" not in again.weights_note
+    assert "missing" not in again.weights.note
     state = again.state_dict()
     assert all(torch.equal(first.state_dict()[key], value) for key, value in state.items())
 

@@ -70,6 +70,23 @@ def test_a_published_model_is_evaluated_without_a_step(project, teacher):
     assert all(torch.equal(tensor, mine[name]) for name, tensor in load_file(weights).items())
 
 
+def test_another_file_of_the_same_name_makes_another_run(project, tmp_path):
+    weights = tmp_path / "weights.pth"
+    settings = {"model.pretrained": str(weights)}
+    absent = spec.overridden(runs()[TEACHER], settings).fingerprint
+    found = [absent]
+    for content in (b"one", b"three", b"one"):
+        weights.write_bytes(content)
+        found.append(spec.overridden(runs()[TEACHER], settings).fingerprint)
+    assert len(set(found)) == 3 and found[1] == found[3]
+
+
+def test_without_a_step_every_tensor_must_come_from_the_file(project, teacher):
+    settings = {"recipe.steps": 0, "model.pretrained": str(folder(teacher) / "model.safetensors"), "model.channels": 24}
+    with pytest.raises(UserError, match=r"leaves \d+ tensors of the model at random, first head\."):
+        train(renamed(spec.overridden(runs()[TEACHER], settings), TEACHER))
+
+
 READS_LABELS = ["none", "kd", "dkd", "bpkd", "ifvd", "cirkd"]
 
 

@@ -123,7 +123,7 @@ def test_initial_weights_follow_the_seed(name):
     for part in ("backbone", "head", "aux"):
         pairs = zip(getattr(first, part).parameters(), getattr(other, part).parameters(), strict=True)
         assert not all(torch.equal(a, b) for a, b in pairs)
-    assert first.weights_note == "none"
+    assert first.weights.note == "none"
     small = first.aux.classifier if name == "light-aux" else first.head.classifier
     assert small.bias.abs().max() == 0
     assert 0.005 < small.weight.std() < 0.02
@@ -224,8 +224,8 @@ def test_pretrained_files_load_in_every_naming(name, naming, tmp_path):
     assert all(torch.equal(a, b) for a, b in pairs)
     same_head = torch.equal(model.head.classifier.weight, source.head.classifier.weight)
     assert same_head == (not naming.endswith("backbone"))
-    assert model.weights_note.startswith("file:weights.pth sha256:")
-    assert ("unexpected (fc.weight)" in model.weights_note) == naming.endswith("backbone")
+    assert model.weights.note.startswith("file:weights.pth sha256:")
+    assert ("unexpected (fc.weight)" in model.weights.note) == naming.endswith("backbone")
 
 
 def test_an_imagenet_swin_lacks_the_norms_of_its_maps_only(tmp_path):
@@ -238,7 +238,7 @@ def test_an_imagenet_swin_lacks_the_norms_of_its_maps_only(tmp_path):
     model = built("upernet-swin-t", seed=6, pretrained=str(path))
     key = "stages.2.blocks.5.attn.w_msa.qkv.weight"
     assert torch.equal(model.backbone.layers[2].blocks[5].attn.qkv.weight, backbone[key])
-    assert "unexpected" not in model.weights_note
+    assert "unexpected" not in model.weights.note
     torch.save({k: v for k, v in classifier.items() if k != key}, path)
     with pytest.raises(UserError, match=r"lacks 1 tensors of backbone 'swin_tiny\w+', first backbone\.layers\.2"):
         built("upernet-swin-t", pretrained=str(path))
@@ -250,7 +250,7 @@ def test_other_classes_keep_their_random_classifier_and_are_reported(tmp_path):
     torch.manual_seed(1)
     model = build(fields(**STUDENT, pretrained=str(tmp_path / "m.safetensors")), CLASSES + 1)
     assert torch.equal(model.head.neck.conv.weight, source.head.neck.conv.weight)
-    assert "2 mismatched (head.classifier.weight, head.classifier.bias)" in model.weights_note
+    assert "2 mismatched (head.classifier.weight, head.classifier.bias)" in model.weights.note
 
 
 def test_a_file_for_another_backbone_is_refused(tmp_path):
@@ -318,7 +318,7 @@ def test_timm_weights_come_from_the_hub_cache(hub, name):
     model = built(name, pretrained="timm")
     taken = {key: value for key, value in model.backbone.state_dict().items() if not key.startswith("norms.")}
     assert all(torch.equal(source[key], value) for key, value in taken.items())
-    assert model.weights_note.startswith(f"timm:{backbone}.{config.tag} tensors-sha256:")
+    assert model.weights.note.startswith(f"timm:{backbone}.{config.tag} tensors-sha256:")
 
 
 def test_the_cost_is_the_same_in_deterministic_mode():

@@ -163,4 +163,4 @@ def test_imagenet_weights_of_timm_and_torchvision_load_into_the_backbone(tmp_pat
         save_file(source.state_dict(), path)
         model = built(described("retinanet", backbone="resnet18", pretrained=str(path)))
         assert torch.equal(model.backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
-        assert model.weights_note.startswith(f"file:{name}.safetensors sha256:")
+        assert model.weights.note.startswith(f"file:{name}.safetensors sha256:")

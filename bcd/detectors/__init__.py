@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from bcd.models.weights import InitialWeights
     from bcd.schema import Model
 
 # Regions per image on which a student has to repeat its teacher's class scores: as many as an R-CNN's training sample.
@@ -73,7 +74,7 @@ class Detector(Protocol):
     """
 
     taps: dict[str, str]
-    weights_note: str
+    weights: InitialWeights
 
     def __call__(
         self, image: Tensor, sizes: Sizes, targets: list[Targets], regions: Regions | None = None

@@ -18,7 +18,7 @@ from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.models.backbones import require_known
 from bcd.models.pretrained import sha256_tensors, timm_weights
-from bcd.models.weights import load_state, read_state
+from bcd.models.weights import InitialWeights, load_state, read_state
 from bcd.schema import Detection, Model
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def build(model: Model, classes: int) -> nn.Module:
     else:
         _pool_by_anchors(net.roi_heads, model.detection or Detection())
         detector = RegionDetector(net)
-    detector.weights_note = _load_pretrained(detector, model)
+    detector.weights = _load_pretrained(detector, model)
     return detector
 
 
@@ -141,10 +141,10 @@ def _pool_by_anchors(roi_heads: nn.Module, detection: Detection) -> None:
             getattr(roi_heads, name).canonical_box_size *= relative
 
 
-def _load_pretrained(detector: nn.Module, model: Model) -> str:
-    """Load what `model.pretrained` names; the line for the record: source, SHA-256, leftovers."""
+def _load_pretrained(detector: nn.Module, model: Model) -> InitialWeights:
+    """Load what `model.pretrained` names."""
     if model.pretrained == "none":
-        return "none"
+        return InitialWeights()
     if model.pretrained == "timm":
         name, state = timm_weights(model.backbone)
         source = f"timm:{name} tensors-sha256:{sha256_tensors(state)}"
@@ -153,13 +153,13 @@ def _load_pretrained(detector: nn.Module, model: Model) -> str:
         state = read_state(path)
         source = f"file:{path.name} sha256:{sha256_file(path)}"
     report = load_state(detector, state, _naming(detector, state))
-    lacking = [key for key in (*report.missing, *report.mismatched) if key.startswith(_BACKBONE)]
+    lacking = [key for key in report.unfilled if key.startswith(_BACKBONE)]
     if lacking:
         raise UserError(
             f"the weights {model.pretrained} lack {len(lacking)} tensors of backbone '{model.backbone}', first "
             f"{lacking[0]}; name weights of this backbone in model.pretrained"
         )
-    return f"{source} ({report})"
+    return InitialWeights(f"{source} ({report})", report.unfilled)
 
 
 def _naming(detector: nn.Module, state: Mapping[str, Tensor]) -> Callable[[str], str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bcd.detectors import REGIONS, Detections, Regions, Sizes, Targets
 from bcd.detectors.regions import anchor_logits, best_anchors
 from bcd.models.backbones import build_backbone
+from bcd.models.weights import InitialWeights
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -33,7 +34,7 @@ class DenseDetector(nn.Module):
         self.logits = nn.Identity()
         self.register_buffer("normaliser", torch.tensor(100.0, dtype=torch.float64))
         self.taps = taps(model, model.head_in_features)
-        self.weights_note = "none"
+        self.weights = InitialWeights()
 
     def forward(
         self, image: Tensor, sizes: Sizes, targets: list[Targets], regions: Regions | None = None
@@ -96,7 +97,7 @@ class RegionDetector(nn.Module):
         self.model = model
         self.logits = nn.Identity()
         self.taps = taps(model, model.proposal_generator.in_features)
-        self.weights_note = "none"
+        self.weights = InitialWeights()
 
     def forward(
         self, image: Tensor, sizes: Sizes, targets: list[Targets], regions: Regions | None = None

@@ -8,6 +8,7 @@ from torchvision.models.detection.backbone_utils import LastLevelMaxPool
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from bcd.errors import UserError
+from bcd.models.weights import InitialWeights
 
 FINEST, LAST_STAGE = 2, 5  # levels of stage1 and stage4
 COARSEST = {"dense": 7, "rcnn": 6}
@@ -33,7 +34,7 @@ class PyramidNetwork(nn.Module):
     """Images to the maps of a feature pyramid (Lin et al., CVPR 2017), level l having stride 2^l.
 
     `backbone` has `channels` and the strides 4, 8, 16, 32; each of the `levels` gets `channels`. `kind` is a key of
-    COARSEST. `taps` and `weights_note` are those of `bcd.detectors.Detector`.
+    COARSEST. `taps` and `weights` are those of `bcd.detectors.Detector`.
     """
 
     def __init__(self, backbone: nn.Module, channels: int, levels: range, kind: str):
@@ -49,7 +50,7 @@ class PyramidNetwork(nn.Module):
         if isinstance(extra, LastLevelMaxPool):
             self.taps["p6"] = "pyramid:pool"  # torchvision's name for it
         self.taps["neck"] = f"pyramid:p{levels[0]}"
-        self.weights_note = "none"
+        self.weights = InitialWeights()
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to maps (N, channels, H / 2^l, W / 2^l), rounded up, keyed p<l>, finest first; float32."""

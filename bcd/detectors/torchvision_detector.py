@@ -64,7 +64,7 @@ def build(model: Model, classes: int) -> DenseDetector | RCNNDetector:
         detector = RCNNDetector(backbone, model.channels, levels, rpn, roi_heads)
     best = detector.head if kind == "dense" else detector.roi_heads
     best.detections_per_img = model.detection.max_detections
-    detector.weights_note = load_pretrained(detector, model.backbone, model.pretrained)
+    detector.weights = load_pretrained(detector, model.backbone, model.pretrained)
     return detector
 
 

@@ -19,7 +19,7 @@ def build(model: "Model", classes: int) -> Segmentor:
     """Build the segmentor that `model` describes; float32, on the CPU, in training mode.
 
     Random initial weights come from torch's global generator alone, so seed it first. The result's
-    `weights_note` says where the weights came from. Raises UserError naming the field for an unknown backbone
+    `weights` says where the weights came from. Raises UserError naming the field for an unknown backbone
     or head, a size that is not offered, or weights that cannot be had.
     """
     require_known("head", model.head, HEADS)
@@ -34,5 +34,5 @@ def build(model: "Model", classes: int) -> Segmentor:
         aux = FCNHead(channels, model.aux_channels, classes, model.dropout)
         init_head(aux)
     segmentor = Segmentor(backbone, head, aux)
-    segmentor.weights_note = load_pretrained(segmentor, model.backbone, model.pretrained)
+    segmentor.weights = load_pretrained(segmentor, model.backbone, model.pretrained)
     return segmentor

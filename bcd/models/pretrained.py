@@ -10,37 +10,36 @@ from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.models.backbones import FEATURES, TIMM, V1C_STEM
 from bcd.models.openmmlab import openmmlab_naming, our_layout
-from bcd.models.weights import LoadReport, load_state, read_state
+from bcd.models.weights import InitialWeights, LoadReport, load_state, read_state
 
 # Layers of a backbone that no classifier has: the norms of Swin's four maps.
 FRESH = ("norms.",)
 
 
-def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> str:
-    """Load what `pretrained` names into `model`; return a line for the record: source, SHA-256, leftovers.
+def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> InitialWeights:
+    """Load what `pretrained` names into `model`.
 
     `model` is a segmentor or detector with a `.backbone` made by `build_backbone`.
     `none` loads nothing; `timm` fetches the ImageNet weights of `backbone` through timm's cache; anything
     else is the path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names, timm's
     or OpenMMLab's. Raises UserError where weights are unavailable or the file leaves part of the backbone
     uninitialised; a head that does not fit (another number of classes, say) keeps its random weights and is
-    named in the returned line.
+    named in the result.
     """
     if pretrained == "none":
-        return "none"
+        return InitialWeights()
     if pretrained == "timm":
-        return _from_timm(model, backbone)
+        return InitialWeights(_from_timm(model, backbone))
     path = Path(pretrained)
     report = fit(model, read_state(path))
     fresh = tuple(f"backbone.{layer}" for layer in FRESH)
-    unfilled = [key for key in (*report.missing, *report.mismatched) if key.startswith("backbone.")]
-    lacking = [key for key in unfilled if not key.startswith(fresh)]
+    lacking = [key for key in report.unfilled if key.startswith("backbone.") and not key.startswith(fresh)]
     if lacking:
         raise UserError(
             f"weights file {path} lacks {len(lacking)} tensors of backbone '{backbone}', first {lacking[0]};"
             " name a file made for this backbone in model.pretrained"
         )
-    return f"file:{path.name} sha256:{sha256_file(path)} ({report})"
+    return InitialWeights(f"file:{path.name} sha256:{sha256_file(path)} ({report})", report.unfilled)
 
 
 def fit(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from bcd.models.layers import resize
+from bcd.models.weights import InitialWeights
 
 TAPS = {
     "stage1": "backbone:0",
@@ -19,7 +20,7 @@ class Segmentor(nn.Module):
 
     `taps` maps a tap name to the path of the module whose output it is, `path:i` meaning item i of a list
     output. `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
-    `weights_note` says where the initial weights came from, for the run's record.
+    `weights` says where the initial weights came from.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module, aux: nn.Module | None = None):
@@ -28,7 +29,7 @@ class Segmentor(nn.Module):
         self.head = head
         self.aux = aux
         self.taps: dict[str, str] = dict(TAPS)
-        self.weights_note = "none"
+        self.weights = InitialWeights()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Map `(N, 3, H, W)` to `logits` `(N, classes, H, W)`, in training also to `aux`, given that head."""

@@ -13,6 +13,15 @@ from bcd.errors import UserError
 
 
 @dataclass(frozen=True)
+class InitialWeights:
+    """What a model starts from: a line for the record (source, SHA-256, leftovers), and the names of the tensors that
+    a weights file left at their random values."""
+
+    note: str = "none"
+    unfilled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """Outcome of a load: `missing` and `mismatched` (shapes) in our names, `unexpected` in the source's."""
 
@@ -20,6 +29,10 @@ class LoadReport:
     missing: tuple[str, ...]
     mismatched: tuple[str, ...]
     unexpected: tuple[str, ...]
+
+    @property
+    def unfilled(self) -> tuple[str, ...]:
+        return (*self.missing, *self.mismatched)
 
     def __str__(self) -> str:
         parts = [f"{self.loaded} tensors loaded"]
