@@ -1,6 +1,6 @@
 """What grouping saves: k methods trained in one job against k jobs of one method each, whole processes.
 
-    python benchmarks/group.py [--suite scenes] [--steps 100] [--methods 1 2 4 8]
+    python benchmarks/group.py [--suite scenes-semantic] [--steps 100] [--methods 1 2 4 8]
 
 Needs the suite's teacher (`snakemake teachers --config suite=NAME`); works in a temporary folder and leaves the project
 as it is. Wall and CPU seconds of the processes, imports and evaluation included, one after the other on one thread
@@ -68,7 +68,7 @@ def records(folder: Path) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", default="scenes")
+    parser.add_argument("--suite", default="scenes-semantic")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--methods", type=int, nargs="+", default=[1, 2, 4, 8])
     options = parser.parse_args()
