@@ -132,6 +132,8 @@ def ui(port: int = 5000, results: Path = Path("results")) -> int:
         pass  # creates the database once, before the server's processes all try to
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     # A session of its own, so that everything the server starts can be ended with it.
+    # Without the last part MLflow opens its pages about traces of language models.
+    print(f"runs: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
     server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], start_new_session=True)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -307,7 +307,13 @@ def test_the_ui_refuses_a_taken_port_and_a_remote_server(project, monkeypatch):
 def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     port = free_port()
     program = f"from bcd.track import ui; raise SystemExit(ui({port}))"
-    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, preexec_fn=hear_interrupts)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
     def answers():
         try:
@@ -321,6 +327,7 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     assert len(started) > 1
     os.kill(process.pid, number)
     assert process.wait(60) == 0
+    assert f"runs: http://127.0.0.1:{port}/#/experiments" in process.stdout.read()
     assert not started & set(processes())
 
 
