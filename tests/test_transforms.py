@@ -140,7 +140,7 @@ def test_resize_pair_averages_when_it_shrinks():
 @pytest.mark.parametrize(
     ("rule", "old", "new"),
     [
-        # What mmcv's rescale_size gives for scale (2048, 512) and (520, 520).
+        # By hand, from the rule of mmcv's rescale_size, for scale (2048, 512) and (520, 520).
         (Resize((512,), 2048), (1944, 2592), (512, 683)),
         (Resize((512,), 2048), (256, 256), (512, 512)),
         (Resize((512,), 2048), (400, 2400), (341, 2048)),

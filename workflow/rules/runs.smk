@@ -18,7 +18,7 @@ for address, group in GROUPS.items():
             run_files(group),
         log:
             f"{OUT}/logs/{address}.log",
-        # Teachers first, as their students wait for them; then what may take longest, so that no core waits at the end.
+        # Teachers first, as their students wait for them; then what may take longest.
         priority: group[0].runtime["minutes"] * (1 if group[0].teacher else 10)
         threads: group[0].runtime["threads"]
         resources:
