@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bcd.data.objects import Objects, mask, open_objects
-from bcd.data.split import evenly_spaced, open_split
+from bcd.data.objects import Objects, ObjectSplit, mask, open_objects
+from bcd.data.split import Split, evenly_spaced, open_split
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.finished import Finished, read_runs
@@ -24,6 +26,7 @@ from bcd.object_panels import Drawn, object_tiles
 from bcd.object_panels import shown as shown_objects
 from bcd.schema import Params, Suite
 from bcd.spec import Run, table_rows
+from bcd.store import dump
 from bcd.tables import find_table
 
 IGNORED_COLOUR = (0, 0, 0)
@@ -180,17 +183,23 @@ def _picture(shown: Mapping[str, Finished], images: int, data: Path) -> np.ndarr
 
 def _row_drawer(run: Run, data: Path, palette: np.ndarray) -> Callable[[int, Mapping[str, Any]], np.ndarray]:
     """A function that draws the row of pictures of one image of the run's split from the predictions for it."""
-    where = data / run.files, run.config["data"], run.evaluation["split"]
+    split = _opened(data / run.files, dump(run.config["data"]), run.evaluation["split"], run.config["task"])
     if run.config["task"] == "semantic":
-        split = open_split(*where)
         return lambda index, predictions: panel(*split.read(index)[:2], predictions, palette)
-    objects = open_objects(*where, masks=run.config["task"] == "instance")
 
     def draw(index: int, predictions: Mapping[str, Drawn]) -> np.ndarray:
-        image, truth, _ = objects.read(index)
+        image, truth, _ = split.read(index)
         return object_panel(image, _annotated(truth, image.shape[:2]), predictions, palette)
 
     return draw
+
+
+@lru_cache(maxsize=2)
+def _opened(root: Path, config: str, split: str, task: str) -> Split | ObjectSplit:
+    """The split, whose annotations are read once for the pictures of many runs."""
+    if task == "semantic":
+        return open_split(root, json.loads(config), split)
+    return open_objects(root, json.loads(config), split, masks=task == "instance")
 
 
 def _annotated(truth: Objects, shape: tuple[int, int]) -> Drawn:

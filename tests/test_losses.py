@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bcd.errors import UserError
 from bcd.losses import TERMS
-from bcd.losses.boundary import OPERATORS, boundary, posterior_boundary
+from bcd.losses.boundary import OPERATORS, boundary, posterior_boundary, residual
 from bcd.losses.channel import cwd
 from bcd.losses.logits import kd
 
@@ -370,6 +370,21 @@ def test_boundary_by_hand(operator, student, strength):
     assert boundary(student, flat, operator=operator).item() == pytest.approx(strength, rel=1e-12)
     squared = boundary(student, flat, operator=operator, distance="l2").item()
     assert squared == pytest.approx(strength**2, rel=1e-12)
+
+
+def test_residual_subtracts_the_mean_of_the_valid_surroundings():
+    features = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    valid = torch.rand(2, 5, 4) > 0.3
+    blanked, weight = features * valid.unsqueeze(1), valid.unsqueeze(1).double()
+    means = F.avg_pool2d(blanked, 3, 1, 1) / F.avg_pool2d(weight, 3, 1, 1).clamp(min=1 / 9)
+    length = torch.linalg.vector_norm((blanked - means) * weight, dim=1)
+    rms = (blanked.square().sum((1, 2, 3)) / valid.sum((1, 2))).sqrt()
+    expected = (length / rms[:, None, None]).flatten(1)
+    strength, counted = residual(blanked, valid)
+    assert torch.equal(counted, valid.flatten(1))
+    torch.testing.assert_close(strength, expected, rtol=1e-12, atol=1e-11)
+    slopes = [torch.autograd.grad(x.square().sum(), features, retain_graph=True)[0] for x in (strength, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-12)
 
 
 def test_posterior_boundary_by_hand():

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Manifest:
     archives: list[dict[str, Any]]
     request: dict[str, Any]
     splits: dict[str, int]
-    files: dict[str, File]
+    files: Mapping[str, File]
 
     def read(self, path: str) -> bytes:
         """Bytes of the payload file `path`; raises UserError unless they are those that were recorded."""
@@ -133,9 +134,14 @@ def load(root: Path) -> Manifest:
         raise UserError(f"{root / MANIFEST} is not a manifest ({error}); {remedy}") from None
     if hashlib.sha256(table).hexdigest() != files_sha256:
         raise UserError(f"{root / FILES} is not the file that {MANIFEST} was written for; {remedy}")
+    return Manifest(root=root, sha256=hashlib.sha256(data).hexdigest(), files=_listed(table), **values)
+
+
+@lru_cache(maxsize=4)
+def _listed(table: bytes) -> Mapping[str, File]:
+    """The rows of files.csv, kept as a job loads the same manifest again and again; nobody may change them."""
     rows = csv.DictReader(io.StringIO(table.decode()))
-    files = {row["path"]: File(row["path"], int(row["bytes"]), row["sha256"]) for row in rows}
-    return Manifest(root=root, sha256=hashlib.sha256(data).hexdigest(), files=files, **values)
+    return {row["path"]: File(row["path"], int(row["bytes"]), row["sha256"]) for row in rows}
 
 
 def verify(root: Path) -> Manifest:

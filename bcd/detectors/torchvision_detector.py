@@ -36,6 +36,8 @@ from bcd.models.pretrained import load_pretrained
 if TYPE_CHECKING:
     from bcd.schema import Detection, Model
 
+# Masks drawn into their image at a time.
+PASTED = 16
 DENSE = {"retinanet": heads.retinanet, "fcos": heads.fcos}
 
 
@@ -193,7 +195,8 @@ def _at_original(found: dict[str, Tensor], size: tuple[int, int], original: tupl
     masks = None
     if "masks" in found:
         masks = torch.zeros(len(boxes), *original, dtype=torch.uint8, device=boxes.device)
-        # One by one, as together the probabilities would take four bytes a pixel.
-        for mask, probability, box in zip(masks, found["masks"], boxes, strict=True):
-            mask.copy_(paste_masks_in_image(probability[None], box[None], original)[0, 0] > 0.5)
+        # A few at a time, as together the probabilities would take four bytes a pixel.
+        parts = zip(masks.split(PASTED), found["masks"].split(PASTED), boxes.split(PASTED), strict=True)
+        for part, probabilities, own in parts if len(boxes) else ():
+            part.copy_(paste_masks_in_image(probabilities, own, original)[:, 0] > 0.5)
     return Detections(boxes, found["scores"], found["labels"], masks)

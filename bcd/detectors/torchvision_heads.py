@@ -8,6 +8,7 @@ import math
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torchvision.models.detection import FCOS, RetinaNet
@@ -94,6 +95,7 @@ def roi_heads(
         heads.mask_head = MaskRCNNHeads(channels, (channels,) * convs, dilation=1)
         heads.mask_predictor = MaskRCNNPredictor(channels, channels, classes + 1)
         heads.mask_predictor.register_forward_hook(_in_float32)
+        heads.mask_head.register_forward_pre_hook(_in_channels_last)
     return heads
 
 
@@ -145,6 +147,11 @@ def _pool(levels: range, side: int, anchor_scale: float) -> MultiScaleRoIAlign:
     pool.scales = [2.0**-level for level in pooled]
     pool.map_levels = LevelMapper(pooled[0], pooled[-1], canonical_scale=224 * anchor_scale / 8)
     return pool
+
+
+def _in_channels_last(_module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    """The mask branch's convolutions, the transposed one above all, take half the time in this layout on a CPU."""
+    return inputs[0].contiguous(memory_format=torch.channels_last)
 
 
 def _in_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -9,9 +9,13 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bcd.errors import UserError
 from bcd.losses.masked import UNIT_EPS, masked_mean, prepare, spatial_kl
+
+# A residual no longer than this has no gradient, as the square root has none to give at zero.
+LENGTH_EPS = 1e-18
 
 
 def boundary(
@@ -68,10 +72,37 @@ def residual(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     Arguments as for `affinity`; returns strengths >= 0 and their mask, both (N, H W).
     """
     weight = valid.unsqueeze(1).to(features.dtype)
-    surroundings = F.avg_pool2d(features, 3, 1, 1) / F.avg_pool2d(weight, 3, 1, 1).clamp(min=1 / 9)
-    length = torch.linalg.vector_norm((features - surroundings) * weight, dim=1)
+    surroundings = _WindowSum.apply(features) / _WindowSum.apply(weight).clamp(min=1)
+    # Sums of squares rather than vector_norm, which is ten times slower over channels on a CPU.
+    energy = ((features - surroundings) * weight).square().sum(1)
     rms = _image_mean(features.square().sum(1), valid).clamp(min=UNIT_EPS**2).sqrt()
-    return (length / rms).flatten(1), valid.flatten(1)
+    return (energy.clamp(min=LENGTH_EPS**2).sqrt() / rms).flatten(1), valid.flatten(1)
+
+
+class _WindowSum(torch.autograd.Function):
+    """Sum over the 3x3 window around each pixel, zeros outside of the map; it is its own transpose.
+
+    In place of F.avg_pool2d, which takes five times as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx, maps):
+        return _window_sum(maps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        return _window_sum(grad_output)
+
+
+def _window_sum(maps: Tensor) -> Tensor:
+    for dim in (2, 3):
+        inner = maps.shape[dim] - 1
+        total = maps.clone()
+        total.narrow(dim, 1, inner).add_(maps.narrow(dim, 0, inner))
+        total.narrow(dim, 0, inner).add_(maps.narrow(dim, 1, inner))
+        maps = total
+    return maps
 
 
 def attention(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
