@@ -173,6 +173,9 @@ def overridden(run: Run, settings: dict[str, Any]) -> Run:
     """`run` with `--set` overrides such as `recipe.lr=0.02` or `terms.0.weight=3`, checked like params files."""
     where = "--set"
     plain = {k: run.config[k] for k in ("model", "recipe", "terms", "seed")}
+    split = {"split": run.evaluation["split"]}
+    # Evaluation has what the recipe says of it, some of which training does not look at.
+    plain["recipe"] = plain["recipe"] | {k: v for k, v in run.evaluation.items() if k not in split}
     for path in settings:
         head = path.split(".")[0]
         if head not in plain:
@@ -189,7 +192,8 @@ def overridden(run: Run, settings: dict[str, Any]) -> Run:
     changed["terms"] = [t.model_dump() for t in method.terms]
     label = ",".join(f"{k}={v}" for k, v in sorted(settings.items()))
     kept = {key: value for key, value in run.config.items() if key != "pretrained_sha256"}
-    return replace(run, key=f"{run.key}?{label}", config=kept | changed)
+    evaluation = split | _shown(recipe, run.config["task"])
+    return replace(run, key=f"{run.key}?{label}", config=kept | changed, evaluation=evaluation)
 
 
 def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Method]:

@@ -136,6 +136,22 @@ def test_overrides_are_checked_like_files(project):
             spec.overridden(run, {path: value})
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "trains_otherwise"),
+    [
+        ("sliding", {"crop": [32, 32], "stride": [16, 16]}, False),
+        ("resize", {"short_sides": [32], "max_long_side": 64}, True),
+    ],
+)
+def test_an_override_of_how_images_are_shown_counts_in_evaluation(project, setting, value, trains_otherwise):
+    run = load(project)["semantic/scenes-smoke/smoke-student-from-smoke-teacher/kd/s0"]
+    changed = spec.overridden(run, {f"recipe.{setting}": value})
+    assert changed.evaluation[setting].items() >= value.items() and run.evaluation.get(setting) is None
+    assert (changed.config != run.config) == trains_otherwise
+    lr = spec.overridden(changed, {"recipe.lr": 0.02})
+    assert lr.evaluation == changed.evaluation
+
+
 def test_a_table_holds_what_its_rows_are_compared_with(project):
     edit(project, "suites/smoke.yaml", "methods: [none, bcd]", "methods: [none, bcd]\n    baseline: kd")
     with pytest.raises(UserError, match=r"tables\[1\].*needs the method 'kd'"):
