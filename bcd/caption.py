@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from bcd.headings import heading, partial_text
@@ -51,40 +52,38 @@ def _with_seeds(methods: dict[str, list[str]]) -> str:
 
 def _fewer_seeds(content: dict[str, Any]) -> list[str]:
     """The differences of a partial table that are not over all of its seeds."""
-    metric, places = content["main_metrics"][0], []
-    for pair in content["pairs"]:
+    metric = content["main_metrics"][0]
+
+    def fewer(pair: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
         baseline = next(row for row in pair["rows"] if row["method"] == content["baseline"])
-        shared = {
-            row["method"]: [seed for seed in map(_seed, row["runs"]) if seed in map(_seed, baseline["runs"])]
-            for row in pair["rows"]
-            if row["cells"][metric]["difference"]
-        }
-        fewer = {method: seeds for method, seeds in shared.items() if len(seeds) < content["seeds"]}
-        places += [f"{heading(pair)}: {_with_seeds(fewer)}"] if fewer else []
-    if not places:
-        return []
-    return [
-        "Differences over fewer seeds, those that row and baseline have (with one seed, over test images only): "
-        f"{'; '.join(places)}."
-    ]
+        for row in pair["rows"]:
+            shared = [seed for seed in map(_seed, row["runs"]) if seed in map(_seed, baseline["runs"])]
+            if row["cells"][metric]["difference"] and len(shared) < content["seeds"]:
+                yield row["method"], shared
+
+    says = "Differences over fewer seeds, those that row and baseline have (with one seed, over test images only)"
+    return _note(says, content, fewer)
+
+
+def _stale(content: dict[str, Any]) -> list[str]:
+    def stale(pair: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+        for row in pair["rows"]:
+            if seeds := [_seed(run) for run in row["runs"] if run["stale"]]:
+                yield row["method"], seeds
+
+    says = "Code-stale: the code has changed since these runs were made (`bcd plan` says how to repeat them)"
+    return _note(says, content, stale)
+
+
+def _note(says: str, content: dict[str, Any], seeds_of: Callable[[dict], Iterable[tuple[str, list[str]]]]) -> list[str]:
+    """`says: pair: method (s0, s1); ...` for the seeds of each pair's methods; no note where no pair has any."""
+    found = [(heading(pair), dict(seeds_of(pair))) for pair in content["pairs"]]
+    places = [f"{pair}: {_with_seeds(methods)}" for pair, methods in found if methods]
+    return [f"{says}: {'; '.join(places)}."] if places else []
 
 
 def _seed(run: dict[str, Any]) -> str:
     return run["key"].rpartition("/")[2]
-
-
-def _stale(content: dict[str, Any]) -> list[str]:
-    places = []
-    for pair in content["pairs"]:
-        seeds = {row["method"]: [_seed(run) for run in row["runs"] if run["stale"]] for row in pair["rows"]}
-        stale = {method: found for method, found in seeds.items() if found}
-        places += [f"{heading(pair)}: {_with_seeds(stale)}"] if stale else []
-    if not places:
-        return []
-    return [
-        "Code-stale: the code has changed since these runs were made (`bcd plan` says how to repeat them): "
-        f"{'; '.join(places)}."
-    ]
 
 
 def _data(content: dict[str, Any]) -> list[str]:

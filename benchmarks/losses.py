@@ -35,6 +35,8 @@ DOES_NOT_FIT = 77  # exit status
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 # A step draws from these memories alike however large they are, and the published sizes take 860 MB.
 OPTIONS = {"cirkd_memory": {"pixel_memory": 2000, "region_memory": 200}}
+# Rows besides those of the default options: every pixel a node, the operator of the presets.
+OTHER_OPTIONS = {"skd": {"pool": 1}, "boundary": {"operator": "residual"}}
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,8 @@ def ratio(ours: float, plain: float) -> str:
 
 def cases(options: argparse.Namespace) -> list[Case]:
     found = [Case(term, options.channels, options.size, options.batch) for term in options.terms]
-    every_pixel = [replace(case, options={"pool": 1}) for case in found if case.term == "skd"]
-    return found + every_pixel + ([Case("cirkd_batch", 64, 128, options.batch)] if options.large else [])
+    others = [replace(case, options=OTHER_OPTIONS[case.term]) for case in found if case.term in OTHER_OPTIONS]
+    return found + others + ([Case("cirkd_batch", 64, 128, options.batch)] if options.large else [])
 
 
 def target(case: Case, ours: Cost, plain: Cost | None) -> str | None:

@@ -17,8 +17,11 @@ def kl(student, teacher, dim):
     return F.kl_div(F.log_softmax(student, dim), F.softmax(teacher, dim), reduction="sum")
 
 
-def boundary(student, teacher):
+def boundary(student, teacher, *, operator="affinity"):
     def strengths(x):
+        if operator == "residual":
+            surroundings = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+            return (x - surroundings).norm(dim=1) / x.square().sum(1).mean((1, 2), keepdim=True).sqrt()
         across = F.cosine_similarity(x[..., 1:], x[..., :-1], dim=1)
         down = F.cosine_similarity(x[..., 1:, :], x[..., :-1, :], dim=1)
         return 1 - torch.cat([across.flatten(), down.flatten()])

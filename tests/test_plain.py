@@ -28,9 +28,11 @@ def test_every_term_has_a_plain_form_but_those_that_are_one():
     assert set(TERMS) - set(PLAIN) == {"mgd", "vid", "holistic"}
 
 
-@pytest.mark.parametrize("term", PLAIN)
-def test_agrees_with_the_plain_form(term):
-    step = benchmark.Step(replace(CASE, term=term, options=OPTIONS.get(term, {})), torch.float64)
+@pytest.mark.parametrize(
+    ("term", "options"), [*((term, OPTIONS.get(term, {})) for term in PLAIN), ("boundary", {"operator": "residual"})]
+)
+def test_agrees_with_the_plain_form(term, options):
+    step = benchmark.Step(replace(CASE, term=term, options=options), torch.float64)
     twin = deepcopy(step)  # as some losses remember the batch
     (value, gradients), (expected, expected_gradients) = step.ours(), twin.plain()
     assert value > 0 and len(gradients) == len(expected_gradients) >= 1
