@@ -150,7 +150,7 @@ def _pool(levels: range, side: int, anchor_scale: float) -> MultiScaleRoIAlign:
 
 
 def _in_channels_last(_module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-    """The mask branch's convolutions, the transposed one above all, take half the time in this layout on a CPU."""
+    """On a CPU the mask branch's convolutions, transposed ones above all, take half to four fifths of the time so."""
     return inputs[0].contiguous(memory_format=torch.channels_last)
 
 
