@@ -10,6 +10,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import faster_coco_eval as fast
 import numpy as np
 import pytest
 from pycocotools import mask as codes
@@ -57,13 +58,13 @@ def curves(rows, kind):
     return precision
 
 
-def official(truth, results, kind="box"):
-    """pycocotools' own way from annotations to numbers: precision (T, R, K, A) and AP AP50 AP75 APs APm APl."""
+def official(truth, results, kind="box", coco=COCO, evaluator=COCOeval):
+    """A library's own way from annotations to numbers: precision (T, R, K, A) and AP AP50 AP75 APs APm APl."""
     with contextlib.redirect_stdout(io.StringIO()):
-        objects = COCO()
+        objects = coco()
         objects.dataset = copy.deepcopy(truth)
         objects.createIndex()
-        evaluation = COCOeval(objects, objects.loadRes(copy.deepcopy(results)), OFFICIAL[kind])
+        evaluation = evaluator(objects, objects.loadRes(copy.deepcopy(results)), OFFICIAL[kind])
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -161,12 +162,15 @@ def test_official_ap_of_each_category(name):
             assert precision[:, :, k].mean() == pytest.approx(-1 if expected is None else expected, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "library", [(COCO, COCOeval), (fast.COCO, fast.COCOeval_faster)], ids=["pycocotools", "faster-coco-eval"]
+)
 @pytest.mark.parametrize("kind", ["box", "mask"])
 @pytest.mark.parametrize("seed", range(6))
-def test_equals_pycocotools(seed, kind):
+def test_equals_other_libraries(seed, kind, library):
     truth, results = case(seed, ties=seed % 2 == 0)
     rows = detection_rows(truth, results, ids(truth), (kind,))
-    precision, numbers = official(truth, results, kind)
+    precision, numbers = official(truth, results, kind, *library)
     np.testing.assert_allclose(curves(rows, kind), precision, rtol=0, atol=1e-12)
     np.testing.assert_allclose(list(summarise_detection(rows).values()), in_percent(numbers), rtol=0, atol=1e-10)
 
