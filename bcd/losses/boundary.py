@@ -73,7 +73,7 @@ def residual(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """
     weight = valid.unsqueeze(1).to(features.dtype)
     surroundings = _WindowSum.apply(features) / _WindowSum.apply(weight).clamp(min=1)
-    # Sums of squares rather than vector_norm, which is ten times slower over channels on a CPU.
+    # Sums of squares, as over channels vector_norm is much slower on a CPU.
     energy = ((features - surroundings) * weight).square().sum(1)
     rms = _image_mean(features.square().sum(1), valid).clamp(min=UNIT_EPS**2).sqrt()
     return (energy.clamp(min=LENGTH_EPS**2).sqrt() / rms).flatten(1), valid.flatten(1)
@@ -82,7 +82,7 @@ def residual(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 class _WindowSum(torch.autograd.Function):
     """Sum over the 3x3 window around each pixel, zeros outside of the map; it is its own transpose.
 
-    In place of F.avg_pool2d, which takes five times as long on a CPU.
+    In place of F.avg_pool2d, which is much slower on a CPU.
     """
 
     @staticmethod

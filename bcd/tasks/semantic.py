@@ -133,7 +133,7 @@ def predict(model: nn.Module, image: Tensor, size: Size, sliding: dict[str, list
     logits = _slide(model, image, **sliding) if sliding else model(image)["logits"]
     if logits.shape[2:] != size:
         logits = resize(logits, size)
-    return logits.max(1).indices  # as argmax, which takes six times as long on a CPU
+    return logits.max(1).indices  # as argmax, which is much slower on a CPU
 
 
 def _slide(model: nn.Module, image: Tensor, crop: Sequence[int], stride: Sequence[int]) -> Tensor:
