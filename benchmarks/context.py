@@ -5,7 +5,8 @@
 For maps of tokens x tokens pixels, one image, float32, forward and backward:
 
     plain      the definition, with whole relation matrices
-    products   the four matrix products of the formula, S_s, S_t, G f and G^T f, tile by tile and without anything else
+    products   the four matrix products of the formula, S_s, S_t, G f and G^T f, tile by tile and without anything else,
+               in the tiles of the loss and in larger ones, which suit products alone better
     taken      the products the loss takes in their stead: as S is symmetric, the two halves of S_s and S_t (twice where
                tiles are not kept) and one product of the symmetric slope with f
 
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import torch
@@ -28,9 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bcd.losses.context import context
-from bcd.losses.context_tiled import KEPT_RELATIONS, TILE
+from bcd.losses.context_tiled import KEPT_RELATIONS, SIDE
 
 TEMPERATURE = 0.1
+LARGER_SIDE = 384
 # Freed memory goes back to the system at once, so that the peak is what was held together.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 
@@ -55,37 +58,32 @@ def step(loss: Callable, student: Tensor, teacher: Tensor) -> Tensor:
     return torch.autograd.grad(loss(student, teacher), student)[0]
 
 
-def spans(start: int, stop: int, size: int) -> list[slice]:
-    return [slice(k, min(k + size, stop)) for k in range(start, stop, size)]
-
-
-def products(s: Tensor, t: Tensor) -> None:
-    """The four products, on the tiles of the loss."""
-    room, gradient = s.new_empty(2, TILE[0] * TILE[1]), torch.zeros_like(s)
-    for i in spans(0, len(s), TILE[0]):
-        for j in spans(0, len(s), TILE[1]):
-            shape = i.stop - i.start, j.stop - j.start
-            of_s, of_t = (x[: shape[0] * shape[1]].view(shape) for x in room)
-            torch.mm(s[i], s[j].T, out=of_s)
-            torch.mm(t[i], t[j].T, out=of_t)
-            gradient[i].addmm_(of_s, s[j])
-            gradient[j].addmm_(of_s.T, s[i])
+def products(s: Tensor, t: Tensor, side: int = SIDE) -> None:
+    """The four products, on tiles of `side` relations a side."""
+    room, gradient = s.new_empty(2, side, side), torch.zeros_like(s)
+    s_of, t_of, gradient_of = s.split(side), t.split(side), gradient.split(side)
+    for i in range(len(s_of)):
+        for j in range(len(s_of)):
+            of_s, of_t = room[:, : len(s_of[i]), : len(s_of[j])]
+            torch.mm(s_of[i], s_of[j].T, out=of_s)
+            torch.mm(t_of[i], t_of[j].T, out=of_t)
+            gradient_of[i].addmm_(of_s, s_of[j])
+            gradient_of[j].addmm_(of_s.T, s_of[i])
 
 
 def products_taken(s: Tensor, t: Tensor) -> None:
     """Those that are left of the four when symmetry is used."""
-    room, gradient = s.new_empty(2, TILE[0] * TILE[1]), torch.zeros_like(s)
+    room, gradient = s.new_empty(2, SIDE, SIDE), torch.zeros_like(s)
+    s_of, t_of, gradient_of = s.split(SIDE), t.split(SIDE), gradient.split(SIDE)
     for last in (True,) if len(s) ** 2 <= KEPT_RELATIONS else (False, True):
-        for i in spans(0, len(s), TILE[0]):
-            for j in spans(i.start, len(s), TILE[1]):
-                shape = i.stop - i.start, j.stop - j.start
-                of_s, of_t = (x[: shape[0] * shape[1]].view(shape) for x in room)
-                torch.mm(s[i], s[j].T, out=of_s)
-                torch.mm(t[i], t[j].T, out=of_t)
-                if last:
-                    seen = max(0, i.stop - j.start)
-                    gradient[i].addmm_(of_s, s[j])
-                    gradient[j][seen:].addmm_(of_s[:, seen:].T, s[i])
+        for i, j in combinations_with_replacement(range(len(s_of)), 2):
+            of_s, of_t = room[:, : len(s_of[i]), : len(s_of[j])]
+            torch.mm(s_of[i], s_of[j].T, out=of_s)
+            torch.mm(t_of[i], t_of[j].T, out=of_t)
+            if last:
+                gradient_of[i].addmm_(of_s, s_of[j])
+            if last and j > i:
+                gradient_of[j].addmm_(of_s.T, s_of[i])
 
 
 def fastest(contenders: dict[str, Callable], seconds: float) -> dict[str, float]:
@@ -126,6 +124,7 @@ def cpu_rows(tokens: int, channels: int, threads: list[int], seconds: float, wit
     contenders = {
         "context": lambda: step(context, student, teacher),
         "products": lambda: products(s, t),
+        "larger": lambda: products(s, t, LARGER_SIDE),
         "taken": lambda: products_taken(s, t),
     }
     held, plain_held = growth("context", 1, channels, tokens), float("nan")
@@ -136,8 +135,9 @@ def cpu_rows(tokens: int, channels: int, threads: list[int], seconds: float, wit
         torch.set_num_threads(count)
         ms = {"plain": float("nan")} | fastest(contenders, seconds)
         cells = [f"{tokens} x {tokens}", channels, count]
-        cells += [f"{ms[name]:.1f}" for name in ("context", "plain", "products", "taken")]
-        cells += [f"{ms['plain'] / ms['context']:.1f}", f"{ms['context'] / ms['products']:.2f}"]
+        cells += [f"{ms[name]:.1f}" for name in ("context", "plain", "products", "larger", "taken")]
+        cells += [f"{ms['plain'] / ms['context']:.1f}"]
+        cells += [f"{ms['context'] / ms[name]:.2f}" for name in ("products", "larger")]
         cells += [f"{held:.0f}", f"{plain_held:.0f}", f"{100 * held / plain_held:.1f}"]
         print("|", " | ".join(map(str, cells)), "|", flush=True)
 
@@ -173,8 +173,9 @@ def gpu_table(tokens: list[int], channels: list[int]) -> None:
 
 def cpu_table(tokens: list[int], channels: list[int], seconds: float) -> None:
     threads = sorted({1, torch.get_num_threads()})
-    print("| tokens | channels | threads | context ms | plain ms | products ms | taken ms ", end="")
-    print("| plain / context | context / products | context MiB | plain MiB | % |\n|" + "---|" * 12)
+    print(f"| tokens | channels | threads | context ms | plain ms | products ms | in tiles of {LARGER_SIDE} ", end="")
+    print("| taken ms | plain / context | context / products ", end="")
+    print(f"| in tiles of {LARGER_SIDE} | context MiB | plain MiB | % |\n|" + "---|" * 14)
     for side in tokens:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         with_plain = 10 * 4 * side**4 < free  # ten relation matrices

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,29 +55,28 @@ class _SelfRelationKL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, student, teacher, valid, temperature, normalise, product_dtype):
-        fused = _fused_form(student)
+        self_relation_kl = _fused_form(student, product_dtype) or tiled_self_relation_kl
         loss = student.new_zeros(())
         gradient = student.new_empty(student.shape) if ctx.needs_input_grad[0] else None
         weight = 1 / valid.sum(dtype=student.dtype).clamp(min=1)
-        for n in range(len(student)):
-            whole = bool(valid[n].all())
-            keep = slice(None) if whole else valid[n].flatten().nonzero().squeeze(1)
-            if gradient is not None and not whole:
-                gradient[n] = 0
-            s, scale, unit = _tokens(student[n], keep, temperature, normalise)
-            t, t_scale, _ = _tokens(teacher[n], keep, temperature, normalise)
-            if not len(s):
-                continue
-            if fused:
-                value, slope = fused(s, t, (scale, t_scale), gradient is not None, product_dtype)
-            else:
-                value, slope = tiled_self_relation_kl(s, t, gradient is not None)
+        for n, mask in enumerate(valid.flatten(1)):
+            whole = bool(mask.all())
+            keep = slice(None) if whole else mask.nonzero().squeeze(1)
+            s, t = student[n].flatten(1), teacher[n].flatten(1)
+            (s_scale, unit), (t_scale, _) = (_scale(x, temperature, normalise) for x in (s, t))
+            value, slope = self_relation_kl(
+                s.mT[keep], t.mT[keep], s_scale[keep], t_scale[keep], differentiate=gradient is not None
+            )
             loss += value
-            del t
-            if gradient is not None:  # of a unit vector, the part along itself goes nowhere
-                along = torch.linalg.vecdot(slope, s).mul_(temperature).unsqueeze(1).masked_fill_(~unit, 0)
-                slope.addcmul_(s, along, value=-1).mul_(scale * weight)
-                gradient[n].flatten(1)[:, keep] = slope.mT
+            if gradient is not None:
+                image = gradient[n].flatten(1)
+                if not whole:
+                    image.zero_()
+                image[:, keep] = slope.mT
+                del slope
+                # Of a unit vector, the part of the gradient along itself goes nowhere.
+                along = (image * s).sum(0).mul_(s_scale).masked_fill_(~unit, 0)
+                image.addcmul_(s, along.mul_(s_scale), value=-temperature).mul_(s_scale * weight)
         ctx.save_for_backward(gradient)
         return loss * weight
 
@@ -87,7 +87,7 @@ class _SelfRelationKL(torch.autograd.Function):
         return gradient * grad_output, None, None, None, None, None
 
 
-def _fused_form(features: Tensor) -> Callable | None:
+def _fused_form(features: Tensor, product_dtype: torch.dtype) -> Callable | None:
     """The Triton form of `tiled_self_relation_kl`, or None where it cannot run."""
     if not features.is_cuda or features.dtype != torch.float32 or importlib.util.find_spec("triton") is None:
         return None
@@ -95,19 +95,12 @@ def _fused_form(features: Tensor) -> Callable | None:
         return None
     from bcd.losses.context_triton import fused_self_relation_kl
 
-    return fused_self_relation_kl
+    return partial(fused_self_relation_kl, product_dtype=product_dtype)
 
 
-def _tokens(
-    features: Tensor, keep: slice | Tensor, temperature: float, normalise: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The kept pixels of (C, H, W), scaled so that their products are logits, (L, C).
-
-    Further the scales (L, 1), and whether each was chosen by the pixel's length, bool (L, 1).
-    """
-    tokens = features.flatten(1).mT[keep].clone(memory_format=torch.contiguous_format)
-    norm = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
-    unit = norm > UNIT_EPS if normalise else torch.zeros_like(norm, dtype=torch.bool)
-    norm = norm.clamp_(min=UNIT_EPS) if normalise else torch.ones_like(norm)
-    scale = 1 / (norm * temperature**0.5)
-    return tokens.mul_(scale), scale, unit
+def _scale(features: Tensor, temperature: float, normalise: bool) -> tuple[Tensor, Tensor]:
+    """Of each pixel of (C, L): what scales it so that products are logits, and whether that follows from its length."""
+    length = features.square().sum(0).sqrt_()  # not vector_norm, which over channels is slow on a CPU
+    unit = length > UNIT_EPS if normalise else torch.zeros_like(length, dtype=torch.bool)
+    length = length.clamp_(min=UNIT_EPS) if normalise else torch.ones_like(length)
+    return 1 / (length * temperature**0.5), unit

@@ -23,22 +23,23 @@ WIDEST = {2: 256, 4: 128}
 def fused_self_relation_kl(
     s: Tensor,
     t: Tensor,
-    scales: tuple[Tensor, Tensor],
+    s_scale: Tensor,
+    t_scale: Tensor,
+    *,
     differentiate: bool = True,
     product_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
-    """`tiled_self_relation_kl` of float32 tokens s (L, C_s) and t (L, C_t), the features times `scales` (L, 1) each.
+    """`tiled_self_relation_kl` of float32 tokens s (L, C_s) and t (L, C_t) with scales (L,).
 
     Where the features were half floats of type `product_dtype`, the products take them as they were, sum in float32
     and are scaled afterwards: the logits lose nothing, only the slopes of the gradient are rounded.
     """
+    if not len(s):
+        return s.new_zeros(()), s.clone() if differentiate else None
+    s, t = (x.to(product_dtype).contiguous() for x in (s, t))
     length, channels = s.shape
-    if product_dtype == torch.float32:
-        scales = [torch.ones_like(scale) for scale in scales]
-    else:  # dividing and rounding gives back the very features
-        s, t = (torch.div(x, scale).to(product_dtype) for x, scale in zip((s, t), scales, strict=True))
     step, widest = CHANNELS[s.element_size()], WIDEST[s.element_size()]
-    operands = s, t, *scales, length, channels, t.shape[1]
+    operands = s, t, s_scale, t_scale, length, channels, t.shape[1]
     log_sums = s.new_empty(2, length, dtype=torch.float32)
     divergence = torch.empty_like(log_sums[0])
     row_blocks = triton.cdiv(length, ROWS)
