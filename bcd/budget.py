@@ -6,9 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bcd.cost import Rate, Rates, job_seconds
+from bcd.grid import Row, groups
 from bcd.plan import TO_TRAIN, Status, totals
 from bcd.schema import Dataset, Params
-from bcd.spec import Row, digest, groups
+from bcd.spec import digest
 
 HOUR = 3600
 

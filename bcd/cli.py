@@ -149,12 +149,12 @@ def plan(
 
     bcd plan --suite coco --step-seconds coco-retinanet-r101=0.9 --step-seconds 0.5 --price 2.50
     """
-    from bcd import budget, cost, spec
+    from bcd import budget, cost, grid
     from bcd import plan as planning
 
     params, wanted = _load(suite)
-    rows = spec.suite_rows(params, wanted)
-    runs = spec.distinct_runs(wanted.name, rows)
+    rows = grid.suite_rows(params, wanted)
+    runs = grid.distinct_runs(wanted.name, rows)
     stated = cost.parse_stated(step_seconds, {run.model_name for run in runs.values()})
     rates = replace(cost.measured(planning.RESULTS), stated=stated, forward_share=forward_share)
     statuses = planning.survey(wanted.name, runs, rates)
@@ -169,7 +169,7 @@ def plan(
             at = f" at step {status.step}, {status.left} left" if status.state == "unfinished" else ""
             print(f"{status.state:<10} {status.run.key}{at}")
     states = ", ".join(f"{count} {state}" for state, count in planning.totals(statuses)["states"].items())
-    print(f"suite {wanted.name}: {len(statuses)} runs in {len(spec.groups(runs))} jobs; {states}\n")
+    print(f"suite {wanted.name}: {len(statuses)} runs in {len(grid.groups(runs))} jobs; {states}\n")
     print(*budget.report(params, rows, statuses, rates, price), sep="\n")
 
 
@@ -201,10 +201,10 @@ def train(
     What results/store holds already is not trained again; an interrupted run continues where it was saved. With --set
     the result lies under results/SUITE/overrides/ and the tables do not see it.
     """
-    from bcd import config, job, spec
+    from bcd import config, grid, job, spec
 
     params, wanted = _load(suite)
-    runs = spec.suite_runs(params, wanted)
+    runs = grid.suite_runs(params, wanted)
     chosen = [config.pick(runs, key, f"suite {wanted.name}") for key in keys]
     if settings := settings_of(set_):
         chosen = [spec.overridden(run, settings) for run in chosen]
@@ -242,10 +242,10 @@ def follow(key: str, folder: Path, suite: Suite = None, parent: Annotated[int, t
 @app.command()
 def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.")], suite: Suite = None) -> None:
     """Evaluate a finished run again and print its metrics."""
-    from bcd import config, job, spec
+    from bcd import config, grid, job
 
     params, wanted = _load(suite)
-    run = config.pick(spec.suite_runs(params, wanted), key, f"suite {wanted.name}")
+    run = config.pick(grid.suite_runs(params, wanted), key, f"suite {wanted.name}")
     for name, value in job.evaluate_finished(wanted.name, run, _say).items():
         print(f"{name:10s} {value:.4f}")
 

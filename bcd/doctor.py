@@ -51,11 +51,11 @@ def _machine() -> list[str]:
 
 
 def _data() -> list[str]:
-    from bcd import config, plan, spec
+    from bcd import config, grid, plan
 
     params = config.load_params()
     suite = config.load_suite(config.default_suite())
-    states = plan.data_state(spec.suite_runs(params, suite))
+    states = plan.data_state(grid.suite_runs(params, suite))
     lines = [f"data/{files}: {state}" for files, state in states.items()]
     mirror = os.environ.get("BCD_MIRROR")
     if mirror and not Path(mirror).is_dir():

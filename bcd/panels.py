@@ -19,13 +19,14 @@ from bcd.data.split import Split, evenly_spaced, open_split
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.finished import Finished, read_runs
+from bcd.grid import table_rows
 from bcd.label import IGNORE
 from bcd.metrics import MetricOptions
 from bcd.metrics.boundary import band_width, class_band
 from bcd.object_panels import Drawn, object_tiles
 from bcd.object_panels import shown as shown_objects
 from bcd.schema import Params, Suite
-from bcd.spec import Run, table_rows
+from bcd.spec import Run
 from bcd.store import dump
 from bcd.tables import find_table
 

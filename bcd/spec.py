@@ -1,4 +1,4 @@
-"""From a suite to its runs: keys, paired seeds, resolved configurations and their addresses.
+"""What a run is: its resolved configuration, its spec and its address.
 
 A *run* is one trained and evaluated model. Its configuration holds every parameter that can change a result and no
 name, so two methods that resolve to the same terms share one training. Its *spec* adds what only exists once the
@@ -17,7 +17,7 @@ from typing import Any
 from bcd import config
 from bcd.errors import UserError
 from bcd.files import sha256_file
-from bcd.schema import Dataset, Method, Model, Pair, Params, Recipe, Suite, Table, Variant
+from bcd.schema import Dataset, Method, Model, Params, Recipe
 
 SPEC_VERSION = 1
 # How a dataset's files are used, as opposed to where they come from (that is the manifest's business).
@@ -58,8 +58,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Request:
-    """What a table asks for: one run, by the names that params/ has for its parts."""
+class Request:
+    """A run by the names that params/ has for its parts."""
 
     key: str
     task: str
@@ -73,100 +73,56 @@ class _Request:
     teacher: Run | None = None
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table: a method of a pair, with one run per repetition."""
-
-    pair: Pair
-    method: str
-    runs: list[Run]
-
-
 def digest(value: Any) -> str:
     """The first 16 hex digits of the sha256 of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def paired_seed(dataset: str, pair: str, repetition: int) -> int:
-    """A seed below 2^31 from dataset, pair and repetition, never from the method: compared methods share it."""
-    return int.from_bytes(hashlib.sha256(f"{dataset}/{pair}/{repetition}".encode()).digest()[:4], "big") >> 1
+def resolved(params: Params, split: str, request: Request, where: str) -> Run:
+    """The run that is asked for, evaluated on `split` of its dataset.
 
-
-def spec_of(run: Run, *, manifest_sha256: str, teacher_weights_sha256: str | None) -> dict[str, Any]:
-    """Everything that a training result is a function of. The teacher counts only where a term looks at it."""
-    teacher = None
-    if run.config["terms"]:
-        if run.teacher is None or teacher_weights_sha256 is None:
-            raise ValueError(f"{run.key} has distillation terms and needs its teacher's weights hash")
-        teacher = {"model": run.teacher.config["model"], "weights_sha256": teacher_weights_sha256}
-    return {"version": SPEC_VERSION, **run.config, "manifest_sha256": manifest_sha256, "teacher": teacher}
-
-
-def table_rows(params: Params, suite: Suite, table: Table) -> list[Row]:
-    """The rows of a table in reading order: per pair the teacher, then each method."""
-    where = f"params/suites/{suite.name}.yaml: tables.{table.name}"
-    params = config.for_table(params, suite, table)
-    methods = [_method(params, entry, where) for entry in table.methods]
-    seeds = range(suite.first_seed, suite.first_seed + table.seeds)
-    rows = []
-    for pair in table.pairs:
-        teacher = _teacher_run(params, suite, table.task, pair, where)
-        rows.append(Row(pair, "teacher", [teacher]))
-        for name, method in methods:
-            requests = [_student_request(table.task, pair, name, method, seed, teacher) for seed in seeds]
-            rows.append(Row(pair, name, [_run(params, suite, request, where) for request in requests]))
-    return rows
-
-
-def suite_rows(params: Params, suite: Suite) -> dict[str, list[Row]]:
-    """Table name -> its rows, for every table of a suite."""
-    return {table.name: table_rows(params, suite, table) for table in suite.tables}
-
-
-def suite_runs(params: Params, suite: Suite) -> dict[str, Run]:
-    """Every run of a suite by key, teachers first. One key with two meanings is an error."""
-    return distinct_runs(suite.name, suite_rows(params, suite))
-
-
-def distinct_runs(suite: str, tables: dict[str, list[Row]]) -> dict[str, Run]:
-    """The runs of `suite_rows` by key, teachers first; raises UserError if one key has two meanings."""
-    runs: dict[str, Run] = {}
-    rows = [row for table in tables.values() for row in table]
-    for row in sorted(rows, key=lambda row: row.method != "teacher"):
-        for run in row.runs:
-            if run.key in runs and runs[run.key].fingerprint != run.fingerprint:
-                raise UserError(
-                    f"params/suites/{suite}.yaml: two tables define {run.key} with different parameters; "
-                    "give one of the models or datasets another name"
-                )
-            runs.setdefault(run.key, run)
-    return runs
-
-
-def groups(runs: dict[str, Run]) -> dict[str, list[Run]]:
-    """Runs by the address of their training job.
-
-    A job trains the runs that share data, teacher and seed, at most `runtime.learners` of them at once. An address is
-    that of the group; where the group needs several jobs, these are numbered from 1: `.../s0-1`, `.../s0-2`.
+    Raises UserError, starting with `where`, for a name that is not defined or parts that do not fit the task.
     """
-    grouped: dict[str, list[Run]] = {}
-    for run in runs.values():
-        grouped.setdefault(run.group, []).append(run)
-    jobs = {}
-    for address, group in grouped.items():
-        parts = _parts(group, group[0].runtime["learners"])
-        jobs |= {f"{address}-{i}": part for i, part in enumerate(parts, 1)} if len(parts) > 1 else {address: parts[0]}
-    return jobs
-
-
-def _parts(group: list[Run], learners: int | None) -> list[list[Run]]:
-    """A group in parts of at most `learners` trainings; one training under two names stays in one part."""
-    trainings: dict[str, list[Run]] = {}
-    for run in group:
-        trainings.setdefault(digest(run.config), []).append(run)
-    same, size = list(trainings.values()), learners or len(trainings)
-    return [sum(same[i : i + size], []) for i in range(0, len(same), size)]
+    task = request.task
+    dataset: Dataset = config.pick(params.datasets, request.dataset, f"{where}.pairs")
+    model: Model = config.pick(params.models, request.model, f"{where}.pairs")
+    recipe: Recipe = config.pick(params.recipes, request.recipe, f"{where}.pairs")
+    config.pick(dataset.splits, split, f"{where}: the suite's split in dataset {request.dataset}")
+    for part, values, field in (("recipe", recipe, VIEW_FIELD[task]), ("model", model, MODEL_FIELD.get(task))):
+        if field and getattr(values, field) is None:
+            name = getattr(request, part)
+            raise UserError(f"{where}: the {part} '{name}' needs '{field}' for the task {task} (params/{part}s.yaml)")
+    if task == "semantic" and recipe.resize and len(recipe.resize.short_sides) > 1:
+        raise UserError(
+            f"{where}: the recipe '{request.recipe}' has several resize.short_sides; segmentation takes one, which "
+            "`scale` varies (params/recipes.yaml)"
+        )
+    if not recipe.steps and model.pretrained in ("none", "timm"):
+        raise UserError(
+            f"{where}: the recipe '{request.recipe}' has no steps, so the model '{request.model}' needs the weights of "
+            "a whole model; name their file in `pretrained` (params/models.yaml)"
+        )
+    return Run(
+        key=request.key,
+        config={
+            "task": task,
+            "data": _data_part(dataset, task),
+            "model": model.model_dump(exclude_none=True),
+            "terms": [term.model_dump() for term in request.terms.terms],
+            "recipe": _training_part(recipe, task),
+            "seed": request.seed,
+        }
+        | _weights_part(model),
+        evaluation={"split": split} | _shown(recipe, task),
+        dataset=request.dataset,
+        files=dataset.files,
+        runtime=recipe.runtime.model_dump() | {"in_memory": dataset.in_memory, "threads": recipe.threads},
+        model_name=request.model,
+        method=request.method,
+        repetition=request.repetition,
+        teacher=request.teacher,
+    )
 
 
 def overridden(run: Run, settings: dict[str, Any]) -> Run:
@@ -196,72 +152,22 @@ def overridden(run: Run, settings: dict[str, Any]) -> Run:
     return replace(run, key=f"{run.key}?{label}", config=kept | changed, evaluation=evaluation)
 
 
-def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Method]:
-    if isinstance(entry, str):
-        return entry, config.pick(params.methods, entry, f"{where}.methods")
-    base = config.pick(params.raw_methods, entry.base, f"{where}.methods.{entry.name}.base")
-    changed = config.override(base, entry.set, f"{where}.methods.{entry.name}.set")
-    return entry.name, config.parse_method(changed, entry.name, f"{where}.methods.{entry.name}")
+def spec_of(run: Run, *, manifest_sha256: str, teacher_weights_sha256: str | None) -> dict[str, Any]:
+    """Everything that a training result is a function of. The teacher counts only where a term looks at it."""
+    teacher = None
+    if run.config["terms"]:
+        if run.teacher is None or teacher_weights_sha256 is None:
+            raise ValueError(f"{run.key} has distillation terms and needs its teacher's weights hash")
+        teacher = {"model": run.teacher.config["model"], "weights_sha256": teacher_weights_sha256}
+    return {"version": SPEC_VERSION, **run.config, "manifest_sha256": manifest_sha256, "teacher": teacher}
 
 
-def _teacher_run(params: Params, suite: Suite, task: str, pair: Pair, where: str) -> Run:
-    dataset, name = pair.teacher_dataset or pair.dataset, pair.teacher
-    request = _Request(
-        f"{task}/{dataset}/{name}/none/s0", task, dataset, name, pair.teacher_recipe, "none", params.methods["none"],
-        paired_seed(dataset, name, 0), 0,
-    )  # fmt: skip
-    return _run(params, suite, request, where)
-
-
-def _student_request(task: str, pair: Pair, name: str, method: Method, repetition: int, teacher: Run) -> _Request:
-    names = f"{pair.student}-from-{pair.teacher}"
-    return _Request(
-        f"{task}/{pair.dataset}/{names}/{name}/s{repetition}", task, pair.dataset, pair.student, pair.recipe, name,
-        method, paired_seed(pair.dataset, names, repetition), repetition, teacher,
-    )  # fmt: skip
-
-
-def _run(params: Params, suite: Suite, request: _Request, where: str) -> Run:
-    """Raises UserError, starting with `where`, for a name that is not defined or parts that do not fit the task."""
-    task = request.task
-    dataset: Dataset = config.pick(params.datasets, request.dataset, f"{where}.pairs")
-    model: Model = config.pick(params.models, request.model, f"{where}.pairs")
-    recipe: Recipe = config.pick(params.recipes, request.recipe, f"{where}.pairs")
-    config.pick(dataset.splits, suite.split, f"{where}: the suite's split in dataset {request.dataset}")
-    for part, values, field in (("recipe", recipe, VIEW_FIELD[task]), ("model", model, MODEL_FIELD.get(task))):
-        if field and getattr(values, field) is None:
-            name = getattr(request, part)
-            raise UserError(f"{where}: the {part} '{name}' needs '{field}' for the task {task} (params/{part}s.yaml)")
-    if task == "semantic" and recipe.resize and len(recipe.resize.short_sides) > 1:
-        raise UserError(
-            f"{where}: the recipe '{request.recipe}' has several resize.short_sides; segmentation takes one, which "
-            "`scale` varies (params/recipes.yaml)"
-        )
-    if not recipe.steps and model.pretrained in ("none", "timm"):
-        raise UserError(
-            f"{where}: the recipe '{request.recipe}' has no steps, so the model '{request.model}' needs the weights of "
-            "a whole model; name their file in `pretrained` (params/models.yaml)"
-        )
-    return Run(
-        key=request.key,
-        config={
-            "task": task,
-            "data": _data_part(dataset, task),
-            "model": model.model_dump(exclude_none=True),
-            "terms": [term.model_dump() for term in request.terms.terms],
-            "recipe": _training_part(recipe, task),
-            "seed": request.seed,
-        }
-        | _weights_part(model),
-        evaluation={"split": suite.split} | _shown(recipe, task),
-        dataset=request.dataset,
-        files=dataset.files,
-        runtime=recipe.runtime.model_dump() | {"in_memory": dataset.in_memory, "threads": recipe.threads},
-        model_name=request.model,
-        method=request.method,
-        repetition=request.repetition,
-        teacher=request.teacher,
-    )
+def run_file(suite: str, run: Run, results: Path = Path("results")) -> Path:
+    """Where the run's small JSON lies; overridden runs (`--set`) stand apart from the DAG's edges."""
+    if "?" in run.key:
+        base, label = run.key.split("?", 1)
+        return results / suite / "overrides" / f"{base}-{digest(label)}.json"
+    return results / suite / ("runs" if run.teacher else "teachers") / f"{run.key}.json"
 
 
 def _weights_part(model: Model) -> dict[str, Any]:
@@ -298,11 +204,3 @@ def _shown(recipe: Recipe, task: str) -> dict[str, Any]:
     if task == "semantic":
         return {"sliding": recipe.sliding and recipe.sliding.model_dump()} | recipe.model_dump(include={"resize"})
     return recipe.model_dump(include={"resize", "pad"})
-
-
-def run_file(suite: str, run: Run, results: Path = Path("results")) -> Path:
-    """Where the run's small JSON lies; overridden runs (`--set`) stand apart from the DAG's edges."""
-    if "?" in run.key:
-        base, label = run.key.split("?", 1)
-        return results / suite / "overrides" / f"{base}-{digest(label)}.json"
-    return results / suite / ("runs" if run.teacher else "teachers") / f"{run.key}.json"

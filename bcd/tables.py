@@ -16,9 +16,9 @@ from bcd import caption, config, published, render, store
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.finished import Finished, find_runs, read_rows, refusal
+from bcd.grid import Row, table_rows
 from bcd.metrics import summariser
 from bcd.schema import Params, Suite, Table
-from bcd.spec import Row, table_rows
 from bcd.stats import Difference, compare, holm, mean_std
 
 LOWER_IS_BETTER = frozenset({"frag"})

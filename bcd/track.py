@@ -30,9 +30,10 @@ from bcd.experiments import (
 )
 from bcd.files import atomic_write
 from bcd.finished import Finished
+from bcd.grid import suite_runs, table_rows
 from bcd.panels import run_panel
 from bcd.schema import Params, Suite
-from bcd.spec import Run, run_file, suite_runs, table_rows
+from bcd.spec import Run, run_file
 from bcd.tracked import Entry, push
 
 

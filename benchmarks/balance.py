@@ -11,7 +11,7 @@ import argparse
 
 import torch
 
-from bcd import config, engine, job, spec
+from bcd import config, engine, grid, job
 from bcd.distill import Distiller, WeightedTerm, observe
 from bcd.distributed import own_device
 from bcd.learner import make_optimizer, tap_paths
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="all of params/methods.yaml by default")
     options = parser.parse_args()
     params, suite = config.load_params(), config.load_suite(options.suite)
-    run = next(run for run in spec.suite_runs(params, suite).values() if run.teacher and run.config["terms"])
+    run = next(run for run in grid.suite_runs(params, suite).values() if run.teacher and run.config["terms"])
     task = make_task(run.config, job.DATA / run.files, in_memory=run.runtime["in_memory"])
     device = own_device()
     folder = job.RESULTS / "store" / job.teacher_facts(suite.name, run)["store"]

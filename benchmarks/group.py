@@ -19,13 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from bcd import config, spec
+from bcd import config, grid, spec
 from bcd.errors import UserError
 
 
 def group_of(suite: config.Suite, count: int) -> tuple[spec.Run, list[spec.Run]]:
     """The teacher and `count` distilled students of the first pair and seed of a suite."""
-    runs = [run for run in spec.suite_runs(config.load_params(), suite).values() if run.teacher]
+    runs = [run for run in grid.suite_runs(config.load_params(), suite).values() if run.teacher]
     first = runs[0].group
     students = [run for run in runs if run.group == first and run.config["terms"]]
     if len(students) < count:

@@ -8,7 +8,7 @@ point is a whole run with a schedule of its own, not a snapshot of one.
 
 import argparse
 
-from bcd import config, job, spec, store
+from bcd import config, grid, job, spec, store
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--suite", default="coco-mini")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 200, 400, 800])
     options = parser.parse_args()
-    runs = spec.suite_runs(config.load_params(), config.load_suite(options.suite))
+    runs = grid.suite_runs(config.load_params(), config.load_suite(options.suite))
     run = config.pick(runs, options.key, f"suite {options.suite}")
     edges = []
     for steps in options.steps:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bcd import config, job, spec
+from bcd import config, grid, job, spec
 from bcd.distill import Distiller, WeightedTerm, observe
 from bcd.distributed import own_device
 from bcd.learner import make_optimizer, tap_paths
@@ -26,7 +26,7 @@ from bcd.tasks import make_task
 def chosen(suite_name: str, method: str, settings: dict[str, Any]) -> spec.Run:
     """The first run of the method in the suite, with settings as of `bcd train --set`."""
     suite = config.load_suite(suite_name)
-    runs = spec.suite_runs(config.load_params(), suite).values()
+    runs = grid.suite_runs(config.load_params(), suite).values()
     methods = {run.method: run for run in reversed(runs) if run.teacher}
     run = config.pick(methods, method, f"params/suites/{suite_name}.yaml")
     return spec.overridden(run, settings) if settings else run

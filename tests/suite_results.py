@@ -15,8 +15,9 @@ from bcd.data.objects import open_objects
 from bcd.data.split import open_split
 from bcd.detectors import Detections
 from bcd.files import sha256_file
+from bcd.grid import suite_runs
 from bcd.record import code_fingerprints, run_json
-from bcd.spec import digest, run_file, spec_of, suite_runs
+from bcd.spec import digest, run_file, spec_of
 from bcd.tasks.detection import coco_results
 
 # How much of the images each method gets wrong; `kd` is as good as `none`.

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 from test_plan import PAIR, TEACHER, runs, train
 
-from bcd import budget, cli, config, cost, plan, spec, store
+from bcd import budget, cli, config, cost, grid, plan, spec, store
 from bcd.errors import UserError
 
 T, S = 0.9, 0.5  # seconds of a step of teacher and student
@@ -17,8 +17,8 @@ STATED = {"coco-retinanet-r101": T, "coco-retinanet-r18": S}
 def coco():
     """The paper-sized suite's rows and the statuses of its runs, of which nothing is done."""
     params, suite = config.load_params(ROOT / "params"), config.load_suite("coco", ROOT / "params")
-    rows = {name: table for name, table in spec.suite_rows(params, suite).items() if name.startswith("retinanet")}
-    return params, rows, spec.distinct_runs("coco", rows)
+    rows = {name: table for name, table in grid.suite_rows(params, suite).items() if name.startswith("retinanet")}
+    return params, rows, grid.distinct_runs("coco", rows)
 
 
 def record(key):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bcd import config, spec
+from bcd import config, grid, spec
 from bcd.errors import UserError
 
 PARAMS = ("datasets", "models", "methods", "recipes")
@@ -20,7 +20,7 @@ def edit(project, file: str, old: str, new: str) -> None:
 
 def load(project, suite: str = "smoke"):
     params = config.load_params(project / "params")
-    return spec.suite_runs(params, config.load_suite(suite, project / "params"))
+    return grid.suite_runs(params, config.load_suite(suite, project / "params"))
 
 
 # fmt: off
@@ -92,7 +92,7 @@ def test_every_options_of_a_term_is_read_from_its_source():
 
 def test_paired_runs_share_a_seed_and_nothing_else_does(project):
     runs = load(project, "scenes")
-    by_group = spec.groups({key: run for key, run in runs.items() if run.teacher})
+    by_group = grid.groups({key: run for key, run in runs.items() if run.teacher})
     seeds = [{run.config["seed"] for run in group} for group in by_group.values()]
     assert all(len(seed) == 1 for seed in seeds)
     assert len(set.union(*seeds)) == len(by_group)
@@ -161,7 +161,7 @@ def test_a_table_holds_what_its_rows_are_compared_with(project):
 def test_a_suite_that_chooses_weights_has_seeds_of_its_own(project):
     params, suite = config.load_params(), config.load_suite("smoke")
     usual, chosen = (
-        {run.repetition: run.config["seed"] for run in spec.suite_runs(params, one).values() if run.teacher}
+        {run.repetition: run.config["seed"] for run in grid.suite_runs(params, one).values() if run.teacher}
         for one in (suite, suite.model_copy(update={"first_seed": 10}))
     )
     assert set(chosen) == {10, 11} and not set(usual.values()) & set(chosen.values())

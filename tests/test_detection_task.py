@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_engine import folder, renamed, same, say, train
 
-from bcd import config, engine, job, metrics, spec, store
+from bcd import config, engine, grid, job, metrics, spec, store
 from bcd.detectors import Detections, Regions, Targets
 from bcd.errors import UserError
 from bcd.schema import Variant
@@ -51,7 +51,7 @@ def smoke_runs(engine_name: str = "torchvision", steps: int = 3) -> dict[str, sp
     params = params.model_copy(
         update={"models": params.models | detectors, "recipes": params.recipes | {"smoke-detector": recipe}}
     )
-    return spec.suite_runs(params, suite.model_copy(update={"tables": tables}))
+    return grid.suite_runs(params, suite.model_copy(update={"tables": tables}))
 
 
 def of_pair(runs: dict[str, spec.Run], task: str, methods=METHODS) -> list[spec.Run]:

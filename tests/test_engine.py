@@ -15,7 +15,7 @@ import torch
 from conftest import kill
 from safetensors.torch import load_file
 
-from bcd import config, engine, job, spec, store
+from bcd import config, engine, grid, job, spec, store
 from bcd.errors import UserError
 
 PAIR = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
@@ -29,7 +29,7 @@ def say(_text: str) -> None:
 
 def runs(**changes) -> dict[str, spec.Run]:
     """The runs of the suite `smoke`, with overrides such as `recipe.steps` applied to all of them."""
-    found = spec.suite_runs(config.load_params(), config.load_suite("smoke"))
+    found = grid.suite_runs(config.load_params(), config.load_suite("smoke"))
     if not changes:
         return found
     settings = {path.replace("__", "."): value for path, value in changes.items()}
@@ -95,7 +95,7 @@ def runs_of(pair: str, methods: list[str]) -> list[spec.Run]:
     params, suite = config.load_params(), config.load_suite("smoke")
     methods = methods or list(params.methods)
     tables = [table.model_copy(update={"methods": methods}) for table in suite.tables]
-    found = spec.suite_runs(params, suite.model_copy(update={"tables": tables}))
+    found = grid.suite_runs(params, suite.model_copy(update={"tables": tables}))
     wanted = [run for key, run in found.items() if key.startswith(pair) and run.repetition == 0]
     assert [run.method for run in wanted] == methods
     return [renamed(spec.overridden(run, {"recipe.steps": 3}), run.key) for run in wanted]

@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from bcd import config, spec
+from bcd import config, grid, spec
 
 PAIR = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 
 
 def runs_with(learners: int | None) -> dict[str, spec.Run]:
     params = config.load_params(ROOT / "params")
-    runs = spec.suite_runs(params, config.load_suite("smoke", ROOT / "params"))
+    runs = grid.suite_runs(params, config.load_suite("smoke", ROOT / "params"))
     return {key: replace(one, runtime=one.runtime | {"learners": learners}) for key, one in runs.items()}
 
 
 @pytest.mark.parametrize("learners, sizes", [(1, [1] * 9), (2, [2, 2, 2, 2, 1]), (4, [4, 4, 1]), (8, [8, 1])])
 def test_a_group_is_split_into_jobs_of_at_most_so_many_students(learners, sizes):
-    whole, jobs = spec.groups(runs_with(None)), spec.groups(runs_with(learners))
+    whole, jobs = grid.groups(runs_with(None)), grid.groups(runs_with(learners))
     parts = {address: job for address, job in jobs.items() if address.startswith(f"{PAIR}/s1")}
     assert list(parts) == [f"{PAIR}/s1-{i}" for i in range(1, len(sizes) + 1)]
     assert [len(job) for job in parts.values()] == sizes
@@ -27,14 +27,14 @@ def test_a_group_is_split_into_jobs_of_at_most_so_many_students(learners, sizes)
 
 
 def test_a_group_that_fits_keeps_its_address():
-    assert spec.groups(runs_with(9)).keys() == spec.groups(runs_with(None)).keys()
+    assert grid.groups(runs_with(9)).keys() == grid.groups(runs_with(None)).keys()
 
 
 def test_one_training_under_two_names_stays_in_one_job():
     runs = {key: one for key, one in runs_with(2).items() if one.group == f"{PAIR}/s0"}
     names = list(runs)
     runs[names[-1]] = replace(runs[names[-1]], config=runs[names[0]].config)
-    first, *others = spec.groups(runs).values()
+    first, *others = grid.groups(runs).values()
     assert [one.key for one in first] == [names[0], names[-1], names[1]]
     assert [len(job) for job in others] == [2, 2, 2]
 
@@ -43,7 +43,7 @@ def test_the_limit_is_a_part_of_the_recipe_that_changes_no_run(project):
     path = Path("params/recipes.yaml")
     head, found, rest = path.read_text().partition("\nsmoke:\n")
     path.write_text(head + found + rest.replace("{checkpoint_every: 1}", "{checkpoint_every: 1, learners: 4}", 1))
-    runs = spec.suite_runs(config.load_params(), config.load_suite("smoke"))
+    runs = grid.suite_runs(config.load_params(), config.load_suite("smoke"))
     before = runs_with(None)
     assert {key: one.fingerprint for key, one in runs.items()} == {k: one.fingerprint for k, one in before.items()}
-    assert len(spec.groups(runs)) == len(spec.groups(before)) + 2 * 2
+    assert len(grid.groups(runs)) == len(grid.groups(before)) + 2 * 2

@@ -16,8 +16,8 @@ from bcd.data import camvid, scenes
 from bcd.data.split import open_split
 from bcd.errors import UserError
 from bcd.finished import read_runs
+from bcd.grid import suite_runs
 from bcd.schema import Panels
-from bcd.spec import suite_runs
 
 RESULTS, DATA = Path("results"), Path("data")
 PALETTE = np.array([(10, 20, 30), (200, 0, 0), (0, 200, 0)], np.uint8)

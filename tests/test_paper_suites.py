@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT
 from test_config import edit
 
-from bcd import config, published, spec
+from bcd import config, grid, published
 from bcd.errors import UserError
 from bcd.learner import make_optimizer, parameter_groups
 from bcd.models import build
@@ -90,7 +90,7 @@ def resolved(name: str, table):
 
 @cache
 def smoke_runs():
-    return spec.suite_runs(params(), suite("paper-smoke"))
+    return grid.suite_runs(params(), suite("paper-smoke"))
 
 
 def test_paper_smoke_has_every_table_and_row_of_the_paper_suites():
@@ -117,7 +117,7 @@ def test_paper_smoke_takes_two_steps_on_two_images_and_no_gpu():
 def test_images_have_the_size_that_mmsegmentation_gives_them(dataset, short, longest):
     """In training and in evaluation; those of Cityscapes are shown as they are."""
     wanted = {"short_sides": [short], "max_long_side": longest}
-    for run in spec.suite_runs(params(), suite("bpkd")).values():
+    for run in grid.suite_runs(params(), suite("bpkd")).values():
         for part in (run.config["recipe"], run.evaluation):
             assert part.get("resize") == {dataset: wanted}.get(run.dataset, part.get("resize"))
             assert ("resize" in part) == (run.dataset != "cityscapes")
@@ -125,7 +125,7 @@ def test_images_have_the_size_that_mmsegmentation_gives_them(dataset, short, lon
 
 def test_what_is_not_replaced_is_as_the_suite_says():
     key = "semantic/bcd-seg.voc2012/pspnet-r18-from-pspnet-r101/cirkd/s0"
-    plain = spec.suite_runs(params(), suite("bcd-seg"))[key.replace("bcd-seg.", "")].config
+    plain = grid.suite_runs(params(), suite("bcd-seg"))[key.replace("bcd-seg.", "")].config
     small = smoke_runs()[key].config
     assert small["terms"] == plain["terms"] and small["model"] == plain["model"] | {"pretrained": "none"}
     assert (small["recipe"]["lr"], small["recipe"]["scale"]) == (plain["recipe"]["lr"], plain["recipe"]["scale"])
@@ -151,7 +151,7 @@ def test_a_mistake_in_of_or_set_is_named(project, old, new, said):
     edit(project, "suites/paper-smoke.yaml", old, new)
     with pytest.raises(UserError) as error:
         smoke = config.load_suite("paper-smoke", project / "params")
-        spec.suite_runs(config.load_params(project / "params"), smoke)
+        grid.suite_runs(config.load_params(project / "params"), smoke)
     for part in said:
         assert part in str(error.value), str(error.value)
 

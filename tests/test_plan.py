@@ -4,14 +4,14 @@ import shutil
 
 import pytest
 
-from bcd import config, job, plan, record, spec, store
+from bcd import config, grid, job, plan, record, spec, store
 
 PAIR = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
 
 
 def runs() -> dict[str, spec.Run]:
-    return spec.suite_runs(config.load_params(), config.load_suite("smoke"))
+    return grid.suite_runs(config.load_params(), config.load_suite("smoke"))
 
 
 def train(*keys: str) -> None:

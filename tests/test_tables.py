@@ -17,7 +17,8 @@ from suite_results import change_weight, finish_run, finished_fixture, load, pro
 
 from bcd import figures, metrics, render, stats, tables
 from bcd.errors import UserError
-from bcd.spec import run_file, suite_runs, table_rows
+from bcd.grid import suite_runs, table_rows
+from bcd.spec import run_file
 
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 

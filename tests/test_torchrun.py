@@ -17,7 +17,7 @@ from conftest import ROOT, run
 from safetensors.torch import load_file
 from torch import nn
 
-from bcd import config, distributed, engine, job, spec, store
+from bcd import config, distributed, engine, grid, job, spec, store
 
 TORCHRUN = (str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "bcd")
 TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
@@ -39,12 +39,12 @@ def use_sgd(project: Path) -> None:
 
 def train_here(keys: list[str]) -> None:
     """What `bcd train` does, in this process, which has torch imported."""
-    runs = spec.suite_runs(config.load_params(), config.load_suite("smoke"))
+    runs = grid.suite_runs(config.load_params(), config.load_suite("smoke"))
     job.run_group("smoke", [runs[key] for key in keys], lambda _text: None)
 
 
 def entry(project: Path, key: str) -> Path:
-    found = spec.suite_runs(config.load_params(), config.load_suite("smoke"))[key]
+    found = grid.suite_runs(config.load_params(), config.load_suite("smoke"))[key]
     return project / "results" / "store" / store.read_json(project / spec.run_file("smoke", found))["store"]
 
 

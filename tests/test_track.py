@@ -22,7 +22,8 @@ from suite_results import (  # noqa: F401
 
 from bcd import track, tracked
 from bcd.errors import UserError
-from bcd.spec import run_file, suite_runs
+from bcd.grid import suite_runs
+from bcd.spec import run_file
 
 RESULTS = Path("results")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"

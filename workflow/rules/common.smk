@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from bcd import config as params_files
-from bcd import published, spec
+from bcd import grid, published, spec
 from bcd.errors import UserError
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
@@ -17,8 +17,8 @@ try:
     SUITE = str(config.get("suite") or params_files.default_suite())
     PARAMS = params_files.load_params()
     SUITE_PARAMS = params_files.load_suite(SUITE)
-    ROWS = spec.suite_rows(PARAMS, SUITE_PARAMS)
-    RUNS = spec.distinct_runs(SUITE, ROWS)
+    ROWS = grid.suite_rows(PARAMS, SUITE_PARAMS)
+    RUNS = grid.distinct_runs(SUITE, ROWS)
     PUBLISHED = {
         table.name: [asdict(one) for one in published.resolve(SUITE, table)]
         for table in SUITE_PARAMS.tables
@@ -26,7 +26,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-GROUPS = spec.groups(RUNS)
+GROUPS = grid.groups(RUNS)
 TABLE_RUNS = {
     table: [run for row in rows for run in row.runs] for table, rows in ROWS.items()
 }
