@@ -249,8 +249,6 @@ def test_own_weights_are_read_again(tmp_path):
         (small("retinanet", backbone="resnet18", widths=[8, 8, 8, 8]), "model.widths"),
         (small("retinanet", detection={"levels": [3, 6]}), "model.detection.levels"),
         (small("faster_rcnn", detection={"levels": [2, 7]}), "model.detection.levels"),
-        (small("retinanet", detection={"fc_channels": 8}), "model.detection.fc_channels"),
-        (small("faster_rcnn", detection={"convs": 2}), "model.detection.convs"),
         (small("retinanet", pretrained="timm"), "timm has no weights for 'light'"),
     ],
 )

@@ -147,8 +147,8 @@ def test_a_student_with_other_anchors_is_refused():
         ("fcos", {"levels": [2, 6]}, r"levels is \[2, 6\].*coarsest 5 or 7"),
         ("mask_rcnn", {"levels": [3, 7]}, r"levels is \[3, 7\].*coarsest 5 or 6"),
         ("fcos", {"levels": [2, 5], "anchor_scale": 0.25}, r"anchor_scale is 0\.25; choose 0\.5 or more"),
-        ("retinanet", {"fc_channels": 64}, r"fc_channels belongs to an R-CNN"),
-        ("faster_rcnn", {"convs": 1}, r"convs belongs to.*remove it"),
+        ("retinanet", {"fc_channels": 64}, r"detection\.fc_channels means nothing to 'retinanet'; remove it"),
+        ("faster_rcnn", {"convs": 1}, r"detection\.convs means nothing to 'faster_rcnn'; remove it"),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(head, detection, message):

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
+from bcd.errors import UserError
+
 if TYPE_CHECKING:
     from bcd.models.weights import InitialWeights
     from bcd.schema import Model
 
 # Regions per image on which a student has to repeat its teacher's class scores: as many as an R-CNN's training sample.
 REGIONS = 512
+# Fields of `detection` that not every head has something for.
+HEADS_WITHOUT = {"fc_channels": ("retinanet", "fcos"), "convs": ("faster_rcnn",)}
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ def build_detector(model: Model, classes: int) -> Detector:
     Random initial weights come from torch's global generator alone, so seed it first. Raises UserError naming the field
     for what the engine does not offer, and for an engine that is not installed.
     """
+    for field, heads in HEADS_WITHOUT.items():
+        if model.head in heads and getattr(model.detection, field) is not None:
+            raise UserError(f"model.detection.{field} means nothing to '{model.head}'; remove it")
     if model.detection.engine == "detectron2":
         from bcd.detectors.detectron2_detector import build
     else:

@@ -116,10 +116,6 @@ def _set_detection(cfg: CfgNode, head: str, detection: Detection) -> None:
 
     dense = head == "retinanet"
     levels = pyramid_levels(detection.levels, "dense" if dense else "rcnn")
-    if dense and detection.fc_channels is not None:
-        raise UserError("model.detection.fc_channels belongs to an R-CNN's box head; remove it for 'retinanet'")
-    if head == "faster_rcnn" and detection.convs is not None:
-        raise UserError("model.detection.convs belongs to retinanet and mask_rcnn; remove it for 'faster_rcnn'")
     settings, stages = cfg.MODEL, [level for level in levels if level <= LAST_STAGE]
     settings.FPN.IN_FEATURES = [f"res{level}" for level in stages]
     settings.RETINANET.IN_FEATURES = settings.RPN.IN_FEATURES = [f"p{level}" for level in levels]

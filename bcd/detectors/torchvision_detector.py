@@ -48,7 +48,6 @@ def build(model: Model, classes: int) -> DenseDetector | RCNNDetector:
     the 7x7 stem of the published detectors. Raises UserError naming the field for what is not offered.
     """
     require_known("head", model.head, heads.ANCHOR_SCALE)
-    _require_used(model.head, model.detection)
     kind = "dense" if model.head in DENSE else "rcnn"
     levels = pyramid_levels(model.detection.levels, kind)
     backbone = build_backbone(
@@ -68,13 +67,6 @@ def build(model: Model, classes: int) -> DenseDetector | RCNNDetector:
     best.detections_per_img = model.detection.max_detections
     detector.weights = load_pretrained(detector, model.backbone, model.pretrained)
     return detector
-
-
-def _require_used(head: str, detection: Detection) -> None:
-    if head in DENSE and detection.fc_channels is not None:
-        raise UserError(f"model.detection.fc_channels belongs to an R-CNN's box head; remove it for '{head}'")
-    if head == "faster_rcnn" and detection.convs is not None:
-        raise UserError("model.detection.convs belongs to retinanet, fcos and mask_rcnn; remove it for 'faster_rcnn'")
 
 
 def _anchor_scale(head: str, detection: Detection, levels: range) -> float:
