@@ -173,9 +173,12 @@ def gpu_table(tokens: list[int], channels: list[int]) -> None:
 
 def cpu_table(tokens: list[int], channels: list[int], seconds: float) -> None:
     threads = sorted({1, torch.get_num_threads()})
-    print(f"| tokens | channels | threads | context ms | plain ms | products ms | in tiles of {LARGER_SIDE} ", end="")
+    print(
+        f"| tokens | channels | threads | context ms | plain ms | products ms | the same in tiles of {LARGER_SIDE} ",
+        end="",
+    )
     print("| taken ms | plain / context | context / products ", end="")
-    print(f"| in tiles of {LARGER_SIDE} | context MiB | plain MiB | % |\n|" + "---|" * 14)
+    print(f"| context / products in tiles of {LARGER_SIDE} | context MiB | plain MiB | % |\n|" + "---|" * 14)
     for side in tokens:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         with_plain = 10 * 4 * side**4 < free  # ten relation matrices

@@ -76,9 +76,8 @@ def test_memory_format_does_not_matter():
     value = context(student, teacher)
     other = student.detach().to(memory_format=torch.channels_last).requires_grad_()
     again = context(other, teacher.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(again, value, rtol=1e-12, atol=0)
-    gradients = (torch.autograd.grad(x, of)[0] for x, of in ((again, other), (value, student)))
-    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+    assert again == value
+    assert torch.equal(torch.autograd.grad(again, other)[0], torch.autograd.grad(value, student)[0])
 
 
 @settings(max_examples=40, deadline=None)
@@ -121,11 +120,8 @@ def fused_deviations(product_dtype, length, channels, size):
 
     g = torch.Generator().manual_seed(0)
     features = [torch.randn(length, c, generator=g).to(product_dtype).float() for c in channels]
-    # Powers of two, which round nothing: an error in the last bit of a logit of a thousand would be all one sees.
-    scales = [
-        2.0 ** (torch.randint(-1, 2, (length,), generator=g) + round(math.log2(3 * size / c**0.5))) for c in channels
-    ]
-    exact, t = (x.double() * scale.unsqueeze(1) for x, scale in zip(features, scales, strict=True))
+    scales = [(0.5 + torch.rand(length, generator=g)) * 3 * size / c**0.5 for c in channels]
+    exact, t = (x.double() * scale.double().unsqueeze(1) for x, scale in zip(features, scales, strict=True))
     plain = plain_self_relation_kl(exact.requires_grad_(), t)
     (plain_gradient,) = torch.autograd.grad(plain, exact)
     value, gradient = fused(*features, *scales, product_dtype=product_dtype)

@@ -62,7 +62,8 @@ class _SelfRelationKL(torch.autograd.Function):
         for n, mask in enumerate(valid.flatten(1)):
             whole = bool(mask.all())
             keep = slice(None) if whole else mask.nonzero().squeeze(1)
-            s, t = student[n].flatten(1), teacher[n].flatten(1)
+            # In one layout, on which the rounding of sums depends.
+            s, t = (x[n].flatten(1).contiguous() for x in (student, teacher))
             (s_scale, unit), (t_scale, _) = (_scale(x, temperature, normalise) for x in (s, t))
             value, slope = self_relation_kl(
                 s.mT[keep], t.mT[keep], s_scale[keep], t_scale[keep], differentiate=gradient is not None

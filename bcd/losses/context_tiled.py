@@ -83,14 +83,14 @@ def _add_gradient(gradient: Tensor, tiles: "_Tiles", sums: Tensor) -> None:
     weights[1].neg_()
     of_rows = weights.unsqueeze(2).split(tiles.side, dim=1)
     of_columns = weights.unsqueeze(1).split(tiles.side, dim=2)
-    s_of, gradient_of = tiles.s.split(tiles.side), gradient.split(tiles.side)
+    gradient_of = gradient.split(tiles.side)
     for i, j, room in tiles.with_exponentials():
         torch.add(of_rows[i], of_columns[j], out=room.terms)
         room.terms.mul_(room.both)
         slope = room.term_s.add_(room.term_t)
-        gradient_of[i].addmm_(slope, s_of[j])
+        gradient_of[i].addmm_(slope, tiles.blocks[j])
         if j > i:
-            gradient_of[j].addmm_(slope.mT, s_of[i])
+            gradient_of[j].addmm_(slope.mT, tiles.blocks[i])
 
 
 class _Room(NamedTuple):
@@ -122,9 +122,9 @@ class _Tiles:
 
     def __init__(self, s: Tensor, t_block: Callable[[int], Tensor], side: int, keep: bool):
         self.s, self.side, self._t_block, self._keep = s, side, t_block, keep
-        self._s_blocks = s.split(side)
-        self._s_across = [block.mT for block in self._s_blocks]
-        pairs = list(combinations_with_replacement(range(len(self._s_blocks)), 2))
+        self.blocks = s.split(side)
+        self._s_across = [block.mT for block in self.blocks]
+        pairs = list(combinations_with_replacement(range(len(self.blocks)), 2))
         memory = s.new_empty(len(pairs) if keep else 1, 3, side, side)
         shared = s.new_empty(2, side, side)
 
@@ -133,13 +133,13 @@ class _Tiles:
             own, terms = (x[:, :rows, :columns] for x in (memory[k], shared))
             return _Room(own, *own, own[:2], terms, *terms)
 
-        lengths = [len(block) for block in self._s_blocks]
+        lengths = [len(block) for block in self.blocks]
         self._tiles = [(i, j, room(k if keep else 0, lengths[i], lengths[j])) for k, (i, j) in enumerate(pairs)]
 
     def with_logits(self) -> Iterator[tuple[int, int, _Room]]:
         """Rows i and columns j in blocks of `side`, and their room with logits in `of_s` and `of_t`."""
         for i, j, room in self._tiles:
-            torch.mm(self._s_blocks[i], self._s_across[j], out=room.of_s)
+            torch.mm(self.blocks[i], self._s_across[j], out=room.of_s)
             t_j = self._t_block(j)
             if j == i:
                 t_i = t_j.mT

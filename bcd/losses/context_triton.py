@@ -36,6 +36,9 @@ def fused_self_relation_kl(
     """
     if not len(s):
         return s.new_zeros(()), s.clone() if differentiate else None
+    if product_dtype == torch.float32:  # scaled first, large logits lose less than when scaled afterwards
+        s, t = (x * scale.unsqueeze(1) for x, scale in ((s, s_scale), (t, t_scale)))
+        s_scale, t_scale = torch.ones_like(s_scale), torch.ones_like(t_scale)
     s, t = (x.to(product_dtype).contiguous() for x in (s, t))
     length, channels = s.shape
     step, widest = CHANNELS[s.element_size()], WIDEST[s.element_size()]
