@@ -25,7 +25,7 @@ STUDENTS = [f"semantic/scenes-smoke/smoke-student-from-smoke-teacher/{method}/s0
 # One process and two should differ by rounding alone, which training can amplify: over 20 steps `bcd` agreed to 1e-6
 # for ten of them and to 1e-5 no longer after that. (What made the leap has not been found.)
 STEPS = 8
-# A sum over the batch in another order differs in the last bit of float32, 6e-8 of a number; twenty steps hand such
+# A sum over the batch in another order differs in the last bit of float32, 6e-8 of a number; the steps hand such
 # differences on. (AdamW would not do here: it divides a gradient that is zero but for rounding by its own size.)
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
