@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from largest_tensor import LargestTensor
 
 from bcd.losses.context import context
-from bcd.losses.context_tiled import SAFE_LOGIT, SIDE, tiled_self_relation_kl
+from bcd.losses.context_tiled import LARGEST_SUM, SIDE, tiled_self_relation_kl
 from bcd.losses.masked import UNIT_EPS
 
 
@@ -86,7 +86,7 @@ def test_memory_format_does_not_matter():
     side=st.integers(1, 45),
     kept=st.sampled_from([0, 40**2]),
     held=st.sampled_from([0, 40 * 5]),
-    size=st.sampled_from([1.0, 2 * SAFE_LOGIT]),
+    size=st.sampled_from([1.0, 0.9 * math.log(LARGEST_SUM), 1.1 * math.log(LARGEST_SUM)]),
     seed=st.integers(0, 2**31),
 )
 def test_tiles_equal_the_plain_form(length, side, kept, held, size, seed):
@@ -96,11 +96,25 @@ def test_tiles_equal_the_plain_form(length, side, kept, held, size, seed):
     plain = plain_self_relation_kl(s, t)
     (plain_gradient,) = torch.autograd.grad(plain, s)
     s_scale, t_scale = torch.rand(2, length, generator=g, dtype=torch.float64) + 0.5
-    tokens = s.detach() / s_scale.unsqueeze(1), t / t_scale.unsqueeze(1), s_scale, t_scale
-    value, gradient = tiled_self_relation_kl(*tokens, side=side, kept=kept, held=held)
+    features = s.detach().mT / s_scale, t.mT / t_scale, s_scale, t_scale
+    value, gradient = tiled_self_relation_kl(*features, side=side, kept=kept, held=held)
     torch.testing.assert_close(value, plain.detach(), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-10, atol=1e-10)
-    assert tiled_self_relation_kl(*tokens, differentiate=False, side=side)[1] is None
+    torch.testing.assert_close(gradient, plain_gradient.mT, rtol=1e-10, atol=1e-10)
+    assert tiled_self_relation_kl(*features, differentiate=False, side=side)[1] is None
+
+
+@pytest.mark.parametrize("size", [10.0, 0.9 * math.log(LARGEST_SUM), 1.1 * math.log(LARGEST_SUM), 1000.0])
+def test_float32_is_as_exact_as_its_logits(size):
+    """Whether the largest logit is subtracted or not: one of `size` is rounded by up to `size` * 6e-8."""
+    g = torch.Generator().manual_seed(0)
+    s, t = (size**0.5 * F.normalize(torch.randn(c, 90, generator=g), dim=0) for c in (3, 5))
+    exact = s.mT.double().requires_grad_()
+    plain = plain_self_relation_kl(exact, t.mT.double())
+    (plain_gradient,) = torch.autograd.grad(plain, exact)
+    value, gradient = tiled_self_relation_kl(s, t, *torch.ones(2, 90), side=32)
+    tolerance = 2 * size * 6e-8
+    assert value.item() == pytest.approx(plain.item(), rel=tolerance)
+    assert (gradient - plain_gradient.mT).abs().max() <= tolerance * plain_gradient.abs().max()
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.01])
@@ -124,9 +138,10 @@ def fused_deviations(product_dtype, length, channels, size):
     exact, t = (x.double() * scale.double().unsqueeze(1) for x, scale in zip(features, scales, strict=True))
     plain = plain_self_relation_kl(exact.requires_grad_(), t)
     (plain_gradient,) = torch.autograd.grad(plain, exact)
+    features = [x.mT for x in features]
     value, gradient = fused(*features, *scales, product_dtype=product_dtype)
     same, same_gradient = fused(*features[:1] * 2, *scales[:1] * 2, product_dtype=product_dtype)
-    deviation = (gradient - plain_gradient).abs().max() / plain_gradient.abs().max()
+    deviation = (gradient - plain_gradient.mT).abs().max() / plain_gradient.abs().max()
     return abs(value / plain - 1).item(), deviation.item(), same.item(), same_gradient.abs().max().item()
 
 

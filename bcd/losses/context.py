@@ -58,26 +58,29 @@ class _SelfRelationKL(torch.autograd.Function):
         self_relation_kl = _fused_form(student, product_dtype) or tiled_self_relation_kl
         loss = student.new_zeros(())
         gradient = student.new_empty(student.shape) if ctx.needs_input_grad[0] else None
-        weight = 1 / valid.sum(dtype=student.dtype).clamp(min=1)
-        for n, mask in enumerate(valid.flatten(1)):
-            whole = bool(mask.all())
-            keep = slice(None) if whole else mask.nonzero().squeeze(1)
+        masks = valid.flatten(1)
+        counts = masks.sum(1).tolist()
+        weight = 1 / max(sum(counts), 1)
+        for n, mask in enumerate(masks):
             # In one layout, on which the rounding of sums depends.
             s, t = (x[n].flatten(1).contiguous() for x in (student, teacher))
             (s_scale, unit), (t_scale, _) = (_scale(x, temperature, normalise) for x in (s, t))
+            whole = counts[n] == len(mask)
+            keep = slice(None) if whole else mask.nonzero().squeeze(1)
             value, slope = self_relation_kl(
-                s.mT[keep], t.mT[keep], s_scale[keep], t_scale[keep], differentiate=gradient is not None
+                s[:, keep], t[:, keep], s_scale[keep], t_scale[keep], differentiate=gradient is not None
             )
             loss += value
             if gradient is not None:
                 image = gradient[n].flatten(1)
                 if not whole:
                     image.zero_()
-                image[:, keep] = slope.mT
+                image[:, keep] = slope
                 del slope
-                # Of a unit vector, the part of the gradient along itself goes nowhere.
-                along = (image * s).sum(0).mul_(s_scale).masked_fill_(~unit, 0)
-                image.addcmul_(s, along.mul_(s_scale), value=-temperature).mul_(s_scale * weight)
+                image *= s_scale * weight
+                if normalise:  # of a unit vector, the part of the gradient along itself goes nowhere
+                    along = (image * s).sum(0).mul_(s_scale.square()).masked_fill_(~unit, 0)
+                    image.addcmul_(s, along, value=-temperature)
         ctx.save_for_backward(gradient)
         return loss * weight
 
@@ -99,9 +102,9 @@ def _fused_form(features: Tensor, product_dtype: torch.dtype) -> Callable | None
     return partial(fused_self_relation_kl, product_dtype=product_dtype)
 
 
-def _scale(features: Tensor, temperature: float, normalise: bool) -> tuple[Tensor, Tensor]:
+def _scale(features: Tensor, temperature: float, normalise: bool) -> tuple[Tensor, Tensor | None]:
     """Of each pixel of (C, L): what scales it so that products are logits, and whether that follows from its length."""
+    if not normalise:
+        return features.new_full(features.shape[1:], temperature**-0.5), None
     length = features.square().sum(0).sqrt_()  # not vector_norm, which over channels is slow on a CPU
-    unit = length > UNIT_EPS if normalise else torch.zeros_like(length, dtype=torch.bool)
-    length = length.clamp_(min=UNIT_EPS) if normalise else torch.ones_like(length)
-    return 1 / (length * temperature**0.5), unit
+    return 1 / (length.clamp(min=UNIT_EPS) * temperature**0.5), length > UNIT_EPS

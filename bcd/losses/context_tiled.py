@@ -1,8 +1,8 @@
 """The context loss of one image in tiles of relations, for the CPU and for whatever else PyTorch runs on."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, cycle
 from typing import NamedTuple
 
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 SIDE = 256
 # Up to this many relations of an image the tiles are kept from the first pass to the second rather than made again.
 KEPT_RELATIONS = 1 << 20
-# Up to this many elements the teacher's scaled tokens are held; of larger maps a block is scaled whenever it is used.
+# Up to this many elements the teacher's scaled features are held; of larger maps a block is scaled whenever it is used.
 HELD_ELEMENTS = 1 << 20
-# Largest logit whose exponential is taken as it is: sums of exp(40) stay far from overflow, exp(-40) from underflow.
-SAFE_LOGIT = 40.0
+# Largest sum of exponentials taken without subtracting the largest logit: far from float32's end at 3e38.
+LARGEST_SUM = 1e30
 
 
 def tiled_self_relation_kl(
@@ -30,78 +30,84 @@ def tiled_self_relation_kl(
     kept: int = KEPT_RELATIONS,
     held: int = HELD_ELEMENTS,
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum over i of KL(R_t[i] || R_s[i]), R = softmax(F F^T), F the tokens (L, C) times their scales (L,).
+    """Sum over i of KL(R_t[i] || R_s[i]), R = softmax(F^T F), F the features (C, L) times their scales (L,).
 
     Returns the sum and, if `differentiate`, its gradient by F_s. `side` is that of the tiles of R held at a time; up to
     `kept` relations, all are; up to `held` elements, F_t is. The result depends on the three only through rounding.
     """
-    if not len(s):
+    length = s.shape[1]
+    if not length:
         return s.new_zeros(()), s.clone() if differentiate else None
-    largest = max((x.square().sum(1) * scale.square()).max() for x, scale in ((s, s_scale), (t, t_scale)))
-    s = s.clone(memory_format=torch.contiguous_format).mul_(s_scale.unsqueeze(1))
-    gradient = torch.zeros_like(s) if differentiate else None
-    if largest > SAFE_LOGIT:
-        return _by_rows(s, t * t_scale.unsqueeze(1), gradient, max(1, side**2 // len(s))), gradient
-    side = min(side, len(s))
-    tiles = _Tiles(s, _scaled_blocks(t, t_scale, side, t.numel() <= held), side, keep=len(s) ** 2 <= kept)
-    return _by_tiles(tiles, gradient), gradient
+    side = min(side, length)
+    t_block = _scaled_blocks(t, t_scale, side, t.numel() <= held)
+    tiles = _Tiles(list(map(_scaled_blocks(s, s_scale, side), range(-(-length // side)))), t_block, length**2 <= kept)
+    sums = _sums(tiles)
+    if not bool((sums[:2] < LARGEST_SUM).all()):
+        del tiles
+        return _by_rows(s * s_scale, t * t_scale, differentiate, max(1, side**2 // length))
+    z_s, z_t, moment = sums
+    # Rounding must not make a divergence negative.
+    loss = (moment / z_t + (z_s / z_t).log()).sum().clamp(min=0)
+    if not differentiate:
+        return loss, None
+    gradient = _gradient_blocks(tiles, sums[:2])
+    del tiles  # room for what follows
+    return loss, torch.cat(gradient, dim=1)
 
 
-def _scaled_blocks(t: Tensor, scale: Tensor, side: int, hold: bool) -> Callable[[int], Tensor]:
-    """Block k of the scaled tokens, (C, side), as a function of k; made once or, for less memory, at every call."""
-    blocks = list(zip(t.mT.split(side, dim=1), scale.split(side), strict=True))
+def _scaled_blocks(x: Tensor, scale: Tensor, side: int, hold: bool = True) -> Callable[[int], Tensor]:
+    """Block k of the scaled features, (C, side), as a function of k; made once or, for less memory, at every call."""
+    blocks = list(zip(x.split(side, dim=1), scale.split(side), strict=True))
     if hold:
-        return [x * factor for x, factor in blocks].__getitem__
+        return [block * factor for block, factor in blocks].__getitem__
     return lambda k: torch.mul(*blocks[k])
 
 
-def _by_tiles(tiles: "_Tiles", gradient: Tensor | None) -> Tensor:
-    """The loss, adding its gradient to `gradient`; takes E = exp(S) without a shift, which needs small logits.
+def _sums(tiles: "_Tiles") -> Tensor:
+    """Row by row the sums of E_s, of E_t and of E_t (S_t - S_s), (3, L); leaves E = exp(S) in the tiles.
 
-    E is symmetric like S, so one pass over the upper triangle gives the row sums Z, and with them
-    KL_i = sum_j E_t (S_t - S_s) / Z_t + log(Z_s / Z_t).
+    E is taken without a shift and symmetric like S, so one pass over the upper triangle gives them, and with them
+    KL_i = sum_j E_t (S_t - S_s) / Z_t + log(Z_s / Z_t) for the sums Z.
     """
-    sums = tiles.s.new_zeros(3, len(tiles.s))
-    sums_of = sums.split(tiles.side, dim=1)
+    sums = [block.new_zeros(3, block.shape[1]) for block in tiles.s]
     for i, j, room in tiles.with_logits():
         torch.sub(room.of_t, room.of_s, out=room.moment)
         room.both.exp_()
         room.moment.mul_(room.of_t)
-        sums_of[i].add_(room.all.sum(2))
+        sums[i].add_(room.all.sum(2))
         if j > i:  # the mirror image
-            sums_of[j].add_(room.all.sum(1))
-    z_s, z_t, moment = sums
-    if gradient is not None:
-        _add_gradient(gradient, tiles, sums[:2])
-    # Rounding must not make a divergence negative.
-    return (moment / z_t + (z_s / z_t).log()).sum().clamp(min=0)
+            sums[j].add_(room.all.sum(1))
+    return torch.cat(sums, dim=1)
 
 
-def _add_gradient(gradient: Tensor, tiles: "_Tiles", sums: Tensor) -> None:
-    """Adds M F, M_ij = E_s (1 / Z_s[i] + 1 / Z_s[j]) - E_t (1 / Z_t[i] + 1 / Z_t[j]), for the sums Z_s, Z_t (2, L)."""
+def _gradient_blocks(tiles: "_Tiles", sums: Tensor) -> list[Tensor]:
+    """F M in blocks, M_ij = E_s (1 / Z_s[i] + 1 / Z_s[j]) - E_t (1 / Z_t[i] + 1 / Z_t[j]), for the sums Z (2, L)."""
     weights = sums.reciprocal()
     weights[1].neg_()
-    of_rows = weights.unsqueeze(2).split(tiles.side, dim=1)
-    of_columns = weights.unsqueeze(1).split(tiles.side, dim=2)
-    gradient_of = gradient.split(tiles.side)
+    side = tiles.s[0].shape[1]
+    of_rows = weights.unsqueeze(2).split(side, dim=1)
+    of_columns = weights.unsqueeze(1).split(side, dim=2)
+    gradient = [torch.zeros_like(block) for block in tiles.s]
     for i, j, room in tiles.with_exponentials():
-        torch.add(of_rows[i], of_columns[j], out=room.terms)
-        room.terms.mul_(room.both)
-        slope = room.term_s.add_(room.term_t)
-        gradient_of[i].addmm_(slope, tiles.blocks[j])
+        torch.add(of_rows[i], of_columns[j], out=room.weights)
+        room.slope.mul_(room.of_s).addcmul_(room.weight_t, room.of_t)
+        gradient[i].addmm_(tiles.s[j], room.slope_across)
         if j > i:
-            gradient_of[j].addmm_(slope.mT, tiles.blocks[i])
+            gradient[j].addmm_(tiles.s[i], room.slope)
+    return gradient
 
 
 class _Room(NamedTuple):
     """Views of the memory that one tile uses, made once, since making them takes time, too.
 
-    all             (3, rows, columns), the next three
-    of_s, of_t      logits, then their exponentials
-    moment          (rows, columns)
-    both            (2, rows, columns), of_s and of_t
-    terms           (2, rows, columns), the next two, shared by all tiles
-    term_s, term_t  (rows, columns)
+    all           (3, rows, columns), the next three
+    of_s, of_t    logits, then their exponentials
+    moment        (rows, columns)
+    both          (2, rows, columns), of_s and of_t
+    weights       (2, rows, columns), the next two, shared by all tiles
+    slope         (rows, columns), at first the weights of of_s
+    weight_t      (rows, columns)
+    slope_across  (columns, rows), slope transposed
     """
 
     all: Tensor
@@ -109,9 +115,22 @@ class _Room(NamedTuple):
     of_t: Tensor
     moment: Tensor
     both: Tensor
-    terms: Tensor
-    term_s: Tensor
-    term_t: Tensor
+    weights: Tensor
+    slope: Tensor
+    weight_t: Tensor
+    slope_across: Tensor
+
+
+def _rooms(like: Tensor, shapes: list[tuple[int, int]], keep: bool) -> list[_Room]:
+    """A room for each shape in turn: with `keep` one of its own, otherwise the same for all of its shape."""
+    weights = like.new_empty(2, *shapes[0])  # no other is larger
+    rooms = {}
+    for shape, count in Counter(shapes).items():
+        memory = like.new_empty(count if keep else 1, 3, *shape)
+        parts = (part.unbind() for part in (memory, *memory.unbind(1), memory[:, :2]))
+        here = weights[:, : shape[0], : shape[1]]
+        rooms[shape] = cycle([_Room(*views, here, *here, here[0].mT) for views in zip(*parts, strict=True)])
+    return [next(rooms[shape]) for shape in shapes]
 
 
 class _Tiles:
@@ -120,26 +139,17 @@ class _Tiles:
     With `keep` each has memory of its own, and the second pass over them finds there what the first one left.
     """
 
-    def __init__(self, s: Tensor, t_block: Callable[[int], Tensor], side: int, keep: bool):
-        self.s, self.side, self._t_block, self._keep = s, side, t_block, keep
-        self.blocks = s.split(side)
-        self._s_across = [block.mT for block in self.blocks]
-        pairs = list(combinations_with_replacement(range(len(self.blocks)), 2))
-        memory = s.new_empty(len(pairs) if keep else 1, 3, side, side)
-        shared = s.new_empty(2, side, side)
-
-        @cache
-        def room(k: int, rows: int, columns: int) -> _Room:
-            own, terms = (x[:, :rows, :columns] for x in (memory[k], shared))
-            return _Room(own, *own, own[:2], terms, *terms)
-
-        lengths = [len(block) for block in self.blocks]
-        self._tiles = [(i, j, room(k if keep else 0, lengths[i], lengths[j])) for k, (i, j) in enumerate(pairs)]
+    def __init__(self, s: list[Tensor], t_block: Callable[[int], Tensor], keep: bool):
+        self.s, self._t_block, self._keep = s, t_block, keep
+        self._s_across = [block.mT for block in s]
+        pairs = list(combinations_with_replacement(range(len(s)), 2))
+        shapes = [(s[i].shape[1], s[j].shape[1]) for i, j in pairs]
+        self._tiles = [(*pair, room) for pair, room in zip(pairs, _rooms(s[0], shapes, keep), strict=True)]
 
     def with_logits(self) -> Iterator[tuple[int, int, _Room]]:
-        """Rows i and columns j in blocks of `side`, and their room with logits in `of_s` and `of_t`."""
+        """Blocks i and j of rows and columns, and their room with logits in `of_s` and `of_t`."""
         for i, j, room in self._tiles:
-            torch.mm(self.blocks[i], self._s_across[j], out=room.of_s)
+            torch.mm(self._s_across[i], self.s[j], out=room.of_s)
             t_j = self._t_block(j)
             if j == i:
                 t_i = t_j.mT
@@ -156,16 +166,17 @@ class _Tiles:
             yield tile
 
 
-def _by_rows(s: Tensor, t: Tensor, gradient: Tensor | None, rows: int) -> Tensor:
-    """The loss for logits of any size: whole rows, from which the largest logit is subtracted."""
+def _by_rows(s: Tensor, t: Tensor, differentiate: bool, rows: int) -> tuple[Tensor, Tensor | None]:
+    """The loss and its gradient for logits of any size: whole rows, from which the largest logit is subtracted."""
     loss = s.new_zeros(())
-    for k in range(0, len(s), rows):
+    gradient = torch.zeros_like(s) if differentiate else None
+    for k in range(0, s.shape[1], rows):
         i = slice(k, k + rows)
-        log_s, log_t = (F.log_softmax(x[i] @ x.mT, dim=1) for x in (s, t))
+        log_s, log_t = (F.log_softmax(x[:, i].mT @ x, dim=1) for x in (s, t))
         relation = log_t.exp()
         loss += log_t.sub_(log_s).mul_(relation).sum()
         if gradient is not None:
             slope = log_s.exp_().sub_(relation)
-            gradient[i].addmm_(slope, s)
-            gradient.addmm_(slope.mT, s[i])
-    return loss
+            gradient[:, i].addmm_(s, slope.mT)
+            gradient.addmm_(s[:, i], slope)
+    return loss, gradient

@@ -29,17 +29,17 @@ def fused_self_relation_kl(
     differentiate: bool = True,
     product_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
-    """`tiled_self_relation_kl` of float32 tokens s (L, C_s) and t (L, C_t) with scales (L,).
+    """`tiled_self_relation_kl` of float32 features s (C_s, L) and t (C_t, L) with scales (L,).
 
-    Where the features were half floats of type `product_dtype`, the products take them as they were, sum in float32
+    Where they were half floats of type `product_dtype`, the products take them as they were, sum in float32
     and are scaled afterwards: the logits lose nothing, only the slopes of the gradient are rounded.
     """
-    if not len(s):
+    if not s.shape[1]:
         return s.new_zeros(()), s.clone() if differentiate else None
     if product_dtype == torch.float32:  # scaled first, large logits lose less than when scaled afterwards
-        s, t = (x * scale.unsqueeze(1) for x, scale in ((s, s_scale), (t, t_scale)))
+        s, t = s * s_scale, t * t_scale
         s_scale, t_scale = torch.ones_like(s_scale), torch.ones_like(t_scale)
-    s, t = (x.to(product_dtype).contiguous() for x in (s, t))
+    s, t = (x.mT.to(product_dtype).contiguous() for x in (s, t))  # pixels as rows
     length, channels = s.shape
     step, widest = CHANNELS[s.element_size()], WIDEST[s.element_size()]
     operands = s, t, s_scale, t_scale, length, channels, t.shape[1]
@@ -53,7 +53,7 @@ def fused_self_relation_kl(
         width = max(16, min(widest, triton.next_power_of_2(channels)))
         grid = row_blocks, triton.cdiv(channels, width)
         _gradient[grid](*operands, log_sums, gradient, ROWS, COLUMNS, step, width, num_warps=8)
-    return divergence.sum().clamp(min=0), gradient
+    return divergence.sum().clamp(min=0), None if gradient is None else gradient.mT
 
 
 @triton.jit
