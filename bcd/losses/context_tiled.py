@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import combinations_with_replacement, cycle
 from typing import NamedTuple
 
@@ -39,8 +40,14 @@ def tiled_self_relation_kl(
     if not length:
         return s.new_zeros(()), s.clone() if differentiate else None
     side = min(side, length)
-    t_block = _scaled_blocks(t, t_scale, side, t.numel() <= held)
-    tiles = _Tiles(list(map(_scaled_blocks(s, s_scale, side), range(-(-length // side)))), t_block, length**2 <= kept)
+    t_blocks = _blocks(t, t_scale, side)
+
+    def t_block(k: int) -> Tensor:
+        return torch.mul(*t_blocks[k])
+
+    if t.numel() <= held:
+        t_block = cache(t_block)
+    tiles = _Tiles([x * scale for x, scale in _blocks(s, s_scale, side)], t_block, length**2 <= kept)
     sums = _sums(tiles)
     if not bool((sums[:2] < LARGEST_SUM).all()):
         del tiles
@@ -55,12 +62,9 @@ def tiled_self_relation_kl(
     return loss, torch.cat(gradient, dim=1)
 
 
-def _scaled_blocks(x: Tensor, scale: Tensor, side: int, hold: bool = True) -> Callable[[int], Tensor]:
-    """Block k of the scaled features, (C, side), as a function of k; made once or, for less memory, at every call."""
-    blocks = list(zip(x.split(side, dim=1), scale.split(side), strict=True))
-    if hold:
-        return [block * factor for block, factor in blocks].__getitem__
-    return lambda k: torch.mul(*blocks[k])
+def _blocks(x: Tensor, scale: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
+    """Features (C, side) and scales (side,) of each block of pixels."""
+    return list(zip(x.split(side, dim=1), scale.split(side), strict=True))
 
 
 def _sums(tiles: "_Tiles") -> Tensor:
