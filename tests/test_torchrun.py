@@ -22,8 +22,8 @@ from bcd import config, distributed, engine, grid, job, spec, store
 TORCHRUN = (str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "bcd")
 TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
 STUDENTS = [f"semantic/scenes-smoke/smoke-student-from-smoke-teacher/{method}/s0" for method in ("none", "cwd", "bcd")]
-# One process and two differ by rounding alone, until that moves the input of a ReLU across zero: with `bcd` one does so
-# in step 10 (each step's ReLUs compared), and a weight then differs by 2e-5 where after step 9 it did by 6e-8.
+# One process and two differ by rounding alone, until that moves the input of a ReLU across zero, as it does with `bcd`
+# within 20 steps; from there on the weights drift apart.
 STEPS = 8
 # A sum over the batch in another order differs in the last bit of float32, 6e-8 of a number; the steps hand such
 # differences on. (AdamW would not do here: it divides a gradient that is zero but for rounding by its own size.)

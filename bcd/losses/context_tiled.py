@@ -49,7 +49,7 @@ def tiled_self_relation_kl(
         t_block = cache(t_block)
     tiles = _Tiles([x * scale for x, scale in _blocks(s, s_scale, side)], t_block, length**2 <= kept)
     sums = _sums(tiles)
-    if not bool((sums[:2] < LARGEST_SUM).all()):
+    if not bool((sums[:2] < LARGEST_SUM).all()):  # so, too, with a NaN
         del tiles
         return _by_rows(s * s_scale, t * t_scale, differentiate, max(1, side**2 // length))
     z_s, z_t, moment = sums
@@ -133,6 +133,7 @@ def _rooms(like: Tensor, shapes: list[tuple[int, int]], keep: bool) -> list[_Roo
         memory = like.new_empty(count if keep else 1, 3, *shape)
         parts = (part.unbind() for part in (memory, *memory.unbind(1), memory[:, :2]))
         here = weights[:, : shape[0], : shape[1]]
+        # In the order of the fields of _Room.
         rooms[shape] = cycle([_Room(*views, here, *here, here[0].mT) for views in zip(*parts, strict=True)])
     return [next(rooms[shape]) for shape in shapes]
 
@@ -155,7 +156,7 @@ class _Tiles:
         for i, j, room in self._tiles:
             torch.mm(self._s_across[i], self.s[j], out=room.of_s)
             t_j = self._t_block(j)
-            if j == i:
+            if j == i:  # where each row of tiles begins
                 t_i = t_j.mT
             torch.mm(t_i, t_j, out=room.of_t)
             yield i, j, room
