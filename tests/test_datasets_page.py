@@ -1,4 +1,4 @@
-"""docs/datasets.md says of every dataset of archives what params/datasets.yaml does."""
+"""docs/reference/datasets.md says of every dataset of archives what params/datasets.yaml does."""
 
 import re
 
@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from bcd import config
 
-PAGE = (ROOT / "docs" / "datasets.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "datasets.md").read_text()
 SECTIONS = dict(block.split("\n", 1) for block in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:])
 DATASETS = config.load_params(ROOT / "params").datasets
 FETCHED = {name: dataset for name, dataset in DATASETS.items() if dataset.archives and dataset.files == name}
@@ -20,9 +20,11 @@ def test_every_dataset_of_archives_has_a_section():
 @pytest.mark.parametrize("name", FETCHED)
 def test_the_section_agrees_with_the_params(name):
     dataset, section = FETCHED[name], SECTIONS[name]
-    assert f"Source: {dataset.source}. Licence and terms: {dataset.licence.rstrip('.')}." in section
-    counts = ", ".join(f"{count} {split}" for split, count in dataset.splits.items())
-    assert f"Splits: {counts}; {len(dataset.classes)} classes." in section
+    facts = dict(re.findall(r"^\| ([a-z ]+) \| (.*) \|$", section, flags=re.MULTILINE))
+    assert facts["source"] == dataset.source
+    assert facts["licence and terms"] == f"{dataset.licence.rstrip('.')}."
+    assert facts["splits"] == ", ".join(f"{count} {split}" for split, count in dataset.splits.items())
+    assert facts["classes"] == str(len(dataset.classes))
     rows = [row for row in section.splitlines() if row.startswith("| `")]
     assert rows == [
         f"| `{archive.archive}` | {archive.url or 'none'} | {archive.bytes or 'not published'} | {published(archive)} |"
