@@ -1,7 +1,6 @@
 """The pages agree with the code, with the results they quote, and with one another; they are short sentences."""
 
 import re
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -21,7 +20,7 @@ PAGES = sorted(
 every_page = pytest.mark.parametrize("page", PAGES)
 LONGEST = 25  # words of a sentence
 # What the examples of README.md tell a reader to write.
-EXAMPLES = {"bcd/losses/edges.py", "bcd/data/formats/mine.py"}
+EXAMPLES = {"bcd/losses/edges.py", "bcd/losses/edges{.py,/__init__.py}", "bcd/data/formats/mine.py"}
 ABBREVIATIONS = re.compile(r"\b(et al|e\.g|i\.e|vs|cf)\.")
 
 
@@ -141,12 +140,21 @@ def test_relative_links_lead_somewhere(page):
 
 @every_page
 def test_paths_that_are_named_exist(page):
-    """`bcd/...` and its like in running text and tables; braces stand for several names, a star for any."""
-    text = re.sub(r"^ *```.*?^ *```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
-    named = {path for code in quoted(text) for path in re.findall(r"^(?:bcd|tests|benchmarks|params|workflow)/\S*", code)}
-    for path in sorted(named - EXAMPLES):
-        if not re.search(r"[<…]|NAME", path):
-            assert all(any(ROOT.glob(one.rstrip("/"))) for one in spelled_out(path)), f"{page}: {path}"
+    """`bcd/...` and its like in text and tables, and imports in code; braces stand for several names, a star for any."""
+    text = (ROOT / page).read_text()
+    imported = re.findall(r"^ *from (bcd[\w.]*) import", text, flags=re.MULTILINE)
+    code = "\n".join(quoted(re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)))
+    named = {module.replace(".", "/") + "{.py,/__init__.py}" for module in imported}
+    named |= set(re.findall(r"^(?:bcd|tests|benchmarks|params|workflow)/\S*", code, flags=re.MULTILINE))
+    wanted = [path for path in sorted(named - EXAMPLES) if not re.search(r"[<…]|NAME", path)]
+    missing = [path for path in wanted if not exists(path)]
+    assert not missing, f"{page}: {missing}"
+
+
+def exists(path: str) -> bool:
+    """Whether every path that the braces spell out is there; of a module's two forms one will do."""
+    found = [any(ROOT.glob(one.rstrip("/"))) for one in spelled_out(path)]
+    return any(found) if path.endswith("__init__.py}") else all(found)
 
 
 def spelled_out(path: str) -> list[str]:
@@ -154,6 +162,14 @@ def spelled_out(path: str) -> list[str]:
     if not brace:
         return [path]
     return [one for word in brace[1].split(",") for one in spelled_out(path.replace(brace[0], word.strip(), 1))]
+
+
+def test_the_readmes_first_example_runs():
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[1]
+    assert len(code.splitlines()) <= 8
+    names: dict = {}
+    exec(code, names)
+    assert names["loss"].isfinite() and names["student"].grad.abs().sum() > 0
 
 
 @every_page
@@ -170,7 +186,7 @@ def test_commands_and_suites_that_are_named_exist(page):
 
 @pytest.mark.parametrize("folder", ["bcd", "params", "tests", "benchmarks", "workflow"])
 def test_pages_that_the_code_names_exist(folder):
-    for path in sorted((ROOT / folder).rglob("*")):
-        if path.suffix in (".py", ".yaml", ".smk"):
-            for page in set(re.findall(r"docs/[\w/-]+\.(?:md|png)", path.read_text())):
-                assert Path(ROOT / page).exists(), f"{path.relative_to(ROOT)}: {page}"
+    files = [path for path in sorted((ROOT / folder).rglob("*")) if path.suffix in (".py", ".yaml", ".smk")]
+    named = {(file, page) for file in files for page in re.findall(r"docs/[\w/-]+\.(?:md|png)", file.read_text())}
+    missing = sorted(f"{file.relative_to(ROOT)}: {page}" for file, page in named if not (ROOT / page).exists())
+    assert not missing, missing
