@@ -6,12 +6,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from bcd.errors import UserError
 from bcd.config.load import default_suite, load_params
 from bcd.config.suites import load_suite
 from bcd.report import published
-from bcd.runs import expand
+from bcd.runs.expand import distinct_runs, groups, suite_rows
 from bcd.runs.run import run_file
-from bcd.errors import UserError
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
@@ -20,8 +20,8 @@ try:
     SUITE = str(config.get("suite") or default_suite())
     PARAMS = load_params()
     SUITE_PARAMS = load_suite(SUITE)
-    ROWS = expand.suite_rows(PARAMS, SUITE_PARAMS)
-    RUNS = expand.distinct_runs(SUITE, ROWS)
+    ROWS = suite_rows(PARAMS, SUITE_PARAMS)
+    RUNS = distinct_runs(SUITE, ROWS)
     PUBLISHED = {
         table.name: [asdict(one) for one in published.resolve(SUITE, table)]
         for table in SUITE_PARAMS.tables
@@ -29,7 +29,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-GROUPS = expand.groups(RUNS)
+GROUPS = groups(RUNS)
 TABLE_RUNS = {
     table: [run for row in rows for run in row.runs] for table, rows in ROWS.items()
 }
