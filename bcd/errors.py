@@ -1,5 +1,8 @@
 """The one exception that a user is meant to read."""
 
+import difflib
+from typing import Any
+
 
 class UserError(Exception):
     """Something the user can mend: one sentence that names the file or field and the remedy.
@@ -7,3 +10,18 @@ class UserError(Exception):
     The command line prints the message without a traceback and exits with status 2. Everything else is a
     bug of ours and keeps its traceback.
     """
+
+
+def nearest(word: str, known) -> str:
+    """`; did you mean 'x'?` for the closest of `known`, else the list of what is known."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(sorted(map(str, known)))}"
+
+
+def pick(mapping: dict[str, Any], name: str, where: str):
+    """`mapping[name]`, or a `UserError` that says where the name was used and what it may have been meant to be."""
+    if name not in mapping:
+        raise UserError(f"{where}: '{name}' is not defined{nearest(name, mapping)}")
+    return mapping[name]

@@ -11,13 +11,17 @@ import argparse
 
 import torch
 
-from bcd import config, engine, grid, job
-from bcd.distill import Distiller, WeightedTerm, observe
+from bcd.config.load import load_params
+from bcd.config.schema import TAPS
+from bcd.config.suites import load_suite
+from bcd.distill.distiller import Distiller, WeightedTerm, observe
+from bcd.distill.taps import Taps
 from bcd.distributed import own_device
-from bcd.learner import make_optimizer, tap_paths
-from bcd.schema import TAPS
-from bcd.taps import Taps
+from bcd.errors import pick
+from bcd.runs import expand
 from bcd.tasks import make_task
+from bcd.train import job, loop
+from bcd.train.learner import make_optimizer, tap_paths
 
 
 def squared_norm(losses: dict[str, torch.Tensor], student: torch.nn.Module) -> float:
@@ -35,13 +39,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=5)
     parser.add_argument("--methods", nargs="*", help="all of params/methods.yaml by default")
     options = parser.parse_args()
-    params, suite = config.load_params(), config.load_suite(options.suite)
-    run = next(run for run in grid.suite_runs(params, suite).values() if run.teacher and run.config["terms"])
+    params, suite = load_params(), load_suite(options.suite)
+    run = next(run for run in expand.suite_runs(params, suite).values() if run.teacher and run.config["terms"])
     task = make_task(run.config, job.DATA / run.files, in_memory=run.runtime["in_memory"])
     device = own_device()
     folder = job.RESULTS / "store" / job.teacher_facts(suite.name, run)["store"]
     torch.manual_seed(0)
-    teacher = engine.load_model(task, run.teacher.config["model"], folder).to(device).eval().requires_grad_(False)
+    teacher = loop.load_model(task, run.teacher.config["model"], folder).to(device).eval().requires_grad_(False)
     student = task.build(run.config["model"] | {"pretrained": "none"}).to(device).train()
     batches = task.batches(0, rank=0, world=1, workers=0)
     optimizer = make_optimizer(student, run.config["recipe"])
@@ -61,7 +65,7 @@ def main() -> None:
     batches = [next(batches).to(device) for _ in range(options.batches)]
     classes = len(run.config["data"]["classes"])
     for name in options.methods or params.methods:
-        for entry in config.pick(params.methods, name, "--methods").terms:
+        for entry in pick(params.methods, name, "--methods").terms:
             term = WeightedTerm(**entry.model_dump() | {"weight": 1.0, "schedule": "constant", "warmup": 0})
             torch.manual_seed(1)
             distiller = Distiller([term], *shapes, classes=classes).to(device)

@@ -24,9 +24,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bcd import config
-from bcd.errors import UserError
-from bcd.schema import Model
+from bcd.config.load import load_params
+from bcd.config.schema import Model
+from bcd.errors import UserError, pick
 
 BPKD = Path("params/published/semseg_kd_bpkd_readme.csv")
 # Ours -> model and backbone as that file names them. Its figures are those of 150 classes at 512x512.
@@ -88,7 +88,7 @@ def measured(model: Model, classes: int, size: Sequence[int], runs: int) -> dict
 def _built(model: Model, classes: int) -> Any:
     model = model.model_copy(update={"pretrained": "none"})
     if model.detection:
-        from bcd.detectors import build_detector
+        from bcd.models.detection import build_detector
 
         return build_detector(model, classes).eval()
     from bcd.models import build
@@ -169,8 +169,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    models = config.load_params().models
-    chosen = {name: config.pick(models, name, "params/models.yaml") for name in options.names or PUBLISHED}
+    models = load_params().models
+    chosen = {name: pick(models, name, "params/models.yaml") for name in options.names or PUBLISHED}
     if options.measure:
         ((_, model),) = chosen.items()
         print(json.dumps(measured(model, options.classes, options.size, options.runs)))

@@ -19,13 +19,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from bcd import config, grid, spec
+from bcd.config.load import load_params
+from bcd.config.schema import Suite
+from bcd.config.suites import load_suite
 from bcd.errors import UserError
+from bcd.runs import expand
+from bcd.runs.run import Run, run_file
 
 
-def group_of(suite: config.Suite, count: int) -> tuple[spec.Run, list[spec.Run]]:
+def group_of(suite: Suite, count: int) -> tuple[Run, list[Run]]:
     """The teacher and `count` distilled students of the first pair and seed of a suite."""
-    runs = [run for run in grid.suite_runs(config.load_params(), suite).values() if run.teacher]
+    runs = [run for run in expand.suite_runs(load_params(), suite).values() if run.teacher]
     first = runs[0].group
     students = [run for run in runs if run.group == first and run.config["terms"]]
     if len(students) < count:
@@ -33,9 +37,9 @@ def group_of(suite: config.Suite, count: int) -> tuple[spec.Run, list[spec.Run]]
     return students[0].teacher, students[:count]
 
 
-def project(folder: Path, suite: str, teacher: spec.Run) -> None:
+def project(folder: Path, suite: str, teacher: Run) -> None:
     """A project that holds nothing but the teacher."""
-    edge = spec.run_file(suite, teacher)
+    edge = run_file(suite, teacher)
     if not edge.exists():
         raise UserError(f"{edge} is missing; run `snakemake teachers --config suite={suite}` first")
     for name in ("params", "data", "bcd"):
@@ -72,9 +76,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--methods", type=int, nargs="+", default=[1, 2, 4, 8])
     options = parser.parse_args()
-    suite = config.load_suite(options.suite)
+    suite = load_suite(options.suite)
     teacher, students = group_of(suite, max(options.methods))
-    train = [sys.executable, "-m", "bcd", "train", "--suite", suite.name, "--set", f"recipe.steps={options.steps}"]
+    train = [sys.executable, "-m", "bcd.cli", "train", "--suite", suite.name, "--set", f"recipe.steps={options.steps}"]
     print("| methods | jobs: wall s | group: wall s | ratio | jobs: CPU s | group: CPU s | ratio | bound |")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 from scipy import stats as distributions
 
-from bcd import stats
+from bcd.report import stats
 
 IMAGES = 300
 CASES = [  # seeds, what varies, shares of the variance of the mean: seed, image, interaction

@@ -8,7 +8,12 @@ point is a whole run with a schedule of its own, not a snapshot of one.
 
 import argparse
 
-from bcd import config, grid, job, spec, store
+from bcd.config.load import load_params
+from bcd.config.suites import load_suite
+from bcd.errors import pick
+from bcd.runs import expand, store
+from bcd.runs.run import overridden, run_file
+from bcd.train import job
 
 
 def main() -> None:
@@ -17,13 +22,13 @@ def main() -> None:
     parser.add_argument("--suite", default="coco-mini")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 200, 400, 800])
     options = parser.parse_args()
-    runs = grid.suite_runs(config.load_params(), config.load_suite(options.suite))
-    run = config.pick(runs, options.key, f"suite {options.suite}")
+    runs = expand.suite_runs(load_params(), load_suite(options.suite))
+    run = pick(runs, options.key, f"suite {options.suite}")
     edges = []
     for steps in options.steps:
-        changed = spec.overridden(run, {"recipe.steps": steps})
+        changed = overridden(run, {"recipe.steps": steps})
         job.run_group(options.suite, [changed], say=lambda _: None)
-        edges.append(store.read_json(spec.run_file(options.suite, changed)))
+        edges.append(store.read_json(run_file(options.suite, changed)))
     metrics = [name for name, value in edges[0]["metrics"].items() if value == value]
     print(f"| steps | {' | '.join(metrics)} |\n|---:{'|---:' * len(metrics)}|")
     for steps, edge in zip(options.steps, edges, strict=True):

@@ -15,13 +15,13 @@ import time
 
 import torch
 
-from bcd import config
-from bcd.data.object_stream import ObjectBatch
-from bcd.detectors import Targets, build_detector
-from bcd.distill import Distiller, WeightedTerm, observe
+from bcd.config.load import load_params
+from bcd.config.schema import Detection, Model
+from bcd.data.objects.stream import ObjectBatch
+from bcd.distill.distiller import Distiller, WeightedTerm, observe
+from bcd.distill.taps import Taps
 from bcd.distributed import own_device
-from bcd.schema import Detection, Model
-from bcd.taps import Taps
+from bcd.models.detection import Targets, build_detector
 
 CLASSES, OBJECTS, PAD = 80, 10, 128
 
@@ -40,7 +40,7 @@ def one_step(options: argparse.Namespace, method: str) -> dict[str, float]:
     """Peak memory in bytes and seconds of the step."""
     torch.manual_seed(0)
     device = own_device()
-    terms = config.load_params().methods[method].terms
+    terms = load_params().methods[method].terms
     detection = Detection(engine=options.engine)
     student, teacher = (
         build_detector(Model(backbone=name, head=options.head, channels=256, detection=detection), CLASSES).to(device)

@@ -15,27 +15,32 @@ from typing import Any
 
 import torch
 
-from bcd import config, grid, job, spec
-from bcd.distill import Distiller, WeightedTerm, observe
+from bcd.config.load import load_params
+from bcd.config.suites import load_suite
+from bcd.distill.distiller import Distiller, WeightedTerm, observe
+from bcd.distill.taps import Taps
 from bcd.distributed import own_device
-from bcd.learner import make_optimizer, tap_paths
-from bcd.taps import Taps
+from bcd.errors import pick
+from bcd.runs import expand
+from bcd.runs.run import Run, overridden
 from bcd.tasks import make_task
+from bcd.train import job
+from bcd.train.learner import make_optimizer, tap_paths
 
 
-def chosen(suite_name: str, method: str, settings: dict[str, Any]) -> spec.Run:
+def chosen(suite_name: str, method: str, settings: dict[str, Any]) -> Run:
     """The first run of the method in the suite, with settings as of `bcd train --set`."""
-    suite = config.load_suite(suite_name)
-    runs = grid.suite_runs(config.load_params(), suite).values()
+    suite = load_suite(suite_name)
+    runs = expand.suite_runs(load_params(), suite).values()
     methods = {run.method: run for run in reversed(runs) if run.teacher}
-    run = config.pick(methods, method, f"params/suites/{suite_name}.yaml")
-    return spec.overridden(run, settings) if settings else run
+    run = pick(methods, method, f"params/suites/{suite_name}.yaml")
+    return overridden(run, settings) if settings else run
 
 
 class Step:
     """The parts of a training step, each callable alone."""
 
-    def __init__(self, run: spec.Run):
+    def __init__(self, run: Run):
         self.device, self.recipe = own_device(), run.config["recipe"]
         self.task = make_task(run.config, job.DATA / run.files, in_memory=run.runtime["in_memory"])
         teacher, student = (config_["model"] | {"pretrained": "none"} for config_ in (run.teacher.config, run.config))
@@ -110,7 +115,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="measured, after two that are not")
     parser.add_argument("--set", action="append", default=[], help="as of `bcd train`: recipe.batch=2")
     options = parser.parse_args()
-    from bcd.cli import settings_of
+    from bcd.cli.main import settings_of
 
     run = chosen(options.suite, options.method, settings_of(options.set) | {"recipe.steps": options.steps + 2})
     step, seconds = Step(run), defaultdict(list)

@@ -2,15 +2,12 @@
 
 import os
 import shutil
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
+from support.project import ROOT, copy_project
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).parents[1]
-PARTS = ("params", "workflow", "Snakefile", "profiles", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
 
 # Files whose few tests take minutes, longest first: handed out last, one would keep one worker busy and the other idle.
 LONG = (
@@ -27,23 +24,14 @@ def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
-def copy_project(target: Path) -> Path:
-    """The files that a clone would have, without results or data."""
-    for part in PARTS:
-        source = ROOT / part
-        (target / part).parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target / part)
-    return target
-
-
 @pytest.fixture(scope="session")
 def smoke_data(tmp_path_factory) -> Path:
     """The generated dataset `scenes-smoke`, made once."""
-    from bcd import config
-    from bcd.data.obtain import obtain
+    from bcd.config.load import load_params
+    from bcd.data.acquire.obtain import obtain
 
     root = tmp_path_factory.mktemp("data") / "scenes-smoke"
-    dataset = config.load_params(ROOT / "params").datasets["scenes-smoke"]
+    dataset = load_params(ROOT / "params").datasets["scenes-smoke"]
     obtain("scenes-smoke", dataset, root, mirror_dir=None)
     return root
 
@@ -79,17 +67,3 @@ def in_child():
         return pid, wait
 
     return start
-
-
-def run(*command: str, cwd: Path, check: bool = True, **env: str) -> subprocess.CompletedProcess:
-    """A real command in a project, its output captured together."""
-    done = subprocess.run(
-        command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | env, check=False
-    )
-    if check:
-        assert done.returncode == 0, done.stdout
-    return done
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
-from bcd.data import manifest
+from bcd.data.acquire import manifest
 from bcd.data.sample import Sample
 from bcd.errors import UserError
 

@@ -8,7 +8,7 @@ A loss is a pure function
 
 or, if it learns or remembers something, an `nn.Module` class built as `cls(student_shape, teacher_shape, *, **options)`
 and called like the functions. A *joint* loss compares several taps at once: each of the above is a list then, fine to
-coarse. Keyword-only parameters are options, which `bcd.config` checks a method file against, except for the facts
+coarse. Keyword-only parameters are options, which `bcd.config.load` checks a method file against, except for the facts
 that the distiller fills in for a loss that names them:
 
     valid        bool (N, H, W), True = the pixel may contribute; None = all
@@ -30,6 +30,7 @@ from typing import Any
 
 from torch import nn
 
+from bcd.config.schema import FACTS
 from bcd.losses.afdcd import AfDcd
 from bcd.losses.attention import at
 from bcd.losses.attnfd import AttnFd
@@ -56,7 +57,6 @@ from bcd.losses.reviewkd import ReviewKd
 from bcd.losses.rkd import rkd
 from bcd.losses.spkd import spkd
 from bcd.losses.vid import Vid
-from bcd.schema import FACTS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from bcd.models.pretrained import load_pretrained
 from bcd.models.segmentor import Segmentor
 
 if TYPE_CHECKING:
-    from bcd.schema import Model
+    from bcd.config.schema import Model
 
 __all__ = ["Segmentor", "build", "count_parameters", "flops", "load_openmmlab"]
 

@@ -9,14 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from bcd.models.heads import (
-    DeepLabV3PlusHead,
-    ISAHead,
-    MultiScaleFCNHead,
-    PSPHead,
-    SegFormerHead,
-    UPerHead,
-)
+from bcd.models.heads import DeepLabV3PlusHead, ISAHead, MultiScaleFCNHead, PSPHead, SegFormerHead, UPerHead
 from bcd.models.segmentor import Segmentor
 from bcd.models.weights import LoadReport, load_state, read_state
 

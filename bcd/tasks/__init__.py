@@ -10,7 +10,7 @@ from torch import Tensor, device, nn
 
 
 class Task(Protocol):
-    """What `bcd.engine` asks of a kind of dense prediction."""
+    """What `bcd.train.loop` asks of a kind of dense prediction."""
 
     def build(self, model: dict[str, Any]) -> nn.Module:
         """A new model from its resolved params, initialised from torch's global generator."""

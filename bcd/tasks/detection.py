@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from bcd import metrics
-from bcd.data.object_stream import ObjectBatch, object_eval_batches, object_stream
-from bcd.data.objects import ObjectSplit, open_objects
-from bcd.data.split import evenly_spaced
-from bcd.data.stream import cached
-from bcd.data.transforms import Resize
-from bcd.detectors import Detections, Regions, Targets, build_detector
+from bcd.config.schema import Model
+from bcd.data.objects.split import ObjectSplit, open_objects
+from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
+from bcd.data.semantic.split import evenly_spaced
+from bcd.data.semantic.stream import cached
+from bcd.data.semantic.transforms import Resize
 from bcd.models.complexity import counted
-from bcd.schema import Model
+from bcd.models.detection import Detections, Regions, Targets, build_detector
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # detections kept for panels, evenly spaced over the split

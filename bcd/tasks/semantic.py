@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcd import distributed, metrics
-from bcd.data.split import Split, evenly_spaced, open_split
-from bcd.data.stream import Batch, cached, eval_batches, stream
-from bcd.data.transforms import Augment, Resize, Size
+from bcd.config.schema import Model
+from bcd.data.semantic.split import Split, evenly_spaced, open_split
+from bcd.data.semantic.stream import Batch, cached, eval_batches, stream
+from bcd.data.semantic.transforms import Augment, Resize, Size
 from bcd.label import IGNORE
 from bcd.models import build, flops
 from bcd.models.layers import resize
-from bcd.schema import Model
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split

@@ -6,19 +6,22 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from bcd import config as params_files
-from bcd import grid, published, spec
 from bcd.errors import UserError
+from bcd.config.load import default_suite, load_params
+from bcd.config.suites import load_suite
+from bcd.report import published
+from bcd.runs.expand import distinct_runs, groups, suite_rows
+from bcd.runs.run import run_file
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
 
 try:
-    SUITE = str(config.get("suite") or params_files.default_suite())
-    PARAMS = params_files.load_params()
-    SUITE_PARAMS = params_files.load_suite(SUITE)
-    ROWS = grid.suite_rows(PARAMS, SUITE_PARAMS)
-    RUNS = grid.distinct_runs(SUITE, ROWS)
+    SUITE = str(config.get("suite") or default_suite())
+    PARAMS = load_params()
+    SUITE_PARAMS = load_suite(SUITE)
+    ROWS = suite_rows(PARAMS, SUITE_PARAMS)
+    RUNS = distinct_runs(SUITE, ROWS)
     PUBLISHED = {
         table.name: [asdict(one) for one in published.resolve(SUITE, table)]
         for table in SUITE_PARAMS.tables
@@ -26,7 +29,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-GROUPS = grid.groups(RUNS)
+GROUPS = groups(RUNS)
 TABLE_RUNS = {
     table: [run for row in rows for run in row.runs] for table, rows in ROWS.items()
 }
@@ -51,7 +54,7 @@ def cores(runtime):
 
 
 def run_files(runs):
-    return [str(spec.run_file(SUITE, run)) for run in runs]
+    return [str(run_file(SUITE, run)) for run in runs]
 
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.

@@ -39,6 +39,6 @@ fi
 
 # `exec`, so that a scheduler's SIGTERM reaches the training and not a shell in front of it.
 if [ "$gpus" -gt 1 ]; then
-    exec torchrun --standalone --nproc-per-node "$gpus" -m bcd "$@"
+    exec torchrun --standalone --nproc-per-node "$gpus" -m bcd.cli "$@"
 fi
 exec bcd "$@"

@@ -1,0 +1,1 @@
+"""The commands of `bcd`, one function each."""

@@ -1,0 +1,334 @@
+"""`bcd`: thin commands over the library. Heavy imports happen inside the commands that need them."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bcd.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help=(
+        "Benchmark suite for knowledge distillation in dense prediction.\n\n"
+        "Usually `snakemake` calls these commands; by hand they do one step of it. Run them in the project's folder. "
+        "A suite is a file of params/suites/; without --suite it is the one named in params/suite.yaml."
+    ),
+)
+Suite = Annotated[
+    str | None, typer.Option("--suite", "-s", help="Name of a file in params/suites/.", show_default=False)
+]
+Table = Annotated[
+    str | None, typer.Option("--table", "-t", help="One table of the suite; all by default.", show_default=False)
+]
+
+
+def main() -> None:
+    """Entry point: a `UserError` is one sentence on stderr and exit status 2."""
+    faulthandler.enable()  # a crash in native code says where it happened instead of dying without a word
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except UserError as error:
+        print(f"bcd: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("bcd: interrupted; finished work is kept, the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        # click's usage errors carry their own exit code and text
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _load(suite: str | None):
+    from bcd.config.load import default_suite, load_params
+    from bcd.config.suites import load_suite
+
+    params = load_params()
+    return params, load_suite(suite or default_suite())
+
+
+def _tables(suite, table: str | None) -> list[str]:
+    from bcd.errors import pick
+
+    names = {t.name: t.name for t in suite.tables}
+    return [pick(names, table, "--table")] if table else list(names)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A dataset of params/datasets.yaml.")],
+    mirror: Annotated[
+        Path | None,
+        typer.Option(envvar="BCD_MIRROR", help="Folder of archives with a MANIFEST.csv; tried before the network."),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Fetch and unpack again even if everything is there.")] = False,
+    verify: Annotated[bool, typer.Option(help="Only compare every file on disk with the manifest.")] = False,
+) -> None:
+    """Bring a dataset to data/NAME: from a mirror, from its public address, or from its generator."""
+    from bcd.config.load import load_params
+    from bcd.data.acquire import manifest
+    from bcd.data.acquire.obtain import obtain
+    from bcd.errors import pick
+
+    dataset = pick(load_params().datasets, name, "bcd fetch")
+    root = Path("data") / dataset.files
+    if verify:
+        checked = manifest.verify(root)
+        print(f"{root}: {len(checked.files)} files as recorded")
+        return
+    _say(f"{dataset.files}: {dataset.source}; licence: {dataset.licence}")
+    done = obtain(dataset.files, dataset, root, mirror_dir=mirror, progress=_progress(), force=force)
+    note = f" ({done.note})" if done.note else ""
+    print(f"{root}: {', '.join(f'{n} {split}' for split, n in done.splits.items())}; {done.origin}{note}")
+
+
+def _progress():
+    """Says how far a download or an unpacking is, at most once in two seconds."""
+    last = [time.monotonic()]
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if time.monotonic() - last[0] >= 2:
+            last[0] = time.monotonic()
+            _say(f"{what}: {done}{f' of {total}' if total else ''}")
+
+    return progress
+
+
+@app.command()
+def plan(
+    suite: Suite = None,
+    drop_stale: Annotated[
+        bool, typer.Option(help="Forget runs made by older code, so that `snakemake` redoes them.")
+    ] = False,
+    every_run: Annotated[bool, typer.Option("--all", help="List every run, not only those that need a look.")] = False,
+    step_seconds: Annotated[
+        list[str],
+        typer.Option(
+            help="Seconds of a training step at its recipe's batch: MODEL=SECONDS, which wins over measured ones, or "
+            "SECONDS for every model that is not measured.",
+            metavar="[MODEL=]SECONDS",
+        ),
+    ] = [],  # noqa: B006 - typer wants a list
+    forward_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            show_default="a third",
+            help="What a forward pass costs of a training step: the teacher's part.",
+        ),
+    ] = 1 / 3,
+    price: Annotated[float | None, typer.Option(min=0, help="Of a GPU-hour, in any currency.")] = None,
+) -> None:
+    """What the suite consists of, what is done, and the hours, money and disk that the rest will take.
+
+    States: done; stale (made by older code, kept until you say --drop-stale); changed (params, data or teacher
+    differ); stored (trained before, costs nothing); unfinished; missing.
+
+    Hours come from the step times of like runs in results/store. Where there are none, a few steps of a teacher and
+    of a student without distillation give one: bcd train KEY --set recipe.steps=50. Or say what you know:
+
+    bcd plan --suite coco --step-seconds coco-retinanet-r101=0.9 --step-seconds 0.5 --price 2.50
+    """
+    from bcd.planning import budget, cost
+    from bcd.planning import survey as planning
+    from bcd.runs import expand
+
+    params, wanted = _load(suite)
+    rows = expand.suite_rows(params, wanted)
+    runs = expand.distinct_runs(wanted.name, rows)
+    stated = cost.parse_stated(step_seconds, {run.model_name for run in runs.values()})
+    rates = replace(cost.measured(planning.RESULTS), stated=stated, forward_share=forward_share)
+    statuses = planning.survey(wanted.name, runs, rates)
+    if drop_stale:
+        for key in planning.drop_stale(wanted.name, statuses):
+            print(f"dropped {key}")
+        statuses = planning.survey(wanted.name, runs, rates)
+    for files, state in planning.data_state(runs).items():
+        print(f"data/{files}: {state}")
+    for status in statuses:
+        if every_run or status.state not in ("done", "missing"):
+            at = f" at step {status.step}, {status.left} left" if status.state == "unfinished" else ""
+            print(f"{status.state:<10} {status.run.key}{at}")
+    states = ", ".join(f"{count} {state}" for state, count in planning.totals(statuses)["states"].items())
+    print(f"suite {wanted.name}: {len(statuses)} runs in {len(expand.groups(runs))} jobs; {states}\n")
+    print(*budget.report(params, rows, statuses, rates, price), sep="\n")
+
+
+def settings_of(pairs: list[str]) -> dict:
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        path, sign, value = pair.partition("=")
+        if not sign:
+            raise UserError(f"--set {pair}: write PATH=VALUE, such as recipe.lr=0.02 or terms.0.weight=3")
+        settings[path] = yaml.safe_load(value)
+    return settings
+
+
+@app.command()
+def train(
+    keys: Annotated[list[str], typer.Argument(help="Run keys of one group, as `bcd plan --all` lists them.")],
+    suite: Suite = None,
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="Change a parameter for this call: recipe.lr=0.02, terms.0.weight=3, model.channels=32."
+        ),
+    ] = [],  # noqa: B006 - typer wants a list
+) -> None:
+    """Train and evaluate runs: teachers, or students that share data, teacher and seed (they share the data stream).
+
+    What results/store holds already is not trained again; an interrupted run continues where it was saved. With --set
+    the result lies under results/SUITE/overrides/ and the tables do not see it.
+    """
+    from bcd.errors import pick
+    from bcd.runs import expand
+    from bcd.runs.run import overridden, run_file
+    from bcd.train import job
+
+    params, wanted = _load(suite)
+    runs = expand.suite_runs(params, wanted)
+    chosen = [pick(runs, key, f"suite {wanted.name}") for key in keys]
+    if settings := settings_of(set_):
+        chosen = [overridden(run, settings) for run in chosen]
+    from bcd.train.loop import Stopped
+
+    try:
+        _follow_live(wanted.name, chosen)
+        job.run_group(wanted.name, chosen, _say)
+    except Stopped as stopped:
+        _say(str(stopped))
+        raise typer.Exit(143) from None
+    for run in chosen if int(os.environ.get("RANK", 0)) == 0 else []:
+        print(run_file(wanted.name, run))
+
+
+def _follow_live(suite: str, runs: list) -> None:
+    """Start a process beside the training of each long run that shows its curves in MLflow while it lasts."""
+    from bcd.runs import store
+    from bcd.train import job
+
+    for run in runs:
+        if run.runtime["live_tracking"] and int(os.environ.get("RANK", 0)) == 0:
+            folder = store.entry(job.resolve(suite, run), job.RESULTS)
+            command = [sys.executable, "-m", "bcd.cli", "follow", run.key, str(folder), "--suite", suite]
+            subprocess.Popen([*command, "--parent", str(os.getpid())], stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+@app.command(hidden=True)
+def follow(key: str, folder: Path, suite: Suite = None, parent: Annotated[int, typer.Option()] = 0) -> None:
+    """Push the history of one training run to MLflow until process PARENT has ended."""
+    from bcd.tracking import sync as tracking
+
+    tracking.follow(_load(suite)[1].name, key, folder, parent=parent)
+
+
+@app.command()
+def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.")], suite: Suite = None) -> None:
+    """Evaluate a finished run again and print its metrics."""
+    from bcd.errors import pick
+    from bcd.runs import expand
+    from bcd.train import job
+
+    params, wanted = _load(suite)
+    run = pick(expand.suite_runs(params, wanted), key, f"suite {wanted.name}")
+    for name, value in job.evaluate_finished(wanted.name, run, _say).items():
+        print(f"{name:10s} {value:.4f}")
+
+
+@app.command()
+def tables(
+    suite: Suite = None,
+    table: Table = None,
+    show: Annotated[bool, typer.Option(help="Only print the main metrics of the tables that exist.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Build from the runs that exist; what is missing is marked and counted.")
+    ] = False,
+) -> None:
+    """Build tables and their figures from run records: results/SUITE/tables/*.{md,tex,csv,json}, figures/*.png.
+
+    A missing run is an error. With --partial it is not: the tables of what exists are called PARTIAL, say which runs
+    they lack and lie apart, as results/SUITE/partial/*.partial.{md,tex,csv,json,png}.
+    """
+    from bcd.report import tables as building
+
+    params, wanted = _load(suite)
+    for name in _tables(wanted, table):
+        if show:
+            print(building.show(Path("results"), wanted.name, name, partial=partial))
+        else:
+            for path in building.build(params, wanted, name, Path("results"), partial=partial):
+                print(path)
+    if show and not partial:
+        print(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
+        print(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/tables.md")
+        print("runs, curves and predictions side by side: make ui")
+
+
+@app.command()
+def panels(suite: Suite = None, table: Table = None) -> None:
+    """Draw image, label, teacher and students side by side with boundary errors marked: figures/*-panels.png."""
+    from bcd.report.panels import table_panels
+
+    params, wanted = _load(suite)
+    for name in _tables(wanted, table):
+        print(table_panels(params, wanted, name, Path("results"), Path("data")))
+
+
+@app.command()
+def track(
+    suite: Suite = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Bring MLflow up to date with the records.")] = False,
+    ui: Annotated[bool, typer.Option("--ui", help="Open the MLflow UI on 127.0.0.1.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the UI.")] = 5000,
+) -> None:
+    """Show runs in MLflow. The store is results/mlflow.db unless MLFLOW_TRACKING_URI names another."""
+    from bcd.tracking import sync as tracking
+
+    if sync:
+        params, wanted = _load(suite)
+        print(tracking.sync(params, wanted, Path("results")))
+    if ui:
+        raise typer.Exit(tracking.ui(port))
+    if not (sync or ui):
+        raise UserError("bcd track: say --sync or --ui")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, hardware, threads and disk; what is missing and how to get it."""
+    from bcd.cli.doctor import report
+
+    for line in report():
+        print(line)
+
+
+@app.command("dvc-commit", hidden=True)
+def dvc_commit(suite: Suite = None) -> None:
+    """Tell DVC that the outputs Snakemake has just made are up to date."""
+    from bcd.cli.dvc import commit
+
+    commit(_load(suite)[1].name)

@@ -1,0 +1,1 @@
+"""Bringing a dataset to disk: mirrors, downloads, archives, manifests."""

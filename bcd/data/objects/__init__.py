@@ -1,0 +1,1 @@
+"""Images with objects, for detection and instance segmentation."""

@@ -1,0 +1,132 @@
+"""One split of a dataset as images and their objects: boxes, classes, masks. Needs no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from bcd.data import decode
+from bcd.data.acquire import manifest
+from bcd.data.objects import annotations
+from bcd.data.semantic.split import subset
+from bcd.errors import UserError
+
+# Polygons, each x1 y1 x2 y2 ... in pixels, or a run-length code: {"size": [height, width], "counts": numbers or str}.
+Segmentation = list | dict
+Read = Callable[[int], tuple[np.ndarray, "Objects", str]]
+
+
+@dataclass
+class Objects:
+    """The k objects of one image, in the order of the annotation file.
+
+    boxes        float32 (k, 4), corners x1 y1 x2 y2 in pixels
+    classes      int64 (k,), 0..K-1
+    crowd        bool (k,): a group that was not told apart; detectors do not learn it, evaluation ignores it
+    segmentation k COCO encodings (see `mask`), or None where nobody asked for them
+    """
+
+    boxes: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+    segmentation: list[Segmentation] | None
+
+
+@dataclass
+class ObjectSplit:
+    """The images of one split and their objects.
+
+    truth     a COCO dict for evaluation, see `annotations.parse`; its categories are the class indices
+    image_ids the images' ids in order
+    annotated indices of the images with at least one object that is no crowd
+    read      `read(i)` gives `(image, objects, name)`, checked: uint8 (H, W, 3) RGB, Objects, and the image's path
+              below the dataset's folder
+    """
+
+    truth: dict[str, Any] = field(repr=False)
+    image_ids: list[int] = field(repr=False)
+    annotated: list[int] = field(repr=False)
+    read: Read = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def open_objects(root: Path, data: dict[str, Any], split: str, *, masks: bool) -> ObjectSplit:
+    """A split of the dataset in `root`; every file read is compared with the manifest.
+
+    data: the `data` part of a run's configuration. masks: whether segmentations are needed.
+    Raises UserError for a missing dataset, an empty split, changed bytes, faulty annotations (see `annotations.parse`),
+    an image that is missing or of another size than its annotations, and a `size` to resize the dataset to.
+    """
+    if data["size"]:
+        raise UserError(
+            f"{root}: a dataset with a `size` is for segmentation; detectors resize by the recipe's `resize`"
+        )
+    files = manifest.load(root)
+    reader = importlib.import_module(f"bcd.data.formats.{data['format']}")
+    where = reader.annotation_file(split)
+    truth = annotations.parse(files.read(where), where, data["classes"], skip=data["skip_annotations"], masks=masks)
+    images = subset(truth["images"], data)
+    used = {image["id"] for image in images}
+    truth |= {"images": images, "annotations": [one for one in truth["annotations"] if one["image_id"] in used]}
+    paths = [reader.image_path(split, image["file_name"]) for image in images]
+    _check_images(root, files, images, paths, where)
+    found: dict[int, list[dict]] = defaultdict(list)
+    for entry in truth["annotations"]:
+        found[entry["image_id"]].append(entry)
+
+    def read(index: int) -> tuple[np.ndarray, Objects, str]:
+        path, listed = paths[index], images[index]
+        image = decode.read_image(files.read(path), path)
+        if image.shape[:2] != (listed["height"], listed["width"]):
+            raise UserError(
+                f"{path} is {image.shape[0]}x{image.shape[1]} (height x width), but {where} says "
+                f"{listed['height']}x{listed['width']}; get both anew"
+            )
+        return image, _objects(found.get(listed["id"], []), masks), path
+
+    annotated = [n for n, image in enumerate(images) if any(not e["iscrowd"] for e in found.get(image["id"], []))]
+    return ObjectSplit(truth, [image["id"] for image in images], annotated, read)
+
+
+def _check_images(root: Path, files: manifest.Manifest, images: list[dict], paths: list[str], where: str) -> None:
+    remedy = f"run `bcd fetch {files.dataset} --force`"
+    if not images:
+        raise UserError(f"{root / where} lists no images; {remedy}")
+    for image, path in zip(images, paths, strict=True):
+        if path not in files.files:
+            raise UserError(f"{where} lists image {image['id']}, but {root / path} is missing; {remedy}")
+
+
+def mask(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
+    """The pixels of a segmentation: uint8 (height, width) of 0 and 1, the union of its polygons.
+
+    The rasterisation is pycocotools', which defines what COCO calls a polygon's mask (cocoapi, common/maskApi.c).
+    Codes must cover their size, as `annotations.parse` makes sure: pycocotools draws others without a word.
+    """
+    if isinstance(segmentation, list):
+        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        code = coco_mask.frPyObjects(segmentation, height, width)
+    else:
+        code = segmentation
+    return coco_mask.decode(code)
+
+
+def _objects(entries: list[dict[str, Any]], masks: bool) -> Objects:
+    boxes = np.array([entry["bbox"] for entry in entries], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Objects(
+        boxes=boxes,
+        classes=np.array([entry["category_id"] for entry in entries], np.int64),
+        crowd=np.array([entry["iscrowd"] for entry in entries], bool),
+        segmentation=[entry["segmentation"] for entry in entries] if masks else None,
+    )

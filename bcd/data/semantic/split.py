@@ -1,0 +1,70 @@
+"""One split of a dataset as arrays, whoever wants them: training, evaluation or a picture. Needs no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bcd.data import decode, tree
+from bcd.data.acquire import manifest
+from bcd.data.sample import Sample
+from bcd.data.semantic.transforms import resize_pair
+from bcd.errors import UserError
+
+Read = Callable[[int], tuple[np.ndarray, np.ndarray, str]]
+
+
+@dataclass
+class Split:
+    """The images of one split.
+
+    `read(i)` gives `(image, label, name)`, checked and resized: uint8 (H, W, 3) RGB, uint8 (H, W) with
+    255 = ignore, and a name for messages.
+    """
+
+    samples: list[Sample]
+    read: Read = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def open_split(root: Path, data: dict[str, Any], split: str) -> Split:
+    """A split of the dataset in `root`; every file read is compared with the manifest.
+
+    data: the `data` part of a run's configuration. Raises UserError for a missing dataset, an empty split, changed
+    bytes, or a label that does not fit its image.
+    """
+    files = manifest.load(root)
+    reader = importlib.import_module(f"bcd.data.formats.{data['format']}")
+    samples = reader.samples(tree.recorded(root), split)
+    if not samples:
+        raise UserError(f"{root}: the split '{split}' is empty; run `bcd fetch {root.name} --force`")
+    samples = subset(samples, data)
+
+    def read(index: int) -> tuple[np.ndarray, np.ndarray, str]:
+        sample = samples[index]
+        image = decode.read_image(files.read(sample.image), sample.image)
+        label = reader.read_label(files.read(sample.label), sample.label)
+        decode.check_pair(image, label, sample.label, len(data["classes"]))
+        if data["size"]:
+            image, label = resize_pair(image, label, tuple(data["size"]))
+        return image, label, sample.name
+
+    return Split(samples, read)
+
+
+def subset(samples: list, data: dict[str, Any]) -> list:
+    """Those of a split's samples that are used: all, or as many as the dataset's `images`, evenly spaced."""
+    wanted = min(data.get("images") or len(samples), len(samples))
+    return [samples[i] for i in evenly_spaced(len(samples), wanted)]
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """`count` of the indices 0..total-1, evenly spaced, so that a subset of a video covers all of it."""
+    return [int(i * total / count) for i in range(count)]

@@ -1,0 +1,62 @@
+"""Backbone and feature pyramid of torchvision's detectors."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+
+from bcd.errors import UserError
+from bcd.models.weights import InitialWeights
+
+FINEST, LAST_STAGE = 2, 5  # levels of stage1 and stage4
+COARSEST = {"dense": 7, "rcnn": 6}
+LEVELS = {"dense": (3, 7), "rcnn": (2, 6)}
+
+
+def pyramid_levels(levels: Sequence[int] | None, kind: str) -> range:
+    """All levels from the finest to the coarsest of `levels`; None = those of torchvision's published models.
+
+    Stages 1 to 4 of a backbone are levels 2 to 5. Above them a dense detector has p6 and p7, strided convolutions on
+    p5 (Lin et al., ICCV 2017), and an R-CNN has p6, every second pixel of p5. Raises UserError for other levels.
+    """
+    finest, coarsest = levels or LEVELS[kind]
+    if not FINEST <= finest <= LAST_STAGE or coarsest not in (LAST_STAGE, COARSEST[kind]):
+        raise UserError(
+            f"model.detection.levels is {list(levels)}; the finest level must be {FINEST} to {LAST_STAGE} and the "
+            f"coarsest {LAST_STAGE} or {COARSEST[kind]} with this head"
+        )
+    return range(finest, coarsest + 1)
+
+
+class PyramidNetwork(nn.Module):
+    """Images to the maps of a feature pyramid (Lin et al., CVPR 2017), level l having stride 2^l.
+
+    `backbone` has `channels` and the strides 4, 8, 16, 32; each of the `levels` gets `channels`. `kind` is a key of
+    COARSEST. `taps` and `weights` are those of `bcd.models.detection.Detector`.
+    """
+
+    def __init__(self, backbone: nn.Module, channels: int, levels: range, kind: str):
+        super().__init__()
+        extra = None
+        if levels[-1] > LAST_STAGE:
+            extra = LastLevelP6P7(channels, channels) if kind == "dense" else LastLevelMaxPool()
+        self.levels = levels
+        self.backbone = backbone
+        self.pyramid = FeaturePyramidNetwork(backbone.channels[levels[0] - FINEST :], channels, extra)
+        self.taps = {f"stage{i + 1}": f"backbone:{i}" for i in range(4)}
+        self.taps |= {f"p{level}": f"pyramid:p{level}" for level in levels}
+        if isinstance(extra, LastLevelMaxPool):
+            self.taps["p6"] = "pyramid:pool"  # torchvision's name for it
+        self.taps["neck"] = f"pyramid:p{levels[0]}"
+        self.weights = InitialWeights()
+
+    def features(self, image: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) to maps (N, channels, H / 2^l, W / 2^l), rounded up, keyed p<l>, finest first; float32."""
+        stages = self.backbone(image)
+        finest = self.levels[0]
+        entering = OrderedDict((f"p{finest + i}", stage) for i, stage in enumerate(stages[finest - FINEST :]))
+        maps = self.pyramid(entering).values()
+        # Under autocast too: anchors take the dtype of the maps, and bfloat16 corners would be pixels off.
+        return {f"p{level}": x.float() for level, x in zip(self.levels, maps, strict=True)}

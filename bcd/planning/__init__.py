@@ -1,0 +1,1 @@
+"""What a suite still takes: states, seconds, bytes and money."""

@@ -1,0 +1,134 @@
+"""What a suite still takes: runs, jobs, hours, money and disk of each table, and what training in groups saves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from bcd.config.schema import Dataset, Params
+from bcd.planning.cost import Rate, Rates, job_seconds
+from bcd.planning.survey import TO_TRAIN, Status, totals
+from bcd.runs.expand import Row, groups
+from bcd.runs.run import digest
+
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Line:
+    """Of one table, or of all.
+
+    runs: of the table, teachers included; left: those to be trained, in so many jobs
+    seconds: of a GPU (or of a job that has none) for these; apart: the same with a job for each run
+    unknown: how many of the left are in neither, because nobody knows how long their steps take
+    """
+
+    name: str
+    runs: int
+    left: int
+    jobs: int
+    seconds: float
+    apart: float
+    unknown: int
+
+
+def budget(tables: dict[str, list[Row]], statuses: list[Status], rates: Rates) -> list[Line]:
+    """A line for each table and a last one, `all tables`; a run that several tables share counts in each of them."""
+    jobs = groups({status.run.key: status.run for status in statuses})
+    by_key = {status.run.key: status for status in statuses}
+    wanted = {name: {run.key for row in rows for run in row.runs} for name, rows in tables.items()}
+    wanted["all tables"] = by_key.keys()
+    return [
+        _line(name, [[by_key[run.key] for run in job if run.key in keys] for job in jobs.values()], rates)
+        for name, keys in wanted.items()
+    ]
+
+
+def report(
+    params: Params, tables: dict[str, list[Row]], statuses: list[Status], rates: Rates, price: float | None
+) -> list[str]:
+    """The budget as text, with where its numbers come from; `price` is that of a GPU-hour."""
+    lines = budget(tables, statuses, rates)
+    unit = "GPU-h" if any(status.run.runtime["gpus"] for status in statuses) else "hours"
+    heads = ["table", "runs", "to train", "jobs", unit, *(["cost"] if price else []), "groups save"]
+    cells = [heads, *(_cells(line, price) for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    text = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
+    left = [status for status in statuses if status.left]
+    return [*text, "", *(_origins(left, rates) if left else []), _disk(params, statuses)]
+
+
+def _line(name: str, jobs: list[list[Status]], rates: Rates) -> Line:
+    seconds, apart, busy = 0.0, 0.0, 0
+    for job in jobs:
+        # One training under two names is done once.
+        left = {digest(status.run.config): (status.run, status.left) for status in job if status.left}
+        if left:
+            gpus = max(1, job[0].run.runtime["gpus"])
+            one, many = job_seconds(left.values(), rates)
+            seconds, apart, busy = seconds + gpus * one, apart + gpus * many, busy + 1
+    runs = [status for job in jobs for status in job]
+    unknown = sum(status.left > 0 and status.seconds is None for status in runs)
+    return Line(name, len(runs), sum(status.left > 0 for status in runs), busy, seconds, apart, unknown)
+
+
+def _cells(line: Line, price: float | None) -> list[str]:
+    some = line.left == 0 or line.unknown < line.left
+    mark = f" + {line.unknown} unknown" if line.unknown else ""
+    hours = f"{_number(line.seconds / HOUR)}{mark}" if some else "unknown"
+    money = [_number(price * line.seconds / HOUR) if some else "unknown"] if price else []
+    share = f" ({1 - line.seconds / line.apart:.0%})" if line.apart else ""
+    saved = f"{_number((line.apart - line.seconds) / HOUR)}{share}" if some else "unknown"
+    return [line.name, *map(str, (line.runs, line.left, line.jobs)), hours, *money, saved]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _origins(left: list[Status], rates: Rates) -> list[str]:
+    """Which of the times are measured, which stated and which unknown."""
+    steps = [rates.step(status.run) for status in left]
+    shares = {status.run.group: rates.share(status.run) for status in left if status.run.config["terms"]}
+    unknown = sorted({status.run.model_name for status in left if status.seconds is None})
+    hint = f" (--step-seconds MODEL=SECONDS states them; models: {', '.join(unknown)})" if unknown else ""
+    return [
+        f"Hours: a job takes {rates.start_seconds:g} s (assumed) + steps x (shared + a step of each of its students); "
+        "evaluation is not counted.",
+        f"  a step: {_tally(steps, 'runs')}{hint}",
+        f"  shared, that is the teacher's forward pass and the data: {_tally(shares.values(), 'groups')}; estimated as "
+        f"{rates.forward_share:.2f} of the teacher's training step, unknown as nothing",
+    ]
+
+
+def _tally(rates: Collection[Rate], what: str) -> str:
+    """`3 runs measured (12 records, NVIDIA H200), 5 runs stated`."""
+    parts = []
+    for origin in dict.fromkeys(rate.origin for rate in rates):
+        sampled = {rate for rate in rates if rate.origin == origin and rate.records}
+        devices = ", ".join(sorted({rate.device for rate in sampled}))
+        records = f" ({sum(rate.records for rate in sampled)} records, {devices})" if sampled else ""
+        parts.append(f"{sum(rate.origin == origin for rate in rates)} {what} {origin}{records}")
+    return ", ".join(parts) or f"no {what}"
+
+
+def _disk(params: Params, statuses: list[Status]) -> str:
+    left = [status for status in statuses if status.state in TO_TRAIN]
+    unknown = sum(status.bytes is None for status in left)
+    known = f"{_size(totals(statuses)['bytes'])} for {len(left) - unknown} runs (weights, history, evaluation)"
+    parts = [known] * (unknown < len(left)) + [f"{unknown} runs of unknown size"] * bool(unknown)
+    files = sorted({status.run.files for status in statuses})
+    archives = ", ".join(f"{name} {_archives(params.datasets[name])}" for name in files)
+    return f"Disk: {', '.join(parts) or 'nothing more'}; archives: {archives}"
+
+
+def _archives(dataset: Dataset) -> str:
+    if dataset.generator:
+        return "generated"
+    known = [archive.bytes for archive in dataset.archives if archive.bytes]
+    unknown = len(dataset.archives) - len(known)
+    return " and ".join([_size(sum(known))] * bool(known) + [f"{unknown} of unknown size"] * bool(unknown))
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,1 @@
+"""Tables, figures and panels from finished runs."""

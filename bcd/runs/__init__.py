@@ -1,0 +1,1 @@
+"""What a run is: asked for, resolved to a spec, stored, recorded and judged."""

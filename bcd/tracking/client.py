@@ -1,0 +1,98 @@
+"""The connection to MLflow: where it is, the suite's experiment, and the runs that we wrote there."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Seconds and repetitions for a server that does not answer; MLflow's own are 120 and 7. Telemetry would call home.
+VARIABLES = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+LOCAL = "sqlite:"
+
+
+def tracking_uri(results: Path) -> str:
+    """MLFLOW_TRACKING_URI, by default a database in the results folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results / 'mlflow.db').resolve()}"
+
+
+@contextmanager
+def connected(suite: str | None, results: Path) -> Iterator[tuple[Any, str | None]]:
+    """An MLflow client and the id of the suite's experiment, which is created if it is new.
+
+    One process at a time, so that none creates a database, an experiment or a run that another is just creating.
+    """
+    for name, value in VARIABLES.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = tracking_uri(results)
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / "mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = mlflow.MlflowClient(uri)
+        yield client, suite and _experiment(client, suite, (results / "mlartifacts") if uri.startswith(LOCAL) else None)
+
+
+def known_runs(client: Any, experiment: str) -> dict[str, dict[str, Any]]:
+    """Key -> spec hash -> MLflow run of everything in the experiment that we wrote."""
+    found: dict[str, dict[str, Any]] = {}
+    token = None
+    while token != "":
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        for run in page:
+            if {"bcd.key", "bcd.runs.store"} <= run.data.tags.keys():
+                found.setdefault(run.data.tags["bcd.key"], {})[run.data.tags["bcd.runs.store"]] = run
+        token = page.token or ""
+    return found
+
+
+def supersede(client: Any, current: str, runs: dict[str, Any]) -> None:
+    """Tag the MLflow runs of one key: all but that of the spec hash `current` are superseded."""
+    for spec_hash, run in runs.items():
+        marked = "bcd.superseded" in run.data.tags
+        if spec_hash != current and not marked:
+            client.set_tag(run.info.run_id, "bcd.superseded", "true")
+        elif spec_hash == current and marked:
+            client.delete_tag(run.info.run_id, "bcd.superseded")
+
+
+def tracking_errors() -> tuple[type[Exception], ...]:
+    """What MLflow raises when its server or database cannot be used."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError
+
+
+def reason(error: BaseException) -> str:
+    """Why `error` happened, in one line: the error at its root, since MLflow wraps a refused connection four times."""
+    root = error
+    while root.__cause__ or root.__context__:
+        root = root.__cause__ or root.__context__
+    return without_password(" ".join(f"{type(root).__name__}: {root}".split()))
+
+
+def without_password(text: str) -> str:
+    """Hide `user:password@` of every address in `text`."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
+def _experiment(client: Any, suite: str, artifacts: Path | None) -> str:
+    found = client.get_experiment_by_name(suite)
+    if found is None:
+        return client.create_experiment(suite, artifact_location=artifacts and artifacts.resolve().as_uri())
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id

@@ -1,0 +1,1 @@
+"""Training: one job of the DAG, the loop, its learners and their state."""

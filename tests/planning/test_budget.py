@@ -1,0 +1,119 @@
+"""What `bcd plan` says that a suite will cost: by hand from stated times, and from real records."""
+
+from dataclasses import replace
+
+import pytest
+from support.project import ROOT
+from test_plan import PAIR, TEACHER, runs, train
+
+from bcd.cli import main
+from bcd.config.load import load_params
+from bcd.config.suites import load_suite
+from bcd.errors import UserError
+from bcd.planning import budget, cost, survey
+from bcd.runs import expand, store
+from bcd.runs.run import run_file
+
+T, S = 0.9, 0.5  # seconds of a step of teacher and student
+STATED = {"coco-retinanet-r101": T, "coco-retinanet-r18": S}
+
+
+@pytest.fixture(scope="module")
+def coco():
+    """The paper-sized suite's rows and the statuses of its runs, of which nothing is done."""
+    params, suite = load_params(ROOT / "params"), load_suite("coco", ROOT / "params")
+    rows = {name: table for name, table in expand.suite_rows(params, suite).items() if name.startswith("retinanet")}
+    return params, rows, expand.distinct_runs("coco", rows)
+
+
+def record(key):
+    return store.record(survey.RESULTS / "store" / store.read_json(run_file("smoke", runs()[key]))["store"])
+
+
+def statuses(all_runs, rates):
+    return [survey.Status(run, "missing", 0, rates.step(run).seconds, rates.size(run)) for run in all_runs.values()]
+
+
+def lines(coco, rates):
+    return {line.name: line for line in budget.budget(coco[1], statuses(coco[2], rates), rates)}
+
+
+def test_a_table_costs_what_the_formula_says(coco):
+    found = lines(coco, cost.Rates(stated=STATED))["retinanet-r18"]
+    teacher, student, shared = 20 + 270000 * T, 90000 * S, 90000 * T / 3
+    assert (found.runs, found.left, found.jobs, found.unknown) == (34, 34, 4, 0)
+    assert found.seconds == pytest.approx(teacher + 3 * (20 + shared + 11 * student))
+    # Alone, each of the ten distilled students of a seed pays the teacher's pass, and all of them pay the start.
+    assert found.apart == pytest.approx(teacher + 3 * (11 * (20 + student) + 10 * shared))
+
+
+def test_runs_that_tables_share_count_once_in_all(coco):
+    found = lines(coco, cost.Rates(stated={"": S}))
+    tables = [line for name, line in found.items() if name != "all tables"]
+    assert found["all tables"].runs == sum(line.runs for line in tables) - 2
+    teacher = 20 + 270000 * S
+    assert found["all tables"].seconds == pytest.approx(sum(line.seconds for line in tables) - 2 * teacher)
+
+
+def test_what_nobody_knows_is_counted_and_in_no_sum(coco):
+    found = lines(coco, cost.Rates(stated=STATED))
+    assert found["retinanet-r50"].unknown == 33 and found["all tables"].unknown == 66
+    assert found["retinanet-r50"].seconds == 20 + 270000 * T
+    text = "\n".join(budget.report(coco[0], coco[1], statuses(coco[2], cost.Rates()), cost.Rates(), None))
+    assert "100 runs unknown" in text and "coco-retinanet-mv2" in text and "coco2017 20.41 GB" in text
+
+
+def test_jobs_are_limited_by_the_recipe_and_gpus_multiply(coco):
+    limited = {k: replace(run, runtime=run.runtime | {"learners": 4, "gpus": 2}) for k, run in coco[2].items()}
+    rates = cost.Rates(stated=STATED)
+    by_name = {line.name: line for line in budget.budget(coco[1], statuses(limited, rates), rates)}
+    whole, found = lines(coco, rates)["retinanet-r18"], by_name["retinanet-r18"]
+    assert found.jobs == 1 + 3 * 3
+    assert found.seconds == pytest.approx(2 * (whole.seconds + 3 * 2 * (20 + 90000 * T / 3)))
+
+
+def test_the_price_is_that_of_the_hours(coco):
+    rates = cost.Rates(stated={"": 36.0}, start_seconds=0.0)
+    head, first, *_ = (line.split() for line in budget.report(*coco[:2], statuses(coco[2], rates), rates, 2.0))
+    assert head == ["table", "runs", "to", "train", "jobs", "GPU-h", "cost", "groups", "save"]
+    hours = 270000 / 100 + 3 * 90000 / 100 * (11 + 1 / 3)
+    assert first[:6] == ["retinanet-r50", "34", "34", "4", f"{hours:,.0f}", f"{2 * hours:,.0f}"]
+
+
+def test_stated_times_are_checked():
+    assert cost.parse_stated(["0.3", "a=0.2"], {"a"}) == {"": 0.3, "a": 0.2}
+    for wrong in ("a=x", "a=", "-1", "a=0", "nan"):
+        with pytest.raises(UserError, match="write SECONDS or MODEL=SECONDS"):
+            cost.parse_stated([wrong], {"a"})
+    with pytest.raises(UserError, match="did you mean 'pspnet'"):
+        cost.parse_stated(["pspne=0.2"], {"pspnet"})
+
+
+def test_times_come_from_records(project, capsys):
+    train(TEACHER)
+    train(f"{PAIR}/none/s0", f"{PAIR}/kd/s0")
+    none, kd = (record(f"{PAIR}/{method}/s0") for method in ("none", "kd"))
+    rates = cost.measured(survey.RESULTS)
+    bcd = runs()[f"{PAIR}/bcd/s1"]
+    step, share = rates.step(bcd), rates.share(bcd)
+    assert (step.seconds, step.origin, step.records) == (kd["step_seconds"], "measured", 1)
+    rest = kd["group_seconds"] - kd["setup_seconds"] - kd["train_seconds"] - none["train_seconds"]
+    assert (share.seconds, share.origin) == (pytest.approx(rest / 2), "measured") and share.device.startswith("CPU")
+    assert rates.share(runs()[f"{PAIR}/none/s1"]).seconds == 0
+    found = {status.run.key: status for status in survey.survey("smoke", runs())}
+    assert found[f"{PAIR}/kd/s0"].left == 0 and found[bcd.key].left == 2
+    assert found[bcd.key].bytes == rates.size(bcd) > none["weights"]["bytes"]
+    main.plan(suite="smoke", step_seconds=["smoke-retinanet=0.5"], price=1.0)
+    said = capsys.readouterr().out
+    assert "3 done" in said and "missing    " not in said
+    assert "runs measured (2 records, CPU " in said and "4 runs stated" in said and " runs unknown" in said
+
+
+def test_a_run_without_terms_tells_of_its_distilled_siblings(project):
+    train(TEACHER)
+    train(f"{PAIR}/none/s0")
+    rates = cost.measured(survey.RESULTS)
+    kd = runs()[f"{PAIR}/kd/s0"]
+    assert rates.step(kd).origin == "measured without terms"
+    shared = rates.share(kd)
+    assert shared.origin == "estimated" and shared.seconds == pytest.approx(rates.step(kd.teacher).seconds / 3)

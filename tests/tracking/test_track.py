@@ -1,0 +1,346 @@
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.suite_results import (  # noqa: F401
+    change_weight,
+    copied,
+    finish_run,
+    finished_fixture,
+    load,
+    write_history,
+)
+
+from bcd.errors import UserError
+from bcd.runs.expand import suite_runs
+from bcd.runs.run import run_file
+from bcd.tracking import mlflow_run, sync
+
+RESULTS = Path("results")
+STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
+DEAD = "http://somebody:secret@127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory, finished):
+    """A finished project that was synced once; making MLflow's database takes seconds."""
+    root = copied(finished, tmp_path_factory.mktemp("synced") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        report = sync.sync(*load())
+        assert report.error is None and report.written == report.runs == len(suite_runs(*load()))
+    return root
+
+
+@pytest.fixture
+def project(tmp_path, synced, monkeypatch):
+    monkeypatch.chdir(copied(synced, tmp_path / "project"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "project"
+
+
+def client():
+    import mlflow
+
+    return mlflow.MlflowClient(sync.tracking_uri(RESULTS))
+
+
+def mlflow_runs(key=None):
+    found = client().search_runs([client().get_experiment_by_name("smoke").experiment_id])
+    return [run for run in found if key in (None, run.info.run_name)]
+
+
+def one(key):
+    (run,) = mlflow_runs(key)
+    return run
+
+
+def curve(run, name="train/loss"):
+    return sorted((point.step, point.value) for point in client().get_metric_history(run.info.run_id, name))
+
+
+def edge_of(key):
+    return json.loads((RESULTS / "smoke/runs" / f"{key}.json").read_text())
+
+
+# --- sync --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_shows_its_parameters_curves_metrics_tags_and_artifacts(project):
+    key = f"{STUDENT}/cwd/s1"
+    run, edge = one(key), edge_of(key)
+    assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time == 4000
+    recipe = suite_runs(*load())[key].config["recipe"]
+    assert run.data.params["recipe.lr"] == str(recipe["lr"]) and run.data.params["terms.0.term"] == "cwd"
+    assert curve(run) == [(1, 2.0), (2, 1.0)] and curve(run, "train/cwd") == [(1, 0.5), (2, 0.25)]
+    assert all(run.data.metrics[name] == value for name, value in edge["metrics"].items())
+    for tag, value in {
+        "method": "cwd", "repetition": "1", "seed": str(edge["seed"]), "store": edge["store"], "tables": "all-labels",
+        "teacher.weights_sha256": edge["teacher"]["weights_sha256"], "git.commit": "c0ffee", "data.origin": "generated",
+        "data.manifest_sha256": edge["data"]["manifest_sha256"], "code.train": edge["code"]["train"],
+    }.items():  # fmt: skip
+        assert run.data.tags[f"bcd.{tag}"] == value, tag
+    artifacts = {item.path: item.file_size for item in client().list_artifacts(run.info.run_id)}
+    assert artifacts["record.json"] > 100 and artifacts["predictions.png"] > 1000
+
+
+def test_a_second_sync_writes_nothing(project):
+    before = {run.info.run_id: run.to_dictionary() for run in mlflow_runs()}
+    report = sync.sync(*load())
+    assert (report.written, report.error) == (0, None)
+    assert {run.info.run_id: run.to_dictionary() for run in mlflow_runs()} == before
+    assert json.loads(Path("results/smoke/tracking.json").read_text()) == {"runs": 31, "suite": "smoke", "synced": True}
+
+
+def test_a_run_that_changed_without_its_spec_updates_its_one_mlflow_run(project):
+    key = f"{STUDENT}/kd/s0"
+    path = RESULTS / "smoke/runs" / f"{key}.json"
+    edge = edge_of(key)
+    edge["metrics"]["miou"] = 12.5
+    path.write_text(json.dumps(edge))
+    assert sync.sync(*load()).written == 1
+    run = one(key)
+    assert run.data.metrics["miou"] == 12.5
+    assert curve(run) == [(1, 2.0), (2, 1.0)] and len(curve(run, "biou")) == 1
+
+
+def test_a_changed_spec_gets_a_new_run_and_the_old_one_is_superseded(project):
+    key, methods = f"{STUDENT}/pbd/s0", Path("params/methods.yaml")
+    before, text = edge_of(key)["store"], methods.read_text()
+    old_file = (RESULTS / "smoke/runs" / f"{key}.json").read_text()
+    change_weight("pbd")
+    params, suite = load()
+    run = suite_runs(params, suite)[key]
+    teacher = json.loads(run_file("smoke", run.teacher, RESULTS).read_text())
+    after = finish_run(project, "smoke", run, teacher)["store"]
+    assert before != after and sync.sync(params, suite).written == 1
+
+    def superseded():
+        return {run.data.tags["bcd.runs.store"]: "bcd.superseded" in run.data.tags for run in mlflow_runs(key)}
+
+    assert superseded() == {before: True, after: False}
+    methods.write_text(text)
+    (RESULTS / "smoke/runs" / f"{key}.json").write_text(old_file)
+    assert sync.sync(*load()).written == 0
+    assert superseded() == {before: False, after: True}
+
+
+def test_unfinished_runs_are_left_out(project):
+    (RESULTS / "smoke/runs" / STUDENT / "bcd/s0.json").unlink()
+    assert sync.sync(*load()).runs == 30
+
+
+def test_a_dead_server_is_a_warning_and_a_later_sync_repairs_it(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
+    report = sync.sync(*load())
+    assert "Connection refused" in report.error and report.written == 0
+    assert "`bcd track --sync --suite smoke`" in str(report) and "secret" not in str(report)
+    assert json.loads(Path("results/smoke/tracking.json").read_text())["synced"] is False
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync.sync(*load()).error is None
+    assert json.loads(Path("results/smoke/tracking.json").read_text())["synced"] is True
+
+
+def test_a_damaged_database_is_a_warning(project):
+    (RESULTS / "mlflow.db").write_bytes(b"not a database" * 100)
+    assert "database" in sync.sync(*load()).error
+
+
+def test_a_sync_that_broke_off_is_completed_without_duplicates(project, monkeypatch, tmp_path):
+    # Artifacts cannot be written below a file, so this sync fails after curves and metrics of its first run.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    shutil.copy(RESULTS / "mlflow.db", tmp_path / "other.db")
+    experiment = client().get_experiment_by_name("smoke")
+    client().rename_experiment(experiment.experiment_id, "old")
+    (RESULTS / "mlartifacts").rename(RESULTS / "kept")
+    (RESULTS / "mlartifacts").write_text("in the way")
+    report = sync.sync(*load())
+    assert report.written == 0 and len(mlflow_runs()) == 1 and "bcd.synced" not in mlflow_runs()[0].data.tags
+    (RESULTS / "mlartifacts").unlink()
+    assert sync.sync(*load()).written == 31
+    assert set(Counter(run.info.run_name for run in mlflow_runs()).values()) == {1}
+    for run in mlflow_runs():
+        assert [step for step, _ in curve(run)] == [1, 2] and len(curve(run, "parameters")) == 1
+
+
+@pytest.mark.slow
+def test_syncs_at_the_same_time_make_each_run_once(project):
+    (RESULTS / "mlflow.db").unlink()
+    program = "from bcd import config, track; r = sync.sync(config.load_params(), config.load_suite('smoke')); print(r)"
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    texts = sorted(process.communicate()[0].split(", ")[-1].strip() for process in running)
+    assert texts == ["0 written", "31 written"]
+    assert set(Counter(run.info.run_name for run in mlflow_runs()).values()) == {1}
+
+
+# --- live --------------------------------------------------------------------------------------------------
+
+
+def unfinished(key):
+    """The folder of a run that looks as if it had just begun."""
+    folder = RESULTS / "store" / edge_of(key)["store"]
+    record = (folder / "record.json").read_text()
+    (folder / "record.json").unlink()
+    for run in mlflow_runs(key):
+        client().delete_run(run.info.run_id)
+    return folder, record
+
+
+def following(key, folder, **options):
+    arguments = f"'smoke', {key!r}, Path({str(folder)!r}), **{options | {'interval': 0.1}}"
+    program = f"from pathlib import Path; from bcd.track import follow; follow({arguments})"
+    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_following_pushes_lines_as_they_come_and_ends_with_the_record(project):
+    key = f"{STUDENT}/cwd/s0"
+    folder, record = unfinished(key)
+    write_history(folder, [1])
+    process = following(key, folder)
+    wait_for(lambda: mlflow_runs(key) and curve(one(key)) == [(1, 2.0)])
+    assert one(key).info.status == "RUNNING"
+    write_history(folder, [1, 2])
+    wait_for(lambda: curve(one(key)) == [(1, 2.0), (2, 1.0)])
+    (folder / "record.json").write_text(record)
+    assert process.wait(30) == 0
+    assert one(key).info.status == "FINISHED" and "bcd.synced" not in one(key).data.tags
+    assert sync.sync(*load()).written == 1
+    assert curve(one(key)) == [(1, 2.0), (2, 1.0)] and one(key).data.metrics["miou"] == edge_of(key)["metrics"]["miou"]
+
+
+def test_a_resumed_run_continues_its_mlflow_run(project):
+    key = f"{STUDENT}/cwd/s0"
+    folder, record = unfinished(key)
+    write_history(folder, range(1, 6))
+    nobody = 2**22 + 1  # above Linux's largest process id: the trainer is gone already
+    assert following(key, folder, parent=nobody).wait(60) == 0
+    assert one(key).info.status == "KILLED"
+    # Resuming at step 3 cut two lines and trained on; step 4 and 5 are the same again.
+    write_history(folder, range(1, 9))
+    (folder / "record.json").write_text(record)
+    assert following(key, folder, parent=nobody).wait(60) == 0
+    assert [step for step, _ in curve(one(key))] == list(range(1, 9)) and one(key).info.status == "FINISHED"
+
+
+def test_following_a_dead_server_ends_with_the_run(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    key = f"{STUDENT}/cwd/s0"
+    process = following(key, RESULTS / "store" / edge_of(key)["store"])
+    assert process.wait(60) == 0
+    warning = process.stderr.read()
+    assert "Connection refused" in warning and "secret" not in warning and "Traceback" not in warning
+
+
+def test_long_histories_are_logged_completely(project):
+    key = f"{STUDENT}/cwd/s0"
+    folder, _ = unfinished(key)
+    write_history(folder, range(1, 701))
+    sync._push_now("smoke", key, folder, RESULTS, last=False)
+    sync._push_now("smoke", key, folder, RESULTS, last=False)
+    for name in ("loss", "lr", "task", "cwd"):
+        assert [step for step, _ in curve(one(key), f"train/{name}")] == list(range(1, 701))
+
+
+# --- parts -------------------------------------------------------------------------------------------------
+
+
+def test_parameters_are_flat_and_short():
+    terms = [{"term": "kd", "options": {}}]
+    flat = mlflow_run.params({"recipe": {"lr": 0.1, "crop": [3, 4], "clip": None}, "terms": terms, "note": "x" * 999})
+    assert flat == {
+        "recipe.lr": "0.1",
+        "recipe.crop": "[3, 4]",
+        "recipe.clip": "null",
+        "terms.0.term": "kd",
+        "terms.0.options": "{}",
+        "note": "x" * 499 + "…",
+    }
+
+
+def test_a_line_that_is_being_written_is_left_for_later(tmp_path):
+    assert mlflow_run.history(tmp_path) == []
+    (tmp_path / "history.jsonl").write_text('{"step": 1}\n{"step": 2}')
+    assert mlflow_run.history(tmp_path) == [{"step": 1}]
+
+
+# --- ui ----------------------------------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_the_ui_refuses_a_taken_port_and_a_remote_server(project, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match="port .* cannot be used"):
+            sync.ui(taken.getsockname()[1])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@example.org:5000")
+    with pytest.raises(UserError, match="open http://example.org:5000 in a browser"):
+        sync.ui(free_port())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
+    port = free_port()
+    program = f"from bcd.track import ui; raise SystemExit(ui({port}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def answers():
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read() == b"OK"
+        except OSError:
+            return False
+
+    wait_for(answers, 120)
+    # Every process that has the project's database or port on its command line.
+    started = {pid for pid, command in processes().items() if str(project) in command or f"{port}" in command}
+    assert len(started) > 1
+    os.kill(process.pid, number)
+    assert process.wait(60) == 0
+    assert f"runs: http://127.0.0.1:{port}/#/experiments" in process.stdout.read()
+    assert not started & set(processes())
+
+
+def hear_interrupts():
+    """Undo what a shell does to the jobs it starts in the background, and their children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def processes():
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if (text := path.read_bytes()) and path.with_name("stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found[int(path.parent.name)] = text.replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,210 @@
+"""Both DAG engines on the real smoke suite: all of it, then only what a change asks for."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from support.project import ROOT, copy_project, run
+
+BIN = Path(sys.executable).parent
+TABLES = ("tables/{}.md", "tables/{}.tex", "tables/{}.csv", "tables/{}.json", "figures/{}.png", "figures/{}-panels.png")
+
+
+def snakemake(project: Path, *arguments: str, check: bool = True) -> str:
+    return run(str(BIN / "snakemake"), *arguments, cwd=project, check=check).stdout
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return run(str(BIN / "dvc"), *arguments, cwd=project, PATH=path).stdout
+
+
+def records(project: Path) -> set[str]:
+    return {path.parent.name for path in project.glob("results/store/*/record.json")}
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    """The bytes of everything that a reader or the DAG looks at."""
+    folder = project / "results" / "smoke"
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for part in ("tables", "figures", "runs", "teachers")
+        for path in sorted((folder / part).rglob("*"))
+        if path.is_file()
+    }
+
+
+METHODS = "params/methods.yaml"
+
+
+def built_weight(project: Path, method: str) -> float:
+    """Weight of a method's first term."""
+    return yaml.safe_load((project / METHODS).read_text())[method]["terms"][0]["weight"]
+
+
+def set_weight(project: Path, method: str, weight: float) -> None:
+    """Edit one number of the file, as a user would."""
+    head, found, rest = (project / METHODS).read_text().partition(f"\n{method}:\n")
+    assert found
+    (project / METHODS).write_text(head + found + re.sub(r"weight: [\d.]+", f"weight: {weight}", rest, count=1))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A project whose default suite is `smoke`, built once by a bare `snakemake`."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    (project / "params" / "suite.yaml").write_text("suite: smoke\n")
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    snakemake(project)
+    return project
+
+
+def test_a_bare_snakemake_builds_every_table_and_figure(built):
+    for table in ("all-labels", "few-labels"):
+        for pattern in TABLES:
+            assert (built / "results" / "smoke" / pattern.format(table)).stat().st_size > 0
+    trace = json.loads((built / "results/smoke/tables/all-labels.json").read_text())
+    assert "pbd" in json.dumps(trace)
+    assert json.loads((built / "results/smoke/tracking.json").read_text())["synced"] is True
+
+
+def test_neither_engine_has_anything_left_to_do(built):
+    assert "Nothing to be done" in snakemake(built)
+    assert "Running stage" not in dvc(built, "repro")
+    # A touched file is not a changed one.
+    for path in built.glob("results/smoke/runs/**/*.json"):
+        path.touch()
+    assert "Running stage" not in dvc(built, "repro")
+
+
+def test_one_weight_trains_one_method_and_back_again_nothing(built):
+    before, tables = records(built), contents(built)
+    weight = built_weight(built, "cwd")
+    set_weight(built, "cwd", 7.0)
+    snakemake(built)
+    new = records(built) - before
+    methods = {json.loads((built / "results/store" / h / "spec.json").read_text())["terms"][0]["weight"] for h in new}
+    assert (len(new), methods) == (2, {7.0})
+    changed = contents(built)
+    assert {k for k in changed if k.startswith("runs") and changed[k] != tables[k]} == {
+        f"runs/semantic/scenes-smoke/smoke-student-from-smoke-teacher/cwd/s{i}.json" for i in range(2)
+    }
+    assert changed["tables/all-labels.csv"] != tables["tables/all-labels.csv"]
+    assert changed["tables/few-labels.csv"] == tables["tables/few-labels.csv"]
+    # Back again, through the other engine.
+    set_weight(built, "cwd", weight)
+    said = dvc(built, "repro")
+    assert "Running stage 'students'" in said and "Running stage 'teachers'" not in said
+    assert records(built) == before | new
+    assert contents(built) == tables
+    assert "Nothing to be done" in snakemake(built)
+
+
+def test_a_weight_changed_under_dvc_trains_one_method(built):
+    before = records(built)
+    weight = built_weight(built, "pbd")
+    set_weight(built, "pbd", 5.5)
+    dvc(built, "repro")
+    assert len(records(built) - before) == 2
+    assert "Nothing to be done" in snakemake(built)
+    set_weight(built, "pbd", weight)
+    assert "Nothing to be done" not in snakemake(built)
+    assert len(records(built) - before) == 2
+
+
+def test_a_remote_carries_finished_runs_to_another_clone(built, tmp_path, monkeypatch):
+    here, there = shutil.copytree(built, tmp_path / "here", symlinks=True), tmp_path / "there"
+    with (here / ".dvc/config").open("a") as settings:
+        settings.write(f"    remote = shared\n['remote \"shared\"']\n    url = {tmp_path / 'remote'}\n")
+    run(str(BIN / "bcd"), "dvc-commit", cwd=here)
+    dvc(here, "push")
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@example.org")
+    run("git", "add", ".", cwd=here)
+    run("git", "commit", "--quiet", "--message", "Smoke", cwd=here)
+
+    run("git", "clone", "--quiet", str(here), str(there), cwd=tmp_path)
+    assert not list(there.glob("results/s*"))
+    dvc(there, "pull")
+    assert "Nothing to be done" in snakemake(there)
+    assert contents(there) == contents(here)
+    assert "all-labels" in run(str(BIN / "bcd"), "tables", "--show", cwd=there).stdout
+    # The manifest came, the images did not; they are the same when they are fetched.
+    manifest = there / "data/scenes-smoke/manifest.json"
+    before = manifest.read_bytes()
+    run(str(BIN / "bcd"), "fetch", "scenes-smoke", cwd=there)
+    assert manifest.read_bytes() == before
+    # It knows what its results were made with: a weight asks for its students, not for the teacher.
+    set_weight(there, "cwd", 7.0)
+    planned = set(re.findall(r"train_\w+", snakemake(there, "--dry-run")))
+    assert planned == {f"train_semantic_scenes_smoke_smoke_student_from_smoke_teacher_s{i}" for i in range(2)}
+
+
+def test_an_engine_killed_at_any_moment_leaves_a_state_that_the_same_command_finishes(built, tmp_path):
+    """kill -9 of Snakemake and of everything it started, at three moments; the final bytes are those of `built`."""
+    project = copy_project(tmp_path / "killed")
+    (project / "params" / "suite.yaml").write_text("suite: smoke\n")
+    for seconds in (6, 14, 22):
+        process = subprocess.Popen([BIN / "snakemake"], cwd=project, start_new_session=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            time.sleep(0.5)
+        snakemake(project, "--unlock")
+    snakemake(project)
+    assert contents(project) == contents(built)
+
+
+def test_a_mistake_in_params_stops_before_anything_runs(built, tmp_path):
+    project = copy_project(tmp_path / "wrong")
+    text = (project / METHODS).read_text()
+    (project / METHODS).write_text(text.replace("term: posterior_boundary", "term: posterior_bundary"))
+    said = snakemake(project, "--config", "suite=smoke", check=False)
+    assert "params/methods.yaml: pbd: terms[0].term" in said and "did you mean 'posterior_boundary'" in said
+    assert not (project / "results").exists()
+
+
+def test_the_workflow_lints(tmp_path):
+    project = copy_project(tmp_path)
+    assert "good condition" in snakemake(project, "--lint", "--config", "suite=smoke")
+    shutil.rmtree(project)
+
+
+def test_the_readme_adds_a_method_in_one_file_and_a_few_lines(built, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    code, line = re.search(
+        r"\n((?:    .*\n|\n)*?    from torch import(?:.*\n)*?)    (\"edges\": .*)\n", readme
+    ).groups()
+    project = shutil.copytree(built, tmp_path / "project", symlinks=True)
+    package = project / "bcd"
+    package.unlink(missing_ok=True)
+    shutil.copytree(ROOT / "bcd", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "losses" / "edges.py").write_text(textwrap.dedent(code))
+    registry = package / "losses" / "__init__.py"
+    text = registry.read_text().replace(
+        "from bcd.losses.fgd", "from bcd.losses.edges import edges\nfrom bcd.losses.fgd"
+    )
+    registry.write_text(text.replace("Term] = {\n", f"Term] = {{\n    {line}\n"))
+    with (project / METHODS).open("a") as methods:
+        methods.write(
+            "\nmine:\n  description: My own.\n  terms:\n    - {term: edges, taps: [logits], weight: 1.0, power: 1.0}\n"
+        )
+    suite = project / "params/suites/smoke.yaml"
+    suite.write_text(suite.read_text().replace("bckd, pbd]", "bckd, pbd, mine]"))
+    before = records(project)
+    run(str(BIN / "snakemake"), cwd=project, PYTHONPATH=str(project))
+    assert len(records(project) - before) == 2
+    assert "| mine |" in (project / "results/smoke/tables/all-labels.md").read_text()
