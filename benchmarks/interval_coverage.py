@@ -1,4 +1,4 @@
-"""Coverage of nominal 95 % intervals in simulation: the table of docs/metrics.md.
+"""Coverage of nominal 95 % intervals in simulation: the table of docs/reference/metrics.md.
 
     python benchmarks/interval_coverage.py [--trials 600]
 

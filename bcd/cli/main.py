@@ -284,7 +284,7 @@ def tables(
                 print(path)
     if show and not partial:
         print(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
-        print(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/tables.md")
+        print(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/reference/tables.md")
         print("runs, curves and predictions side by side: make ui")
 
 

@@ -1,7 +1,7 @@
 """Boundary distillation: turn a map into boundary strengths without labels and match the student's to the teacher's.
 
 The formulas are ours. The boundary and context papers (arXiv 2401.13174) are known here by their abstracts only;
-docs/methods.md says which of their words each operator answers.
+docs/reference/methods.md says which of their words each operator answers.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
 """Boundary-privileged distillation: class by class at the edges of the label, channel by channel in the bodies.
 
 Liu et al., "BPKD: Boundary Privileged Knowledge Distillation for Semantic Segmentation" (arXiv 2306.08075). Neither its
-equations nor its training code were at hand. The formulas follow two re-implementations of others; docs/methods.md says
-what those two agree on and what is decided here.
+equations nor its training code were at hand. The formulas follow two re-implementations of others;
+docs/reference/methods.md says what those two agree on and what is decided here.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Metrics from per-image rows; definitions and choices are in docs/metrics.md."""
+"""Metrics from per-image rows; definitions and choices are in docs/reference/metrics.md."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

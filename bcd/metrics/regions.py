@@ -9,7 +9,7 @@ def region_pieces(gt: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Regions are the 8-connected components of `gt`; the pieces of region r are the 8-connected components of
     `pred` restricted to r. Of these, `conn(r) = largest / area` and `frag(r) = pieces` (our definitions, see
-    docs/metrics.md).
+    docs/reference/metrics.md).
 
     Args:
         gt, pred: uint8 (H, W) of 0 and 1.

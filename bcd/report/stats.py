@@ -1,4 +1,4 @@
-"""Paired comparison of two methods over seeds and images; the choices are argued in docs/metrics.md."""
+"""Paired comparison of two methods over seeds and images; the choices are argued in docs/reference/metrics.md."""
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence

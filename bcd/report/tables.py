@@ -1,8 +1,8 @@
 """Tables of a suite, from the small JSON files of its runs and the evaluation rows in the store.
 
 `measure` computes everything that a table says as one plain JSON value. The `.json` file is that value; Markdown,
-LaTeX, CSV, the terminal and the figure are renderings of it, so they cannot disagree. docs/tables.md says how to
-read them.
+LaTeX, CSV, the terminal and the figure are renderings of it, so they cannot disagree. docs/reference/tables.md says
+how to read them.
 """
 
 from __future__ import annotations

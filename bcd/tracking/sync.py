@@ -1,4 +1,4 @@
-"""MLflow: one experiment for each suite, one MLflow run for each trained model. docs/tracking.md describes the mapping.
+"""MLflow: one experiment for each suite, one MLflow run for each trained model; see docs/guides/tracking.md.
 
 Tracking is a view of the records: it can be thrown away and made again with `sync`, and nothing fails because a server
 is down. An MLflow run is found again by its key and its spec's hash: a resumed or repeated run updates the one it has.

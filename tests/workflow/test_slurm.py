@@ -1,4 +1,4 @@
-"""The Slurm profile on a real Slurm; skipped where there is none. docs/scale.md says how one node runs it."""
+"""The Slurm profile on a real Slurm; skipped where there is none. docs/results/scale.md says how one node runs it."""
 
 import re
 import shutil

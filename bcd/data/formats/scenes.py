@@ -2,7 +2,7 @@
 
 A scene is laid out as a stack of layers and drawn at twice its size. The stack yields one segment map, and
 colours, semantic label, instance map and boxes are all read off that map, so they cannot disagree.
-`docs/scenes.md` describes what the scenes contain and why.
+`docs/reference/scenes.md` describes what the scenes contain and why.
 """
 
 import json
