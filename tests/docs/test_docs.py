@@ -1,5 +1,6 @@
 """The pages agree with the code, with the results they quote, and with one another; they are short sentences."""
 
+import ast
 import re
 
 import pytest
@@ -175,10 +176,34 @@ def test_the_readmes_first_example_runs():
     assert names["loss"].isfinite() and names["student"].grad.abs().sum() > 0
 
 
+def test_imports_go_down_the_layers_of_the_architecture_page():
+    rows = re.findall(r"^\| (\d) \| (`bcd/[^|]*) \|", (ROOT / "docs/architecture.md").read_text(), flags=re.MULTILINE)
+    layers = {name: int(layer) for layer, cell in rows for name in re.findall(r"`bcd/(\w+)(?:/|\.py)`", cell)}
+    assert set(layers) == {path.stem for path in (ROOT / "bcd").iterdir() if not path.name.startswith("__")}
+    upwards = [
+        f"{file.relative_to(ROOT)} imports bcd.{name}"
+        for file in (ROOT / "bcd").rglob("*.py")
+        for name in imported(file)
+        if layers.get(name, 0) > layers.get(file.relative_to(ROOT / "bcd").parts[0].removesuffix(".py"), 9)
+    ]
+    assert not upwards
+
+
+def imported(file) -> set[str]:
+    """The packages and modules at the top of `bcd` that a file imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("bcd.")}
+
+
 @every_page
 def test_commands_and_suites_that_are_named_exist(page):
     text = (ROOT / page).read_text()
-    known = (ROOT / "bcd" / "cli" / "main.py") if (ROOT / "bcd" / "cli").is_dir() else ROOT / "bcd" / "cli.py"
+    known = ROOT / "bcd" / "cli" / "main.py"
     commands = set(re.findall(r"^@app\.command\((?:\"([\w-]+)\")?.*\)\ndef (\w+)", known.read_text(), re.MULTILINE))
     names = {explicit or function for explicit, function in commands}
     assert set(re.findall(r"^(?:    )?bcd ([a-z][\w-]*)", text, re.MULTILINE)) <= names
