@@ -1,0 +1,21 @@
+"""The names that a model's `backbone` and `head` may have, known without importing torch or timm.
+
+A test compares them with what `bcd.models` builds.
+"""
+
+# Backbone -> the output strides that it offers. ResNets and MobileNetV2 can be dilated; the others never are.
+DILATED = (
+    "light",
+    *(f"resnet{depth}{variant}" for variant in ("", "d") for depth in (18, 34, 50, 101)),
+    "mobilenetv2_100",
+)
+PYRAMIDS = (
+    *(f"hrnet_{width}" for width in ("w18_small_v2", "w18", "w32", "w40", "w48")),
+    *(f"mit_b{size}" for size in range(6)),
+    *(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large")),
+    *(f"swin_{size}_patch4_window12_384" for size in ("base", "large")),
+)
+BACKBONES: dict[str, tuple[int, ...]] = dict.fromkeys(DILATED, (8, 16, 32)) | dict.fromkeys(PYRAMIDS, (32,))
+
+SEGMENTATION_HEADS = ("light", "psp", "isa", "deeplabv3plus", "fcn", "uper", "segformer")
+DETECTOR_HEADS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
