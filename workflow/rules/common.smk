@@ -3,6 +3,7 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
@@ -11,7 +12,9 @@ from bcd import grid, published, spec
 from bcd.errors import UserError
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+# Snakemake formats the prefix, so braces in a folder's name are doubled.
+BIN = quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f"export PATH={BIN}:$PATH; ")
 
 try:
     SUITE = str(config.get("suite") or params_files.default_suite())
