@@ -3,6 +3,7 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
@@ -14,7 +15,9 @@ from bcd.runs.expand import distinct_runs, groups, suite_rows
 from bcd.runs.run import run_file
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+# Snakemake formats the prefix, so braces in a folder's name are doubled.
+BIN = quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f"export PATH={BIN}:$PATH; ")
 
 try:
     SUITE = str(config.get("suite") or default_suite())
