@@ -4,16 +4,14 @@ import fcntl
 import json
 import os
 import pickle
-import random
 import re
 import shutil
 import signal
-import time
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.project import kill
+from support.project import calls_of, fatal_calls
 from support.smoke import FEW, PAIR, TEACHER, folder, renamed, runs, same, say, train
 
 from bcd.config.load import load_params
@@ -126,22 +124,17 @@ def test_the_teacher_is_frozen(project, teacher):
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(project, teacher, in_child):
     chosen = [run for key, run in runs(recipe__steps=60).items() if key in (f"{PAIR}/none/s0", f"{PAIR}/bckd/s0")]
-    begin = time.monotonic()
-    pid, wait = in_child(lambda: train(*chosen))
+    calls = project / "calls"
+    pid, wait = in_child(lambda: calls.write_text(str(calls_of(lambda: train(*chosen)))))
     assert wait() == 0
-    whole = time.monotonic() - begin
     undisturbed = {run.method: store.read_json(run_file("smoke", run)) for run in chosen}
     histories = {m: (folder(e) / "history.jsonl").read_bytes() for m, e in undisturbed.items()}
     shutil.rmtree(job.RESULTS / "smoke" / "runs")
     for edge in undisturbed.values():
         shutil.rmtree(folder(edge))
-    generator, kills = random.Random(0), 0
-    for _ in range(6):
-        pid, wait = in_child(lambda: train(*chosen))
-        time.sleep(generator.uniform(0.1, 0.4) * whole)
-        kill(pid)
-        kills += wait() == -signal.SIGKILL
-    assert kills >= 2
+    for fatal in fatal_calls(int(calls.read_text()), 6):
+        pid, wait = in_child(lambda fatal=fatal: calls_of(lambda: train(*chosen), fatal))
+        assert wait() == -signal.SIGKILL
     final = train(*chosen)
     for method, edge in undisturbed.items():
         assert same(final[method], edge)
@@ -153,13 +146,20 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(project, teacher, 
 def test_killed_while_evaluating_it_ends_with_the_same_bytes(project, teacher, in_child):
     run = runs()[TEACHER]
     report = folder(teacher) / f"eval-{teacher['evaluation']['hash']}.json"
-    for milliseconds in (5, 30, 60, 100, 150, 250):
+
+    def evaluate() -> None:
         for path in folder(teacher).glob("eval-*"):
             path.unlink()
-        pid, wait = in_child(lambda: job.evaluate_finished("smoke", run, say))
-        time.sleep(milliseconds / 1000)
-        kill(pid)
-        wait()
+        job.evaluate_finished("smoke", run, say)
+
+    calls = project / "calls"
+    pid, wait = in_child(lambda: calls.write_text(str(calls_of(evaluate))))
+    assert wait() == 0
+    # Files are written at the end: most of the moments lie there.
+    for share in (0.01, 0.3, 0.9, 0.97, 0.98, 0.985, 0.99, 0.995):
+        fatal = int(share * int(calls.read_text()))
+        pid, wait = in_child(lambda fatal=fatal: calls_of(evaluate, fatal))
+        assert wait() == -signal.SIGKILL
         # The report comes last: if it is there, so are the rows that it names.
         assert not report.exists() or store.read_json(report)["rows_sha256"] == teacher["evaluation"]["rows_sha256"]
     assert job.evaluate_finished("smoke", run, say) == teacher["metrics"]
@@ -177,21 +177,22 @@ def test_another_evaluation_trains_nothing(project, teacher):
 
 
 def test_a_term_signal_saves_and_the_same_command_continues(project, teacher, in_child):
-    chosen = runs(recipe__steps=400)[f"{PAIR}/none/s0"]
+    chosen = runs(recipe__steps=40)[f"{PAIR}/none/s0"]
     chosen.runtime["checkpoint_every"] = 1000
     entry = store.entry(job.resolve("smoke", chosen))
 
+    def stop_in_the_sixth_step(text: str) -> None:
+        if text.startswith("step 5/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def stopped():
         with pytest.raises(loop.Stopped):
-            train(chosen)
+            job.run_group("smoke", [chosen], stop_in_the_sixth_step)
         raise SystemExit(143)
 
     pid, wait = in_child(stopped)
-    while not (entry / "history.jsonl").exists():
-        time.sleep(0.02)
-    os.kill(pid, signal.SIGTERM)
     assert wait() == 143
-    assert 0 < store.unfinished_step(entry) < 400
+    assert store.unfinished_step(entry) == 6
     assert not (entry / "record.json").exists()
 
 

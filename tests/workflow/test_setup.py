@@ -69,6 +69,7 @@ def test_the_hooks_are_the_lines_of_make_lint():
 
 def test_setuptools_without_pkg_resources_is_told_in_one_sentence(monkeypatch):
     from bcd.detectors.detectron2_detector import build
+
     from bcd.errors import UserError
 
     installed = ModuleType("detectron2")
