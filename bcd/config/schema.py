@@ -579,7 +579,9 @@ class Table(Strict):
                 raise ValueError(f"a table needs the method '{needed}', which its other rows are compared with")
         for shown in self.panels.methods or []:
             if shown not in names:
-                raise ValueError(f"panels.methods: '{shown}' is no method of table '{self.name}'{nearest(shown, names)}")
+                raise ValueError(
+                    f"panels.methods: '{shown}' is no method of table '{self.name}'{nearest(shown, names)}"
+                )
         return self
 
     @property

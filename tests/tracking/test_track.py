@@ -126,7 +126,7 @@ def test_a_changed_spec_gets_a_new_run_and_the_old_one_is_superseded(project):
     assert before != after and sync.sync(params, suite).written == 1
 
     def superseded():
-        return {run.data.tags["bcd.runs.store"]: "bcd.superseded" in run.data.tags for run in mlflow_runs(key)}
+        return {run.data.tags["bcd.store"]: "bcd.superseded" in run.data.tags for run in mlflow_runs(key)}
 
     assert superseded() == {before: True, after: False}
     methods.write_text(text)
