@@ -35,7 +35,8 @@ def _sentence(model: type[BaseModel], error: dict[str, Any], where: str) -> str:
     if kind == "literal_error":
         return f"{where}: '{given}' is not allowed{nearest(given, _words(error['ctx']['expected']))}"
     if kind == "union_tag_invalid":
-        return f"{where}.name: '{error['ctx']['tag']}' is not known{nearest(error['ctx']['tag'], _words(error['ctx']['expected_tags']))}"
+        tag, known = error["ctx"]["tag"], _words(error["ctx"]["expected_tags"])
+        return f"{where}.name: '{tag}' is not known{nearest(tag, known)}"
     if kind in ("union_tag_not_found", "model_attributes_type", "model_type", "dict_type"):
         return f"{where}: expected a mapping of names to values, but got {given!r}"
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, but got {given!r}"

@@ -499,6 +499,8 @@ class Variant(Strict):
     """`<term>.<field>` -> value, such as `cwd.weight: 10.0`; the second of two equal terms is `cwd/1`."""
     add: list[dict[str, Any]] = []
     """Terms that are added, written as in params/methods.yaml."""
+    terms: list[dict[str, Any]] | None = None
+    """All terms, in place of the method's; null leaves these."""
 
 
 class Panels(Strict):

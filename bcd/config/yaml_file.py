@@ -1,7 +1,7 @@
 """YAML files and values, read strictly: no key twice, and numbers are what they look like.
 
-PyYAML follows YAML 1.1, where `010` is 8, `1:30` is 90, `no` is false and `5e-05` is text. Here, as in YAML 1.2, they are
-text, text, text and a number, so that what a person, this program and DVC read is the same.
+PyYAML follows YAML 1.1, where `010` is 8, `1:30` is 90, `no` is false and `5e-05` is text. Here, as in YAML 1.2, the
+last is a number and the others are text. So a person, this program and DVC read the same.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from bcd.config.schema import Dataset, Params
 from bcd.planning.cost import Rate, Rates, job_seconds
 from bcd.planning.survey import Planned, totals
 from bcd.runs.expand import Row, groups
+from bcd.runs.status import TO_TRAIN
 
 HOUR = 3600
 

@@ -99,7 +99,9 @@ def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Meth
         return entry, pick(params.methods, entry, f"{where}.methods")
     at = f"{where}.methods.{entry.name}"
     base = pick(params.methods, entry.base, f"{at}.base")
-    terms = changed_terms(base.terms, entry.set, entry.add, f"{at}.set")
+    if entry.terms is not None and (entry.set or entry.add):
+        raise UserError(f"{at}: 'terms' says all terms; leave out 'set' and 'add'")
+    terms = changed_terms(base.terms, entry.set, entry.add, f"{at}.set") if entry.terms is None else entry.terms
     return entry.name, parse_method({"description": base.description, "terms": terms}, entry.name, at)
 
 
