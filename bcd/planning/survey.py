@@ -46,19 +46,20 @@ def survey(suite: str, runs: Mapping[str, Run], rates: Rates | None = None) -> l
     """Every run of a suite, teachers first; `rates` are those of the records by default."""
     rates = rates or measured(RESULTS)
     statuses = judge_all(suite, runs.values(), RESULTS, DATA)
-    return [_planned(statuses[key], rates) for key in runs]
+    return [planned(statuses[key], rates) for key in runs]
 
 
-def _planned(status: Status, rates: Rates) -> Planned:
+def planned(status: Status, rates: Rates) -> Planned:
+    """A run with its cost, by `rates`."""
     if status.verdict not in TO_TRAIN:
         return Planned(status, None, None)
     seconds = rates.step(status.run).seconds
     return Planned(status, None if seconds is None else seconds * status.left, rates.size(status.run))
 
 
-def totals(planned: Iterable[Planned]) -> Totals:
+def totals(runs: Iterable[Planned]) -> Totals:
     """What the runs add up to."""
-    listed = list(planned)
+    listed = list(runs)
     verdicts: dict[Verdict, int] = {}
     for one in listed:
         verdicts[one.status.verdict] = verdicts.get(one.status.verdict, 0) + 1
@@ -71,10 +72,10 @@ def totals(planned: Iterable[Planned]) -> Totals:
     )
 
 
-def drop_stale(planned: Iterable[Planned]) -> list[str]:
+def drop_stale(runs: Iterable[Planned]) -> list[str]:
     """Forget every code-stale run, so that the next `snakemake` trains it again; returns their keys."""
     dropped = []
-    for one in planned:
+    for one in runs:
         if one.status.stale:
             shutil.rmtree(one.status.place, ignore_errors=True)
             one.status.file.unlink()
