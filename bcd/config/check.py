@@ -17,7 +17,9 @@ def check(model: type[Type], values: Any, where: str) -> Type:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_sentence(model, dict(error.errors()[0]), where)) from None
+        # Where a word or a mapping may stand, a mapping is wrong as a mapping and not for being no word.
+        wrong = [one for one in error.errors() if not (one["type"] == "string_type" and isinstance(one["input"], dict))]
+        raise UserError(_sentence(model, dict((wrong or error.errors())[0]), where)) from None
     except RecursionError:
         raise UserError(f"{where}: an alias holds itself; write the values out") from None
 

@@ -25,7 +25,7 @@ from bcd.config.schema import (
     WeightedTerm,
     require_name,
 )
-from bcd.config.terms import check_options, term_names
+from bcd.config.terms import check_options
 from bcd.config.yaml_file import read_yaml
 from bcd.data.formats import require_format
 from bcd.errors import UserError, nearest, pick
@@ -111,9 +111,7 @@ def parse_method(values: Any, name: str, where: str) -> Method:
 def _term(raw: Any, where: str) -> dict[str, Any]:
     if not isinstance(raw, dict) or not {"term", "taps", "weight"} <= raw.keys() or not raw["taps"]:
         raise UserError(f"{where}: a term is a mapping with at least 'term', 'taps' and 'weight'")
-    term = raw["term"]
-    if term not in term_names():
-        raise UserError(f"{where}.term: '{term}' is not a term{nearest(term, term_names())}")
     fields = WeightedTerm.model_fields.keys() - {"options"}
     options = {key: value for key, value in raw.items() if key not in fields}
-    return {key: raw[key] for key in raw if key in fields} | {"options": check_options(term, options, where)}
+    checked = check_options(str(raw["term"]), options, where, beside=fields)
+    return {key: raw[key] for key in raw if key in fields} | {"options": checked}

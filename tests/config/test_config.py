@@ -212,13 +212,16 @@ def test_a_suite_that_chooses_weights_has_seeds_of_its_own(project):
 
 def variant(project, text: str) -> list:
     """The terms of a changed method of the table few-labels."""
-    edit(project, "suites/smoke.yaml", "methods: [none, bcd]", f"methods: [none, {text}]")
+    edit(project, "suites/smoke.yaml", "methods: [none, bcd]", f"methods: [none, bcd, {text}]")
     key = "semantic/scenes-smoke-few/smoke-student-from-smoke-teacher/mine/s0"
     return [(term.term, term.weight) for term in load(project)[key].training.terms]
 
 
 def test_a_variant_changes_terms_by_name_adds_some_or_says_all(project):
-    text = "{name: mine, base: cwd-feature, set: {kd.weight: 2.0, cwd/1.weight: 7.0}, add: [{term: at, taps: [neck], weight: 1.0}]}"
+    text = (
+        "{name: mine, base: cwd-feature, set: {kd.weight: 2.0, cwd/1.weight: 7.0}, "
+        "add: [{term: at, taps: [neck], weight: 1.0}]}"
+    )
     assert variant(project, text) == [("kd", 2.0), ("cwd", 50.0), ("cwd", 7.0), ("at", 1.0)]
 
 

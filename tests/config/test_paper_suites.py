@@ -148,7 +148,7 @@ MISTAKES = [  # what stands in paper-smoke.yaml, what is written instead, what t
     ("recipes.*.steps: 2", "recipes.*.steps: two", ["paper-smoke.yaml: set.recipes.", "steps", "valid integer"]),
     ("recipes.*.steps: 2", "recipes.*.stepz: 2", ["set.recipes.", "stepz", "did you mean 'steps'"]),
     ("recipes.*.steps: 2", "recipe.*.steps: 2", ["set.recipe.*.steps", "datasets, models, recipes, tables"]),
-    ("recipes.coco-*.view.resize", "recipes.cocoa-*.view.resize", ["set.recipes.cocoa-*.view.resize", "concerns nothing"]),
+    ("recipes.coco-*.view.resize", "recipes.cocoa-*.view.resize", ["set.recipes.cocoa-*", "concerns nothing"]),
     ("tables.*.seeds: 1", "tables.*.seeds: 0", ["set.tables.bpkd-cityscapes-psp", "seeds", "greater than 0"]),
     ("of: [bpkd,", "of: [bpkdd,", ["bpkdd.yaml does not exist", "'bpkd'"]),
     ("of: [bpkd,", "of: [paper-smoke, bpkd,", ["made of itself"]),

@@ -54,7 +54,7 @@ def test_every_shipped_method_fits():
     [
         ("boundary", {"operator": "sobel"}, "operator: 'sobel' is not allowed; known: affinity, attention, residual"),
         ("boundary", {"operator": "residuals"}, "operator: 'residuals' is not allowed; did you mean 'residual'?"),
-        ("kd", {"temperature": "hot"}, "temperature: input should be a valid number, but got 'hot' .*"),
+        ("kd", {"temperature": "hot"}, "temperature: input should be a valid number, but got 'hot'"),
         ("kd", {"temperature": True}, "temperature: input should be a valid number, but got True"),
         ("kd", {"temperature": None}, "temperature: input should be a valid number, but got None"),
         ("kd", {"temperature": 0}, "temperature: input should be greater than 0, but got 0"),

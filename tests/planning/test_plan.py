@@ -3,12 +3,12 @@
 import shutil
 
 import pytest
-from bcd.runs.code import CodeHashes
 
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.planning import survey
 from bcd.runs import expand, status
+from bcd.runs.code import CodeHashes
 from bcd.runs.run import Run
 from bcd.runs.status import Verdict
 from bcd.train import job

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from bcd.runs.code import CodeHashes
 from support.project import copy_project
 
 from bcd import metrics
@@ -19,6 +18,7 @@ from bcd.data.objects.split import open_objects
 from bcd.data.semantic.split import open_split
 from bcd.files import sha256_file
 from bcd.models.detection import Detections
+from bcd.runs.code import CodeHashes
 from bcd.runs.expand import suite_runs
 from bcd.runs.record import (
     DataFacts,

@@ -205,7 +205,7 @@ def unfinished(key):
 
 def following(key, folder, **options):
     arguments = f"'smoke', {key!r}, Path({str(folder)!r}), **{options | {'interval': 0.1}}"
-    program = f"from pathlib import Path; from bcd.track import follow; follow({arguments})"
+    program = f"from pathlib import Path; from bcd.tracking.sync import follow; follow({arguments})"
     return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
 
 
