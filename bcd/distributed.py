@@ -53,18 +53,19 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
 
 def sum_over_all(part: Tensor) -> Tensor:
     """The sum of `part` over processes. Its gradient in each is the sum of those in all."""
-    return _SumOverAll.apply(part)
+    total: Tensor = _SumOverAll.apply(part)
+    return total
 
 
 class _SumOverAll(torch.autograd.Function):
     @staticmethod
-    def forward(_context, part: Tensor) -> Tensor:
+    def forward(_context: object, part: Tensor) -> Tensor:
         part = part.clone()
         dist.all_reduce(part)
         return part
 
     @staticmethod
-    def backward(_context, gradient: Tensor) -> Tensor:
+    def backward(_context: object, gradient: Tensor) -> Tensor:
         return _SumOverAll.forward(None, gradient.contiguous())
 
 
@@ -77,7 +78,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
-            module.forward = MethodType(_global_batch_norm, module)
+            module.forward = MethodType(_global_batch_norm, module)  # type: ignore[method-assign]
     return model
 
 
@@ -96,6 +97,7 @@ def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
     centred = wide - mean.view(shape)
     variance = sum_over_all(centred.square().sum(pixels)) / count
     if norm.running_mean is not None:
+        assert norm.running_var is not None and norm.num_batches_tracked is not None  # kept together
         norm.num_batches_tracked += 1
         share = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.item()
         with torch.no_grad():

@@ -1,7 +1,12 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and the spelling that he may have meant."""
+
+from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
 class UserError(Exception):
@@ -12,15 +17,16 @@ class UserError(Exception):
     """
 
 
-def nearest(word: str, known) -> str:
+def nearest(word: object, known: Iterable[object]) -> str:
     """`; did you mean 'x'?` for the closest of `known`, else the list of what is known."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    listed = [str(one) for one in known]
+    close = difflib.get_close_matches(str(word), listed, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(sorted(map(str, known)))}"
+    return f"; known: {', '.join(sorted(listed))}"
 
 
-def pick(mapping: dict[str, Any], name: str, where: str):
+def pick(mapping: Mapping[str, Value], name: str, where: str) -> Value:
     """`mapping[name]`, or a `UserError` that says where the name was used and what it may have been meant to be."""
     if name not in mapping:
         raise UserError(f"{where}: '{name}' is not defined{nearest(name, mapping)}")

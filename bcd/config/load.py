@@ -81,21 +81,18 @@ def _dataset(values: Any, raw: Mapping[str, Any], where: str) -> Dataset:
 
 def parse_model(values: Any, where: str) -> AnyModel:
     """A model from its YAML: the type that its head belongs to."""
-    return check(_model_type(values, where), values, where)
-
-
-def _model_type(values: Any, where: str) -> type[AnyModel]:
     head = values.get("head") if isinstance(values, dict) else None
     if head is not None and head not in (*SEGMENTATION_HEADS, *DETECTOR_HEADS):
         raise UserError(f"{where}: head: '{head}' is not known{nearest(head, (*SEGMENTATION_HEADS, *DETECTOR_HEADS))}")
-    return DetectionModel if head in DETECTOR_HEADS else SegmentationModel
+    detector = head in DETECTOR_HEADS
+    return check(DetectionModel, values, where) if detector else check(SegmentationModel, values, where)
 
 
 def parse_recipe(values: Any, where: str) -> AnyRecipe:
     """A recipe from its YAML: segmentation sees crops, detectors see whole images."""
     view = values.get("view") if isinstance(values, dict) else None
     crops = not isinstance(view, dict) or "crop" in view or "resize" not in view
-    return check(SegmentationRecipe if crops else DetectionRecipe, values, where)
+    return check(SegmentationRecipe, values, where) if crops else check(DetectionRecipe, values, where)
 
 
 def parse_method(values: Any, name: str, where: str) -> Method:

@@ -88,11 +88,11 @@ def published_cells(entries: Any) -> Any:
 
 def _cells(entry: dict[str, Any]) -> list[dict[str, Any]]:
     rest = dict(entry)
-    rows = [{}]
+    rows: list[dict[str, Any]] = [{}]
     if isinstance(entry.get("methods"), dict) and isinstance(entry.get("where", {}), dict):
         theirs = rest.pop("methods")
         rows = [{"method": row, "where": entry.get("where", {}) | {"method": name}} for row, name in theirs.items()]
-    metrics = [{}]
+    metrics: list[dict[str, Any]] = [{}]
     if isinstance(entry.get("metrics"), list):
         metrics = [{"metric": metric} for metric in rest.pop("metrics")]
     return [rest | row | metric for row in rows for metric in metrics]

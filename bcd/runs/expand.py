@@ -78,7 +78,7 @@ def groups(runs: dict[str, Run]) -> dict[str, list[Run]]:
     grouped: dict[str, list[Run]] = {}
     for run in runs.values():
         grouped.setdefault(run.group, []).append(run)
-    jobs = {}
+    jobs: dict[str, list[Run]] = {}
     for address, group in grouped.items():
         parts = _parts(group, group[0].runtime.learners)
         jobs |= {f"{address}-{i}": part for i, part in enumerate(parts, 1)} if len(parts) > 1 else {address: parts[0]}

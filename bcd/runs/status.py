@@ -126,7 +126,7 @@ def judge(suite: str, run: Run, manifest: str | None, teacher: Status | None, re
         steps = run.training.recipe.steps
         return Status(run, verdict, "", steps, file, result, results / "store" / result.store)
     spec = _spec(run, manifest, teacher)
-    folder = spec and spec.folder(results)
+    folder = spec.folder(results) if spec else None
     if folder and store.record(folder):
         return Status(run, Verdict.STORED, why, run.training.recipe.steps, file, result, folder)
     step = (store.unfinished_step(folder) if folder else None) or 0

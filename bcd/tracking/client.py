@@ -26,8 +26,8 @@ def tracking_uri(results: Path) -> str:
 
 
 @contextmanager
-def connected(suite: str | None, results: Path) -> Iterator[tuple[Any, str | None]]:
-    """An MLflow client and the id of the suite's experiment, which is created if it is new.
+def connected(results: Path) -> Iterator[Any]:
+    """An MLflow client; a local database is created with it.
 
     One process at a time, so that none creates a database, an experiment or a run that another is just creating.
     """
@@ -41,8 +41,15 @@ def connected(suite: str | None, results: Path) -> Iterator[tuple[Any, str | Non
     results.mkdir(parents=True, exist_ok=True)
     with (results / "mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        client = mlflow.MlflowClient(uri)
-        yield client, suite and _experiment(client, suite, (results / "mlartifacts") if uri.startswith(LOCAL) else None)
+        yield mlflow.MlflowClient(uri)
+
+
+@contextmanager
+def connected_to(suite: str, results: Path) -> Iterator[tuple[Any, str]]:
+    """An MLflow client and the id of the suite's experiment, which is created if it is new."""
+    local = tracking_uri(results).startswith(LOCAL)
+    with connected(results) as client:
+        yield client, _experiment(client, suite, results / "mlartifacts" if local else None)
 
 
 def known_runs(client: Any, experiment: str) -> dict[str, dict[str, Any]]:
@@ -79,8 +86,8 @@ def tracking_errors() -> tuple[type[Exception], ...]:
 def reason(error: BaseException) -> str:
     """Why `error` happened, in one line: the error at its root, since MLflow wraps a refused connection four times."""
     root = error
-    while root.__cause__ or root.__context__:
-        root = root.__cause__ or root.__context__
+    while cause := root.__cause__ or root.__context__:
+        root = cause
     return without_password(" ".join(f"{type(root).__name__}: {root}".split()))
 
 
@@ -92,7 +99,8 @@ def without_password(text: str) -> str:
 def _experiment(client: Any, suite: str, artifacts: Path | None) -> str:
     found = client.get_experiment_by_name(suite)
     if found is None:
-        return client.create_experiment(suite, artifact_location=artifacts and artifacts.resolve().as_uri())
+        created: str = client.create_experiment(suite, artifact_location=artifacts and artifacts.resolve().as_uri())
+        return created
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-    return found.experiment_id
+    return str(found.experiment_id)

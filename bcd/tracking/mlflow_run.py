@@ -115,7 +115,7 @@ def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -
     lines = [line for line in history(tracked.folder) if line["step"] > logged]
     last = lines[-1]["step"] if lines else 0
     points = [
-        (_curve_name(name), value, end - round(1000 * step_seconds * (last - line["step"])), line["step"])
+        (_curve_name(name), value, end - round(1000 * step_seconds * (last - line["step"])), round(line["step"]))
         for line in lines
         for name, value in line.items()
         if name != "step"

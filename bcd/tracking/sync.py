@@ -23,7 +23,7 @@ from bcd.runs.expand import suite_runs, table_rows
 from bcd.runs.record import dump, read_spec
 from bcd.runs.status import Status, judge_all
 from bcd.tracking.client import (
-    connected,
+    connected_to,
     known_runs,
     reason,
     supersede,
@@ -62,7 +62,7 @@ def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Pa
     entries = _finished(params, suite, results, data)
     written, error = 0, None
     try:
-        with connected(suite.name, results) as (client, experiment):
+        with connected_to(suite.name, results) as (client, experiment):
             known = known_runs(client, experiment)
             for status, tracked in entries:
                 mine = known.get(tracked.key, {})
@@ -141,7 +141,7 @@ def _push_now(suite: str, key: str, folder: Path, results: Path, last: bool) -> 
     if not (folder / "spec.json").exists():
         return
     tracked = TrackedRun(key, suite, read_spec(folder), folder, store.record(folder))
-    with connected(suite, results) as (client, experiment):
+    with connected_to(suite, results) as (client, experiment):
         mine = known_runs(client, experiment).get(key, {})
         run_id = push(client, experiment, mine.get(tracked.spec.hash), tracked)
         supersede(client, tracked.spec.hash, mine)

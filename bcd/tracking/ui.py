@@ -28,7 +28,7 @@ def ui(port: int = 5000, results: Path = Path("results")) -> int:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
-    with connected(None, results):
+    with connected(results):
         pass  # creates the database once, before the server's processes all try to
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     # A session of its own, so that everything the server starts can be ended with it.

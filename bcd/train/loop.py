@@ -11,9 +11,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -87,7 +88,7 @@ def _train_missing(
     failed: dict[str, str] = {}
     learners = []
     for spec in specs:
-        with _ending(lambda why, spec=spec: failed.update({spec.hash: why}), say):
+        with _ending(partial(failed.__setitem__, spec.hash), say):
             learners.append(Learner(spec, spec.folder(results), task, teacher.shapes, device))
     setup = time.perf_counter() - begin
     if learners:
@@ -214,7 +215,7 @@ def evaluate(spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, co
     return found
 
 
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # an array may be called anything
     return buffer.getvalue()
@@ -266,7 +267,7 @@ def _deterministic(threads: int, device: torch.device) -> None:
     # Like `use_deterministic_algorithms`, without the seconds that its import of the compiler takes.
     torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
     # A debugging aid that writes NaN into every new tensor; it costs time and changes no result.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch sets it so
     torch.backends.cudnn.benchmark = False
 
 
