@@ -3,30 +3,35 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol, TypeVar, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from bcd.errors import UserError
 
 DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)")
 
 
-class Keyed(Protocol):
-    """Anything that gives an item for a key."""
+Key = TypeVar("Key", contravariant=True)
+Item = TypeVar("Item", covariant=True)
+Loaded = TypeVar("Loaded")
 
-    def __getitem__(self, key: Any) -> Any: ...
+
+class Keyed(Protocol[Key, Item]):
+    """Anything that gives an item for a key, or the UserError that kept it from doing so."""
+
+    def __getitem__(self, key: Key, /) -> Item | UserError: ...
 
 
-def load(dataset: Keyed, keys: Sequence, workers: int) -> Iterator:
+def load(dataset: Keyed[Key, Item], keys: Sequence[Key], workers: int) -> Iterator[Item]:
     """`dataset[key]` for every key in order, prepared by `workers` processes (0: by this one).
 
     An item that is a UserError is raised: it keeps its one sentence, which torch would bury in a traceback if
     a worker raised it. Raises UserError when a worker dies.
     """
-    loader = DataLoader(
-        dataset,
+    loader: DataLoader[Item | UserError] = DataLoader(
+        cast("Dataset[Item | UserError]", dataset),  # torch's Dataset is a class, but all it calls is this method
         sampler=keys,
         batch_size=None,
         collate_fn=as_it_is,
@@ -44,7 +49,7 @@ def load(dataset: Keyed, keys: Sequence, workers: int) -> Iterator:
             yield item
 
 
-def as_it_is(item):
+def as_it_is(item: Loaded) -> Loaded:
     """Collate nothing: the datasets return whole batches."""
     return item
 

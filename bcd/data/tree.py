@@ -3,13 +3,21 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 
 from bcd.data.acquire import manifest
-from bcd.data.sample import Sample
+from bcd.data.formats import ArchivedFormat
 from bcd.errors import UserError
 
 REMEDY = "check the archives' addresses or the mirror"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its label, as paths relative to the dataset's folder; `name` is for messages."""
+
+    name: str
+    image: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,8 @@ def unpacked(root: Path) -> Tree:
     return Tree(paths, lambda path: (root / path).read_bytes())
 
 
-def count_splits(reader: ModuleType, root: Path) -> dict[str, int]:
-    """Number of samples in each split of a freshly unpacked directory.
-
-    reader: the module of a label format, which has `SPLITS` and `samples`. Raises what its `samples` raises.
-    """
+def count_splits(reader: ArchivedFormat, root: Path) -> dict[str, int]:
+    """Number of samples in each split of a freshly unpacked directory; raises what the format's `samples` raises."""
     files = unpacked(root)
     return {split: len(reader.samples(files, split)) for split in reader.SPLITS}
 

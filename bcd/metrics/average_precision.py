@@ -40,8 +40,8 @@ def summarise_detection(
 ) -> dict[str, float | np.ndarray]:
     """COCO average precision of a set of images (Lin et al. 2014; cocodataset/cocoapi `cocoeval.py`).
 
-    Precision at recall r is the best precision at any recall >= r; AP is its mean over 101 values of r, the IoU
-    thresholds and the categories that have objects. nan where no category has any.
+    Precision at recall r is the best precision at any recall >= r. AP is its mean over 101 values of r, the IoU
+    thresholds and the categories that have objects. It is nan where no category has any.
 
     Args:
         rows: see `bcd.metrics.detection.detection_rows`.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from bcd.metrics.average_precision import AREAS, SUFFIX, THRESHOLDS, bit, summar
 from bcd.metrics.boundary import band_width, boundary
 
 if TYPE_CHECKING:
+    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
+
+    from bcd.data.objects.annotations import Annotation, Instances, RunLengths, Segmentation
 
 __all__ = ["KINDS", "MAX_DETECTIONS", "detection_rows", "summarise_detection"]
 
@@ -25,14 +28,24 @@ MAX_DETECTIONS = 100
 BOUNDARY_RATIO = 0.02
 
 
+class Result(TypedDict):
+    """A detection in COCO's terms; `bbox` is x, y, width, height."""
+
+    image_id: int
+    category_id: int
+    score: float
+    bbox: NotRequired[Sequence[float]]
+    segmentation: NotRequired[Segmentation]
+
+
 def detection_rows(
-    truth: dict[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int], kinds: Sequence[str]
+    truth: Instances, results: Sequence[Result], image_ids: Sequence[int], kinds: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Match detections with objects by the COCO protocol (pycocotools `COCOeval.evaluateImg`).
 
     Ids of annotations play no part: pycocotools takes an object with id 0 for no match, so objects are numbered
-    anew. A detection's area, which decides whether it is ignored when unmatched, is that of its box for all kinds,
-    as `COCO.loadRes` has it; that of its mask if it has no box.
+    anew. A detection's area decides whether it is ignored when unmatched. It is that of its box for all kinds, as
+    `COCO.loadRes` has it, and that of its mask if it has no box.
 
     Args:
         truth: COCO instances: images (id, height, width), categories (id), annotations (image_id, category_id, bbox
@@ -73,7 +86,7 @@ def detection_rows(
     return rows
 
 
-def _sizes(truth: dict, image_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+def _sizes(truth: Instances, image_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Height and width of each image to evaluate."""
     known = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     if unknown := [image for image in image_ids if image not in known]:
@@ -83,7 +96,7 @@ def _sizes(truth: dict, image_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
 
 def _check(
     what: str,
-    records: Sequence[dict],
+    records: Sequence[Mapping[str, Any]],
     sizes: dict[int, tuple[int, int]],
     categories: set[int],
     fields: Sequence[str],
@@ -114,13 +127,13 @@ def _is_absent(value: Any) -> bool:
 
 
 def _evaluate(
-    truth: dict, objects: Sequence[dict], results: Sequence[dict], image_ids: list[int], kind: str
+    truth: Instances, annotations: Sequence[Annotation], results: Sequence[Result], image_ids: list[int], kind: str
 ) -> COCOeval:
     """pycocotools' evaluation with its matches per category, area and image, images by ascending id."""
     from pycocotools.cocoeval import COCOeval
 
     # COCOeval writes into the annotations that it is given, hence the copies.
-    objects = [{**o, "id": n, "iscrowd": int(o.get("iscrowd", 0))} for n, o in enumerate(objects, 1)]
+    objects = [{**o, "id": n, "iscrowd": int(o.get("iscrowd", 0))} for n, o in enumerate(annotations, 1)]
     detections = [{**d, "id": n, "area": _area(d)} for n, d in enumerate(results, 1)]
     # It also reports progress on the standard output.
     with contextlib.redirect_stdout(io.StringIO()):
@@ -135,7 +148,7 @@ def _evaluate(
     return evaluation
 
 
-def _indexed(truth: dict, annotations: list[dict]):
+def _indexed(truth: Instances, annotations: Sequence[Mapping[str, object]]) -> COCO:
     from pycocotools.coco import COCO
 
     coco = COCO()
@@ -144,10 +157,11 @@ def _indexed(truth: dict, annotations: list[dict]):
     return coco
 
 
-def _area(detection: dict) -> float:
+def _area(detection: Result) -> float:
     from pycocotools import mask
 
-    if not _is_absent(box := detection.get("bbox")):
+    box = detection.get("bbox")
+    if box is not None and len(box):
         return box[2] * box[3]
     return float(mask.area(detection["segmentation"]))
 
@@ -169,7 +183,7 @@ def _boundary_iou(evaluation: COCOeval, image: int, category: int) -> np.ndarray
     return np.minimum(iou, band_iou, out=iou, where=single)
 
 
-def _band(code: dict) -> dict:
+def _band(code: RunLengths) -> RunLengths:
     """Run-length code of the boundary of a mask in run-length code."""
     from pycocotools import mask
 

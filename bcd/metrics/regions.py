@@ -36,7 +36,7 @@ def region_counts(
     """Numerators and denominators of `conn` and `frag` for one image.
 
     An ignored pixel belongs to no region: a strip of them through an object makes it two regions, each judged
-    alone, so what is predicted on ignored pixels neither joins nor breaks pieces.
+    alone. What is predicted on ignored pixels neither joins nor breaks pieces.
 
     Args:
         pred, label: uint8 (H, W) class ids.

@@ -30,7 +30,7 @@ def stack(counts: Sequence[Rows]) -> dict[str, np.ndarray]:
 def summarise(rows: Rows, weights: np.ndarray | None = None) -> dict[str, float | np.ndarray]:
     """Metrics of a set of images.
 
-    Metric m of class c is sum over images of `m.num` / sum over images of `m.den`; the metric is the mean over
+    Metric m of class c is sum over images of `m.num` / sum over images of `m.den`. The metric is the mean over
     the classes whose denominator is not zero, nan if there is none. `aacc` sums over the classes first.
 
     Args:

@@ -1,6 +1,6 @@
 """Size and inference cost of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,14 +29,18 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def flops(model: nn.Module, size: tuple[int, int]) -> int:
+def flops(model: nn.Module, size: Sequence[int]) -> int:
     """Inference cost for one image of `size` (height, width), as published tables count it.
 
-    One multiply-accumulate of a convolution or matrix product is 1 (bias free); batch norm costs 2 and
-    layer norm 5 per element, bilinear resizing 4 per output element, adaptive average pooling 1 per input element,
-    the rest nothing: the convention of fvcore 0.1.5, which reproduces the GFLOPs of the BPKD tables. The final
-    resize to the image is counted, an auxiliary head is not run. Only shapes are propagated (meta device); the
-    model is left as it was.
+    The convention is that of fvcore 0.1.5, which reproduces the GFLOPs of the BPKD tables:
+
+    - a multiply-accumulate of a convolution or matrix product costs 1, a bias nothing
+    - batch norm costs 2 and layer norm 5 per element
+    - bilinear resizing costs 4 per output element, adaptive average pooling 1 per input element
+    - the rest costs nothing
+
+    The final resize to the image is counted, an auxiliary head is not run.
+    Only shapes are propagated (meta device); the model is left as it was.
     """
     tensors = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     image = torch.empty(1, 3, *size, device="meta", dtype=next(model.parameters()).dtype)
@@ -64,11 +68,13 @@ def counted(run: Callable[[], Any]) -> int:
 
 
 class _Counter(TorchDispatchMode):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.total = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         if func in _COSTS:
             self.total += _COSTS[func](args, out[0] if isinstance(out, tuple) else out)

@@ -1,19 +1,17 @@
 """Segmentation heads: backbone stages in, logits at the head's own resolution out.
 
-All heads share one shape: `forward(stages)` takes the backbone's list of four maps and gives float logits
-`(N, classes, h, w)`; the output of `head.neck` enters `head.dropout` and then `head.classifier`. Resizes are
-bilinear with `align_corners=False`. PSP, UPerNet and DeepLabV3+ normalise over a batch of 1x1 maps, so training
-needs at least two images per batch (torch raises ValueError otherwise).
+All of them are a `bcd.models.layers.Head`. Resizes are bilinear with `align_corners=False`. PSP, UPerNet and DeepLabV3+
+normalise over a batch of 1x1 maps, so training needs at least two images per batch (torch raises ValueError otherwise).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bcd.models.isa import ISAHead
-from bcd.models.layers import ConvNormAct, resize
+from bcd.models.layers import ConvNormAct, Head, resize
 
 PSP_SCALES = (1, 2, 3, 6)
 ASPP_DILATIONS = (1, 12, 24, 36)
@@ -44,7 +42,7 @@ class PyramidPooling(nn.ModuleList):
         return torch.cat([x, _resized([pool(x) for pool in self], x.shape[2:])], dim=1)
 
 
-class PSPHead(nn.Module):
+class PSPHead(Head):
     """Pyramid pooling on stage 4 (Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, figure 3)."""
 
     def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
@@ -59,7 +57,7 @@ class PSPHead(nn.Module):
         return self.classifier(self.dropout(self.neck(self.pools(stages[3]))))
 
 
-class DeepLabV3PlusHead(nn.Module):
+class DeepLabV3PlusHead(Head):
     """Depthwise-separable atrous pyramid on stage 4, refined with stage 1.
 
     Chen et al., "Encoder-Decoder with Atrous Separable Convolution", ECCV 2018, figure 2; layer sizes as in
@@ -86,7 +84,7 @@ class DeepLabV3PlusHead(nn.Module):
         return self.classifier(self.dropout(self.neck(torch.cat([context, self.low_level(low)], dim=1))))
 
 
-class FCNHead(nn.Module):
+class FCNHead(Head):
     """One 3x3 convolution on stage 3: the auxiliary head of PSPNet and DeepLabV3+, used in training only."""
 
     def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
@@ -99,7 +97,7 @@ class FCNHead(nn.Module):
         return self.classifier(self.dropout(self.neck(stages[2])))
 
 
-class MultiScaleFCNHead(nn.Module):
+class MultiScaleFCNHead(Head):
     """All stages at stage 1's size, one 1x1 convolution: the head of HRNetV2 (Sun et al., arXiv 1904.04514, figure 3).
 
     The papers' `channels` are the sum of the backbone's: 270 for W18, 720 for W48.
@@ -115,7 +113,7 @@ class MultiScaleFCNHead(nn.Module):
         return self.classifier(self.dropout(self.neck(_resized(stages, stages[0].shape[2:]))))
 
 
-class SegFormerHead(nn.Module):
+class SegFormerHead(Head):
     """Each stage projected to `channels` and brought to stage 1's size, then fused by a 1x1 convolution.
 
     Xie et al., "SegFormer", NeurIPS 2021, section 3.2; with the batch norms of OpenMMLab's head.
@@ -133,7 +131,7 @@ class SegFormerHead(nn.Module):
         return self.classifier(self.dropout(self.neck(_resized(maps, stages[0].shape[2:]))))
 
 
-class UPerHead(nn.Module):
+class UPerHead(Head):
     """A feature pyramid on top of pyramid pooling (Xiao et al., "Unified Perceptual Parsing", ECCV 2018, figure 4)."""
 
     def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
@@ -158,7 +156,7 @@ class UPerHead(nn.Module):
         return self.classifier(self.dropout(self.neck(_resized(levels, stages[0].shape[2:]))))
 
 
-class LightHead(nn.Module):
+class LightHead(Head):
     """All stages projected to `channels`, summed from coarse to fine, one 3x3 convolution at stage 1's size.
 
     The top-down sum of 1x1 laterals, enlarged by nearest neighbour, is that of feature pyramids (Lin et al.,
@@ -180,7 +178,8 @@ class LightHead(nn.Module):
         return self.classifier(self.dropout(self.neck(x)))
 
 
-HEADS = {
+# Each is made from the backbone's channels, its own channels, the number of classes and the dropout.
+HEADS: dict[str, Callable[[Sequence[int], int, int, float], Head]] = {
     "light": LightHead,
     "psp": PSPHead,
     "isa": ISAHead,
@@ -191,7 +190,7 @@ HEADS = {
 }
 
 
-def init_head(head: nn.Module) -> None:
+def init_head(head: Head) -> None:
     """Kaiming-normal convolutions, classifier of deviation 0.01; draws from torch's global generator.
 
     The light head keeps torch's own initial classifier: in its few hundred steps the small one costs a good part of
@@ -204,4 +203,5 @@ def init_head(head: nn.Module) -> None:
         head.classifier.reset_parameters()
         return
     nn.init.normal_(head.classifier.weight, std=0.01)
-    nn.init.zeros_(head.classifier.bias)
+    if head.classifier.bias is not None:
+        nn.init.zeros_(head.classifier.bias)

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcd.models.layers import ConvNormAct
+from bcd.models.layers import ConvNormAct, Head
 
 QUERY_CHANNELS = 256
 # Cells of a grid laid over the map: pixels a cell apart attend to each other, then those of the same cell.
 CELL = (8, 8)
 
 
-class ISAHead(nn.Module):
+class ISAHead(Head):
     """Attention among distant, then among near pixels of stage 4; sizes as in OpenMMLab's ISANet."""
 
     def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcd.models.layers import ConvNormAct
+from bcd.models.layers import Backbone, ConvNormAct
 
 
-class LightBackbone(nn.Module):
+class LightBackbone(Backbone):
     """A residual network at a fraction of the usual width: image `(N, 3, H, W)` to four maps.
 
     A 3x3 stem of stride 2, then per stage `depth` basic blocks (He et al., CVPR 2016, figure 5 left), the

@@ -2,21 +2,20 @@
 
 from torch import nn
 
+from bcd.models.layers import Backbone, timm_backbone
+
 MIT = tuple(f"mit_b{size}" for size in range(6))
 
 
-def mix_transformer(name: str) -> nn.Module:
+def mix_transformer(name: str) -> Backbone:
     """A randomly initialised MiT: image `(N, 3, H, W)` to four maps of stride 4, 8, 16, 32.
 
     `name` is one of `MIT`. timm's Pyramid Vision Transformer V2 of the same number has the same blocks, depths and
-    widths; MiT differs by its feed-forward ratio, 4 in every stage, and by the epsilon of its norms. Stochastic depth
+    widths. MiT differs by its feed-forward ratio, 4 in every stage, and by the epsilon of its norms. Stochastic depth
     grows to 0.1, as in the published training.
     """
-    import timm
-
-    net = timm.create_model(
+    net = timm_backbone(
         name.replace("mit_", "pvt_v2_"),
-        features_only=True,
         out_indices=(0, 1, 2, 3),
         mlp_ratios=(4, 4, 4, 4),
         drop_path_rate=0.1,
@@ -24,5 +23,4 @@ def mix_transformer(name: str) -> nn.Module:
     for module in net.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = 1e-6
-    net.channels = net.feature_info.channels()
     return net

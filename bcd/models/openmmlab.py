@@ -122,8 +122,9 @@ def openmmlab_naming(model: nn.Module) -> Callable[[str], str]:
 
     A file's tensor may be laid out differently; see `our_layout`.
     """
-    head = _HEADS.get(type(getattr(model, "head", None)), ())
-    rules = [(re.compile(ours), theirs) for ours, theirs in (*_backbone_rules(model.backbone), *head, *_SEGMENTOR)]
+    parts = dict(model.named_children())
+    head = _HEADS.get(type(parts["head"]), ()) if "head" in parts else ()
+    rules = [(re.compile(ours), theirs) for ours, theirs in (*_backbone_rules(parts["backbone"]), *head, *_SEGMENTOR)]
 
     def rename(key: str) -> str:
         for pattern, theirs in rules:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bcd.errors import UserError
 from bcd.files import sha256_file
-from bcd.models.backbones import FEATURES, TIMM, V1C_STEM
+from bcd.models.backbones import OUT_INDICES, TIMM, V1C_STEM
+from bcd.models.layers import timm_backbone
 from bcd.models.openmmlab import openmmlab_naming, our_layout
 from bcd.models.weights import InitialWeights, LoadReport, load_state, read_state
 
@@ -17,14 +18,15 @@ FRESH = ("norms.",)
 
 
 def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> InitialWeights:
-    """Load what `pretrained` names into `model`.
+    """Load what `pretrained` names into `model`, a segmentor or detector with a `.backbone` made by `build_backbone`.
 
-    `model` is a segmentor or detector with a `.backbone` made by `build_backbone`.
-    `none` loads nothing; `timm` fetches the ImageNet weights of `backbone` through timm's cache; anything
-    else is the path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names, timm's
-    or OpenMMLab's. Raises UserError where weights are unavailable or the file leaves part of the backbone
-    uninitialised; a head that does not fit (another number of classes, say) keeps its random weights and is
-    named in the result.
+    - `none` loads nothing.
+    - `timm` fetches the ImageNet weights of `backbone` through timm's cache.
+    - Anything else is the path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names,
+      timm's or OpenMMLab's.
+
+    Raises UserError where weights are unavailable or the file leaves part of the backbone uninitialised.
+    A head that does not fit, for its number of classes, say, keeps its random weights and is named in the result.
     """
     if pretrained == "none":
         return InitialWeights()
@@ -61,15 +63,16 @@ def _as_is(key: str, tensor: Tensor) -> Tensor:
 
 
 def _from_timm(model: nn.Module, backbone: str) -> str:
-    if TIMM.get(backbone) is V1C_STEM and "conv1.0.weight" in model.backbone.state_dict():
+    net = model.get_submodule("backbone")
+    own = net.state_dict()
+    if TIMM.get(backbone) is V1C_STEM and "conv1.0.weight" in own:
         raise UserError(
             f"model.pretrained is 'timm' but timm has no weights for the deep stem of '{backbone}'; name a "
             f"file of {backbone}_v1c weights, or choose backbone '{backbone}d'"
         )
     name, weights = timm_weights(backbone)
-    own = model.backbone.state_dict()
     state = {key: weights[key] for key in own if not key.startswith(FRESH)}
-    model.backbone.load_state_dict({**own, **state})
+    net.load_state_dict({**own, **state})
     return f"timm:{name} tensors-sha256:{sha256_tensors(state)}"
 
 
@@ -80,8 +83,12 @@ def timm_weights(backbone: str) -> tuple[str, dict[str, Tensor]]:
     if not timm.is_model_pretrained(backbone):
         raise UserError(f"model.pretrained is 'timm' but timm has no weights for '{backbone}'; use 'none'")
     config = timm.get_pretrained_cfg(backbone)
+    assert config is not None  # as there are weights
     try:
-        source = timm.create_model(backbone, pretrained=True, **(FEATURES if backbone in TIMM else {}))
+        if backbone in TIMM:
+            source: nn.Module = timm_backbone(backbone, out_indices=OUT_INDICES, pretrained=True)
+        else:
+            source = timm.create_model(backbone, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"model.pretrained is 'timm' but the weights of '{backbone}' could not be fetched; connect to "

@@ -1,8 +1,9 @@
 """A segmentation model: backbone, decode head and, for training, an auxiliary head."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from bcd.models.layers import resize
+from bcd.models.base import DenseModel
+from bcd.models.layers import Backbone, Head, resize
 from bcd.models.weights import InitialWeights
 
 TAPS = {
@@ -15,20 +16,24 @@ TAPS = {
 }
 
 
-class Segmentor(nn.Module):
+class Segmentor(DenseModel):
     """Backbone and head as one module.
 
-    `taps` maps a tap name to the path of the module whose output it is, `path:i` meaning item i of a list
-    output. `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
+    `taps` maps a tap name to the path of the module whose output it is; `path:i` means item i of a list output.
+    `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
     `weights` says where the initial weights came from.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, aux: nn.Module | None = None):
+    backbone: Backbone
+    head: Head
+    aux: Head | None
+
+    def __init__(self, backbone: Backbone, head: Head, aux: Head | None = None):
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.aux = aux
-        self.taps: dict[str, str] = dict(TAPS)
+        self.taps = dict(TAPS)
         self.weights = InitialWeights()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -4,9 +4,13 @@ Where a map is no multiple of the window, OpenMMLab pads it before the cyclic sh
 windows. OpenMMLab also shifts where one window covers the map, and normalises each of the four maps.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bcd.models.layers import Backbone
 
 SWINS = (
     "swin_tiny_patch4_window7_224",
@@ -18,18 +22,24 @@ SWINS = (
 )
 
 
-class Swin(nn.Module):
+class Swin(Backbone):
     """Image `(N, 3, H, W)` to four normalised maps of stride 4, 8, 16, 32; `name` is one of `SWINS`.
 
     State-dict keys are timm's, but for `norms`, which no classifier has. Stochastic depth grows to 0.3, as in the
     published training of UPerNet.
     """
 
+    # timm's own modules, whose attributes torch does not know.
+    patch_embed: Any
+    layers: Any
+
     def __init__(self, name: str):
         super().__init__()
         import timm
 
-        net = timm.create_model(name, num_classes=0, always_partition=True, dynamic_img_size=True, drop_path_rate=0.3)
+        net: Any = timm.create_model(
+            name, num_classes=0, always_partition=True, dynamic_img_size=True, drop_path_rate=0.3
+        )
         self.patch_embed, self.layers = net.patch_embed, net.layers
         self.patch_embed.dynamic_img_pad = True
         self.channels = [info["num_chs"] for info in net.feature_info]
@@ -46,8 +56,8 @@ class Swin(nn.Module):
         return maps
 
 
-def _attend(block: nn.Module, x: Tensor) -> Tensor:
-    """Attention of a block within its windows, `(N, H, W, C)` to the same."""
+def _attend(block: Any, x: Tensor) -> Tensor:
+    """Attention of timm's block within its windows, `(N, H, W, C)` to the same."""
     from timm.models.swin_transformer import window_partition, window_reverse
 
     _, height, width, channels = x.shape

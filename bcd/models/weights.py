@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy._core import multiarray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -66,13 +68,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 # OpenMMLab notes scores as numpy's numbers beside the weights; files of numpy 1 name its module differently.
-_NUMPY = [
+_NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     np.ndarray,
     np.dtype,
     *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
     *(
         (function, f"numpy.{module}.multiarray.{function.__name__}")
-        for function in (np._core.multiarray.scalar, np._core.multiarray._reconstruct)
+        for function in (multiarray.scalar, multiarray._reconstruct)
         for module in ("core", "_core")
     ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,6 +57,17 @@ class Task(Protocol):
 
     def evaluate(self, model: DenseModel, evaluation: Evaluation, on: device) -> Evaluated:
         """Rows, metrics and panel predictions of the split that `evaluation` names."""
+
+
+def numbers(metrics: Mapping[str, float | np.ndarray]) -> dict[str, float]:
+    """Metrics of one set of images; a bootstrap has arrays in their place."""
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def channels(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three numbers, one a channel."""
+    red, green, blue = values
+    return red, green, blue
 
 
 def make_task(training: Training, data: Path, *, in_memory: bool = False) -> Task:

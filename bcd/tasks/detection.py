@@ -16,11 +16,12 @@ from bcd.data.objects.split import ObjectSplit, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.semantic.split import evenly_spaced
 from bcd.data.semantic.stream import cached
+from bcd.metrics.detection import Result
 from bcd.models.base import DenseModel
 from bcd.models.complexity import counted
-from bcd.models.detection import Detections, Regions, Targets
+from bcd.models.detection import Detections, Detector, Regions, Targets
 from bcd.runs.spec import DetectionEvaluation, Evaluation, Training
-from bcd.tasks import Evaluated, build_model
+from bcd.tasks import Evaluated, build_model, channels, numbers
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # detections kept for panels, evenly spaced over the split
@@ -37,7 +38,7 @@ class DetectionTask:
         self.training, self.recipe, self.data = training, training.recipe, training.data
         self.view = training.recipe.view
         self.classes, self.masks = len(self.data.classes), training.task == "instance"
-        self._mean, self._std = tuple(self.data.mean), tuple(self.data.std)
+        self._mean, self._std = channels(self.data.mean), channels(self.data.std)
         self._root, self._in_memory = data, in_memory
         self._splits: dict[str, ObjectSplit] = {}
 
@@ -69,14 +70,15 @@ class DetectionTask:
 
     def losses(self, model: DenseModel, batch: ObjectBatch) -> dict[str, Tensor]:
         """The detector's own losses; with the regions of a teacher, also the class scores there, for the tap."""
-        return model(batch.image, batch.sizes, batch.targets, batch.regions)
+        losses: dict[str, Tensor] = model(batch.image, batch.sizes, batch.targets, batch.regions)
+        return losses
 
     def forward(self, model: DenseModel, batch: ObjectBatch, taps: Collection[str]) -> ObjectBatch:
         """Feature taps need no more than the pyramid; `logits` need regions, which the batch then holds."""
         if "logits" not in taps:
-            model.features(batch.image)
+            _detector(model).features(batch.image)
             return batch
-        regions = model.propose(batch.image, batch.sizes)
+        regions = _detector(model).propose(batch.image, batch.sizes)
         return replace(batch, regions=regions, region_classes=region_classes(regions, batch.targets, self.classes))
 
     def taps(self, model: DenseModel) -> dict[str, str]:
@@ -93,7 +95,7 @@ class DetectionTask:
         sample = self.sample().to(next(model.parameters()).device)
         training = model.training
         with torch.no_grad():
-            macs = counted(lambda: model.eval().detect(sample.image, sample.sizes, sample.sizes))
+            macs = counted(lambda: _detector(model).eval().detect(sample.image, sample.sizes, sample.sizes))
         model.train(training)
         return macs, list(self._input_size())
 
@@ -121,9 +123,10 @@ class DetectionTask:
         rows = metrics.detection_rows(split.truth, results, split.image_ids, ("box",))
         if self.masks:
             # Without a box, an object counts as small or large by the area of its mask, as in detectron2.
-            results = [{k: v for k, v in entry.items() if k != "bbox"} for entry in results]
+            for entry in results:
+                del entry["bbox"]
             rows |= metrics.detection_rows(split.truth, results, split.image_ids, ("mask", "boundary"))
-        return Evaluated(names, rows, predictions, metrics.summarise_detection(rows))
+        return Evaluated(names, rows, predictions, numbers(metrics.summarise_detection(rows)))
 
     def _open(self, name: str) -> ObjectSplit:
         """The split, opened once: the learners of a group are evaluated on the same decoded images."""
@@ -135,7 +138,14 @@ class DetectionTask:
     def _input_size(self) -> tuple[int, int]:
         """Height and width of a padded image of the largest training size, in the shape of the limits."""
         short, pad = max(self.view.resize.short_sides), self.view.pad
-        return tuple(-(-side // pad) * pad for side in (short, max(short, self.view.resize.max_long_side)))
+        height, width = (-(-side // pad) * pad for side in (short, max(short, self.view.resize.max_long_side)))
+        return height, width
+
+
+def _detector(model: DenseModel) -> Detector:
+    if not isinstance(model, Detector):
+        raise TypeError(f"detection needs a Detector, not a {type(model).__name__}")
+    return model
 
 
 def region_classes(regions: Regions, targets: list[Targets], background: int) -> Tensor:
@@ -153,13 +163,13 @@ def region_classes(regions: Regions, targets: list[Targets], background: int) ->
     return torch.cat(classes)
 
 
-def coco_results(found: Detections, image_id: int) -> list[dict[str, Any]]:
+def coco_results(found: Detections, image_id: int) -> list[Result]:
     """The detections of one image as entries of a COCO results list."""
     from pycocotools import mask as coco_mask
 
     corners = found.boxes.cpu().double().numpy()
     sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).tolist()
-    entries = [
+    entries: list[Result] = [
         {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
         for category, box, score in zip(found.classes.tolist(), sides, found.scores.tolist(), strict=True)
     ]

@@ -20,7 +20,7 @@ from bcd.models import flops
 from bcd.models.base import DenseModel
 from bcd.models.layers import resize
 from bcd.runs.spec import Evaluation, SegmentationEvaluation, Training
-from bcd.tasks import Evaluated, build_model
+from bcd.tasks import Evaluated, build_model, channels, numbers
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
@@ -35,7 +35,7 @@ class SemanticTask:
         self.training, self.recipe, self.data = training, training.recipe, training.data
         self.view = training.recipe.view
         self.classes = len(self.data.classes)
-        self._mean, self._std = tuple(self.data.mean), tuple(self.data.std)
+        self._mean, self._std = channels(self.data.mean), channels(self.data.std)
         self._root, self._in_memory = data, in_memory
         self._splits: dict[str, Split] = {}
 
@@ -99,7 +99,7 @@ class SemanticTask:
         return Batch(torch.zeros(1, 3, height, width), empty, empty == 0, 1, ["blank"])
 
     def cost(self, model: DenseModel) -> tuple[int, list[int]]:
-        return flops(model, self.view.crop), list(self.view.crop)
+        return flops(model, (self.view.crop[0], self.view.crop[1])), list(self.view.crop)
 
     def taps(self, model: DenseModel) -> dict[str, str]:
         return model.taps
@@ -126,7 +126,7 @@ class SemanticTask:
                 counts.append(metrics.image_counts(one, label, classes=self.classes, ignore=IGNORE))
                 names.append(name)
         rows = metrics.stack(counts)
-        return Evaluated(names, rows, predictions, metrics.summarise(rows))
+        return Evaluated(names, rows, predictions, numbers(metrics.summarise(rows)))
 
 
 @torch.no_grad()

@@ -120,6 +120,11 @@ def test_miou_by_hand():
     assert values["aacc"] == pytest.approx(600 / 7)
 
 
+def test_one_class_is_enough():
+    values = metrics.summarise(count(np.zeros(SIZE), np.zeros(SIZE), classes=1))
+    assert {values[name] for name in ("miou", "macc", "aacc", "biou", "conn")} == {100} and values["frag"] == 1
+
+
 def test_a_class_only_predicted_has_iou_zero_and_no_accuracy():
     values = metrics.summarise(count([[0, 0, 1, 1]], [[0, 0, 0, 0]]))
     assert values["miou"] == 25 and values["macc"] == 50

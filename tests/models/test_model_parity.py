@@ -1,7 +1,6 @@
 """Our models against mmsegmentation 1.2.2, number by number, under weights derived from its keys."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from support.project import SHARED
 from support.weight_rule import SIZES, image, sample, weight
 
+from bcd.config.schema import SegmentationModel
 from bcd.models import build, count_parameters, flops, load_openmmlab
 from bcd.models.openmmlab import openmmlab_naming, our_layout
 
@@ -30,8 +30,7 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 def built(name):
     backbone, head, channels, aux, classes, stride = MODELS[name]
-    fields = dict(output_stride=stride, widths=None, depths=None, pretrained="none", dropout=0.1)
-    model = SimpleNamespace(backbone=backbone, head=head, channels=channels, aux_channels=aux, **fields)
+    model = SegmentationModel(backbone=backbone, head=head, channels=channels, aux_channels=aux, output_stride=stride)
     return build(model, classes).eval()
 
 

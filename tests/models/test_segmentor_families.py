@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torch
 from support.project import ROOT
 from support.weight_rule import SIZES, image, sample, weight
 
+from bcd.config.schema import SegmentationModel
 from bcd.models import build, count_parameters, flops, load_openmmlab
 from bcd.models.openmmlab import openmmlab_naming, our_layout
 
@@ -44,8 +44,8 @@ BPKD = {
 
 def built(name, classes):
     backbone, head, channels, aux, stride = MODELS[name]
-    sizes = dict(channels=channels, aux_channels=aux, output_stride=stride, widths=None, depths=None)
-    return build(SimpleNamespace(backbone=backbone, head=head, pretrained="none", dropout=0.1, **sizes), classes).eval()
+    model = SegmentationModel(backbone=backbone, head=head, channels=channels, aux_channels=aux, output_stride=stride)
+    return build(model, classes).eval()
 
 
 def shape_in_openmmlab(key, tensor):

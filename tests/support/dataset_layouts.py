@@ -14,7 +14,7 @@ from scipy.io import savemat
 from support.project import ROOT
 
 from bcd.config.load import load_params
-from bcd.config.schema import Dataset
+from bcd.config.schema import Dataset, DataUse
 from bcd.data.acquire.manifest import Manifest
 from bcd.data.acquire.obtain import obtain
 from bcd.data.semantic.split import Split, open_split
@@ -94,4 +94,16 @@ def get(name: str, root: Path, mirror: Path | None) -> Manifest:
 
 def opened(name: str, root: Path, split: str) -> Split:
     """The split as training reads it, which compares files with the manifest and labels with images and classes."""
-    return open_split(root, params(name).model_dump(), split)
+    return open_split(root, used(params(name)), split)
+
+
+def used(dataset: Dataset, **changes) -> DataUse:
+    """What a segmentor's run states of a dataset, with some fields changed."""
+    stated = {name: getattr(dataset, name) for name in DataUse.model_fields if name != "skip_annotations"}
+    return DataUse(**stated | changes)
+
+
+def data_use(data_format: str, classes: list[str], **changes) -> DataUse:
+    """What a run states of a dataset that is made for a test."""
+    rest = {"splits": {"train": 1}, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+    return DataUse(**{"format": data_format, "classes": classes, **rest, **changes})

@@ -1,8 +1,10 @@
-"""Write tests/segmentor_reference.json: what mmsegmentation's own models give under weights made from their keys.
+"""Write tests/support/segmentor_reference.json: what mmsegmentation's own models give.
+
+Their weights are made from their keys.
 
 Run by hand, in an environment with mmsegmentation 1.2.2, mmengine 0.10.7, mmcv-lite 2.1.0 and ftfy, regex:
 
-    python tests/make_segmentor_reference.py
+    PYTHONPATH=tests python tests/support/make_segmentor_reference.py
 
 For each model of `test_segmentor_families.py` and each size: 32 samples and the largest absolute value of the logits in
 float64; its keys with their shapes as a hash, its number of parameters.

@@ -1,7 +1,8 @@
-"""A mirror for the suite `paper-smoke`: links to a mirror of real samples, and small files in the official layout of
-the data sets that it lacks (Cityscapes is behind a login, Pascal Context's images are large).
+"""A mirror for the suite `paper-smoke`: links to a mirror of real samples, and small files in the official layout.
 
-    python tests/paper_mirror.py --mirror ../shared/mirror --out DIR
+Such files are made for the datasets that it lacks: Cityscapes is behind a login, Pascal Context's images are large.
+
+    PYTHONPATH=tests python tests/support/paper_mirror.py --mirror ../shared/mirror --out DIR
     BCD_MIRROR=DIR snakemake --config suite=paper-smoke
 """
 

@@ -54,12 +54,17 @@ def unpack(
 ) -> list[File]:
     """Unpack a zip (by its `.zip` suffix) or tar file into the existing directory `target`; returns what it wrote.
 
-    With `keep`, only what lies below these paths is written; they begin at the archive's root, or one level down
-    (GitHub wraps a repository in a directory), which is then dropped. Paths in the result are relative to
-    `target`. Raises UserError, naming archive and member and
-    ending with `remedy`, for: names that are absolute or leave the target; links, devices and other special
-    members; encrypted, truncated or corrupt data; two members of one name; nothing below one of `keep`; declared
-    sizes beyond the free disk space. All names are checked before anything is written.
+    With `keep`, only what lies below these paths is written. They begin at the archive's root, or one level down
+    (GitHub wraps a repository in a directory), which is then dropped. Paths in the result are relative to `target`.
+
+    All names are checked before anything is written. Raises UserError, naming archive and member and ending with
+    `remedy`, for:
+
+    - names that are absolute or leave the target
+    - links, devices and other special members
+    - encrypted, truncated or corrupt data
+    - two members of one name, and nothing below one of `keep`
+    - declared sizes beyond the free disk space
     """
     kept = [PurePosixPath(path) for path in ([keep] if isinstance(keep, str) else keep)] or [PurePosixPath()]
     member = ""
@@ -117,16 +122,24 @@ def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 def _tar_member(file: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     if not info.isreg():
         raise Refused(f"member {info.name!r} is a link or special file")
-    return Member(info.name, info.size, lambda: file.extractfile(info))
+
+    def opened() -> IO[bytes]:
+        stream = file.extractfile(info)
+        assert stream is not None  # as the member is a regular file
+        return stream
+
+    return Member(info.name, info.size, opened)
 
 
 def _check_tar_end(file: tarfile.TarFile) -> None:
     """tarfile takes a damaged or missing header after the first for the end; the real end is a zero block."""
-    file.fileobj.seek(file.offset)
-    if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    stream = file.fileobj
+    assert stream is not None  # as the archive is open
+    stream.seek(file.offset)
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise Refused("truncated or corrupt (no end-of-archive block)")
     # A compressed stream checks its own checksum only when it is read to its end.
-    while file.fileobj.read(CHUNK):
+    while stream.read(CHUNK):
         pass
 
 

@@ -1,7 +1,7 @@
 """Resumable HTTP download of one file.
 
-`<target>.part` holds the bytes so far and survives any kill; `<target>.json` says which URL and which
-version of the file (ETag or Last-Modified) they are bytes of, and the hash once the file is finished.
+`<target>.part` holds the bytes so far and survives any kill. `<target>.json` says which URL and which version of the
+file (ETag or Last-Modified) they are bytes of. Once the file is finished, it has the hash, too.
 Ranges and validators follow RFC 9110 (13.1.5 If-Range, 14 Range requests).
 """
 

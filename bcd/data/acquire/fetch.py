@@ -9,17 +9,17 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from bcd.config.schema import Archive
 from bcd.data.acquire import manifest as manifests
 from bcd.data.acquire.archive import unpack
 from bcd.data.acquire.download import Progress, quiet
-from bcd.data.acquire.manifest import ARCHIVES, FILES, MANIFEST, File, Manifest
-from bcd.data.acquire.mirror import Archive, Obtained, from_mirror
+from bcd.data.acquire.manifest import ARCHIVES, FILES, MANIFEST, Facts, File, Manifest, Origin, Request
+from bcd.data.acquire.mirror import Obtained, from_mirror
 from bcd.data.acquire.network import from_network
 from bcd.errors import UserError
 from bcd.files import writing
@@ -38,7 +38,7 @@ class Source:
     """
 
     name: str
-    archives: tuple[Archive, ...]
+    archives: Sequence[Archive]
     licence: str
     source: str
     count_splits: Callable[[Path], Mapping[str, int]]
@@ -51,19 +51,24 @@ def fetch(
     """Make `root` (`data/<name>/`) hold the dataset and return its manifest.
 
     A finished fetch of the same request whose files have their sizes is returned as it is, unless `force`.
-    Mirror archives are read in place; downloads go to `root/archives/` and are kept; an archive without an address has
-    to be put there by hand. Raises UserError when a mirror's or a server's bytes are not those expected, an archive is
-    missing, unsafe or broken, the layout or the number of samples is wrong, the disk is full, or another process is
-    fetching the same dataset.
+    Mirror archives are read in place; downloads go to `root/archives/` and are kept.
+    An archive without an address has to be put there by hand.
+
+    Raises UserError when
+
+    - a mirror's or a server's bytes are not those expected
+    - an archive is missing, unsafe or broken
+    - the layout or the number of samples is wrong
+    - the disk is full, or another process is fetching the same dataset
     """
 
-    def build(stage: Path) -> tuple[dict[str, Any], list[File]]:
+    def build(stage: Path) -> tuple[Facts, list[File]]:
         obtained = from_mirror(mirror, source.name, source.archives) if mirror else None
-        origin = "mirror" if obtained else "network"
+        origin: Origin = "mirror" if obtained else "network"
         if obtained is None:
             obtained = from_network(source.name, source.archives, source.source, root / ARCHIVES, progress)
         files = [file for item in obtained for file in _unpack(source.name, origin, item, stage, progress)]
-        return _fields(source, origin, obtained, source.count_splits(stage)), files
+        return _facts(source, origin, obtained, source.count_splits(stage)), files
 
     root = Path(root)
     return _once(root, request(source), force, build)
@@ -72,7 +77,7 @@ def fetch(
 def generate(
     name: str,
     root: Path,
-    asked: Mapping[str, Any],
+    asked: Request,
     build: Callable[[Path], Mapping[str, int]],
     *,
     licence: str,
@@ -84,20 +89,27 @@ def generate(
     asked: the parameters that decide its bytes, as JSON values. build: returns the samples per split.
     """
 
-    def make(stage: Path) -> tuple[dict[str, Any], list[File]]:
-        fields = {"dataset": name, "origin": "generated", "official": True, "licence": licence, "source": source}
-        return fields | {"splits": dict(build(stage))}, manifests.scan(stage)
+    def make(stage: Path) -> tuple[Facts, list[File]]:
+        facts: Facts = {
+            "dataset": name,
+            "origin": "generated",
+            "official": True,
+            "licence": licence,
+            "source": source,
+            "splits": dict(build(stage)),
+        }
+        return facts, manifests.scan(stage)
 
     return _once(Path(root), asked, force, make)
 
 
-def request(source: Source) -> dict[str, Any]:
+def request(source: Source) -> Request:
     """The part of a source that decides which bytes are fetched, as JSON values.
 
     Without the fields that archives got later, where these say nothing: manifests from before stay valid.
     """
     later = ("md5", "optional")
-    fields = [asdict(archive) for archive in source.archives]
+    fields = [archive.model_dump() for archive in source.archives]
     return {"archives": [{key: one[key] for key in one if one[key] or key not in later} for one in fields]}
 
 
@@ -116,7 +128,7 @@ def split_note(where: str, found: Mapping[str, int], wanted: Mapping[str, int], 
     return f"sample: {', '.join(f'{n} of {wanted.get(split, 0)} {split}' for split, n in found.items())} images"
 
 
-def finished(root: Path, asked: Mapping[str, Any]) -> Manifest | None:
+def finished(root: Path, asked: Request) -> Manifest | None:
     """The manifest in `root` when it answers the request and every file has its size, else None."""
     try:
         found = manifests.load(root)
@@ -127,9 +139,9 @@ def finished(root: Path, asked: Mapping[str, Any]) -> Manifest | None:
 
 def _once(
     root: Path,
-    asked: Mapping[str, Any],
+    asked: Request,
     force: bool,
-    build: Callable[[Path], tuple[dict[str, Any], list[File]]],
+    build: Callable[[Path], tuple[Facts, list[File]]],
 ) -> Manifest:
     if not force and (found := finished(root, asked)):
         return found
@@ -138,9 +150,9 @@ def _once(
         if not force and (found := finished(root, asked)):
             return found
         with _staging(root) as stage:
-            fields, files = build(stage)
+            facts, files = build(stage)
             _install(root, stage)
-        return manifests.write(root, fields | {"request": asked}, files)
+        return manifests.write(root, {**facts, "request": asked}, files)
 
 
 @contextmanager
@@ -209,7 +221,7 @@ def _unpack(dataset: str, origin: str, item: Obtained, stage: Path, progress: Pr
     return unpack(item.path, stage, keep=item.archive.keep, remedy=remedy, progress=progress)
 
 
-def _fields(source: Source, origin: str, obtained: list[Obtained], splits: Mapping[str, int]) -> dict[str, Any]:
+def _facts(source: Source, origin: Origin, obtained: list[Obtained], splits: Mapping[str, int]) -> Facts:
     official = all(item.official for item in obtained)
     notes = [item.note for item in obtained]
     if source.splits is not None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from bcd.errors import UserError
 from bcd.files import atomic_write, sha256_file
@@ -22,7 +22,38 @@ FILES = "files.csv"
 ARCHIVES = "archives"
 COLUMNS = ("path", "bytes", "sha256")
 FIELDS = ("dataset", "origin", "official", "note", "licence", "source", "archives", "request", "splits")
-ORIGINS = ("network", "mirror", "generated")
+Origin = Literal["network", "mirror", "generated"]
+ORIGINS: tuple[Origin, ...] = ("network", "mirror", "generated")
+Request = Mapping[str, Any]
+"""What was asked for, as JSON values: a finished dataset answers the request that it was made for."""
+
+
+class ArchiveRecord(TypedDict):
+    """An archive as it was used; `url` is None when it came from a mirror or was put in place by hand."""
+
+    archive: str
+    url: str | None
+    bytes: int
+    sha256: str
+
+
+class Facts(TypedDict):
+    """What is to be said of a dataset beside its files; `splits` has the samples per split."""
+
+    dataset: str
+    origin: Origin
+    official: bool
+    note: NotRequired[str]
+    licence: str
+    source: str
+    archives: NotRequired[list[ArchiveRecord]]
+    splits: dict[str, int]
+
+
+class Fields(Facts):
+    """What a manifest says, apart from the files."""
+
+    request: Request
 
 
 @dataclass(frozen=True)
@@ -41,13 +72,13 @@ class Manifest:
     root: Path
     sha256: str
     dataset: str
-    origin: str
+    origin: Origin
     official: bool
     note: str
     licence: str
     source: str
-    archives: list[dict[str, Any]]
-    request: dict[str, Any]
+    archives: list[ArchiveRecord]
+    request: Request
     splits: dict[str, int]
     files: Mapping[str, File]
 
@@ -91,17 +122,16 @@ def _is_payload(path: Path) -> bool:
     return top not in (MANIFEST, FILES, ARCHIVES) and not top.startswith(".")
 
 
-def write(root: Path, fields: Mapping[str, Any], files: Iterable[File] | None = None) -> Manifest:
+def write(root: Path, fields: Fields, files: Iterable[File] | None = None) -> Manifest:
     """Write files.csv, then manifest.json, each atomically, and return the manifest as `load` would.
 
-    fields: dataset, origin ("network", "mirror" or "generated"), official (bool), licence, source, request
-    (JSON values: what was asked for), splits (samples per split), and optionally note and archives (a list
-    of {"archive", "url", "bytes", "sha256"}). files: the payload; found by `scan(root)` when None.
+    files: the payload; found by `scan(root)` when None.
+
     Raises ValueError for other fields, UserError when the disk is full.
     """
-    fields = {"note": "", "archives": []} | dict(fields)
-    if set(fields) != set(FIELDS) or fields["origin"] not in ORIGINS:
-        raise ValueError(f"manifest needs the fields {FIELDS} with origin one of {ORIGINS}, got {fields}")
+    stated = {"note": "", "archives": []} | dict(fields)
+    if set(stated) != set(FIELDS) or stated["origin"] not in ORIGINS:
+        raise ValueError(f"manifest needs the fields {FIELDS} with origin one of {ORIGINS}, got {stated}")
     listed = sorted(scan(root) if files is None else files, key=lambda file: file.path)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -109,8 +139,8 @@ def write(root: Path, fields: Mapping[str, Any], files: Iterable[File] | None = 
     writer.writerows((file.path, file.bytes, file.sha256) for file in listed)
     text = table.getvalue()
     atomic_write(root / FILES, text)
-    fields |= {"files": len(listed), "files_sha256": hashlib.sha256(text.encode()).hexdigest()}
-    atomic_write(root / MANIFEST, json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    stated |= {"files": len(listed), "files_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    atomic_write(root / MANIFEST, json.dumps(stated, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return load(root)
 
 

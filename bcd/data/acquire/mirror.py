@@ -10,32 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bcd.config.schema import Archive
 from bcd.errors import UserError
 from bcd.files import sha256_file
 
 LISTING = "MANIFEST.csv"
 COLUMNS = frozenset({"archive", "bytes", "sha256", "notes"})
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One zip or tar (`.tar`, `.tar.gz`, ...) file of a dataset.
-
-    archive: its path in a mirror, `<dataset>/<file>`; the file name is kept for a download.
-    url: http(s) address of the official bytes, or None when they have no public one.
-    bytes, sha256, md5: of the official bytes when known; a download must match them.
-    keep: the directories or files to unpack, from the archive's root or one level down; "" unpacks everything.
-    optional: whether a mirror may do without it, as the samples of a dataset do that need only its other archives.
-    """
-
-    archive: str
-    url: str | None
-    bytes: int | None = None
-    sha256: str | None = None
-    keep: str | Sequence[str] = ""
-    md5: str | None = None
-    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,8 +38,9 @@ class Obtained:
 def from_mirror(mirror: Path, dataset: str, archives: Sequence[Archive]) -> list[Obtained] | None:
     """The archives, read in place from `mirror`; None, with a warning, when it has none of them.
 
-    Raises UserError when the mirror or its listing is missing, when it lists some archives but not all that are
-    not optional (half a sample and half the official data would be neither), or when size or hash are not as listed.
+    Raises UserError when the mirror or its listing is missing, and when size or hash are not as listed.
+    It does so, too, when some archives are listed but not all that are not optional: half a sample and half the
+    official data would be neither.
     """
     rows = _rows(mirror)
     listed = [archive for archive in archives if archive.archive in rows]

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from bcd.config.schema import Archive
 from bcd.data.acquire.download import Progress, download
-from bcd.data.acquire.mirror import Archive, Obtained, is_official
+from bcd.data.acquire.mirror import Obtained, is_official
 from bcd.errors import UserError
 from bcd.files import sha256_file
 

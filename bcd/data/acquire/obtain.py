@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 from pathlib import Path
 
-from bcd.config.schema import Dataset
+from bcd.config.schema import Dataset, Generator
 from bcd.data import tree
-from bcd.data.acquire import fetch, mirror
+from bcd.data.acquire import fetch
 from bcd.data.acquire.download import Progress, quiet
 from bcd.data.acquire.manifest import Manifest
+from bcd.data.formats import FORMATS, ArchivedFormat, GeneratedFormat, load_format
+from bcd.errors import UserError
 
 
 def obtain(
@@ -18,28 +19,56 @@ def obtain(
 ) -> Manifest:
     """Make `root` (`data/<name>/`) hold the dataset and return its manifest; nothing to do costs nothing.
 
-    Raises what `bcd.data.acquire.fetch.fetch` raises, and UserError when the split sizes are not those of the params,
-    unless
-    it is a sample from a mirror, whose note then says how much of the dataset it is.
+    Raises what `bcd.data.acquire.fetch.fetch` raises, and UserError when the split sizes are not those of the params.
+    A sample from a mirror may have others; its note then says how much of the dataset it is.
     """
-    reader = importlib.import_module(f"bcd.data.formats.{dataset.format}")
+    reader = load_format(dataset.format)
+    if dataset.generator and not FORMATS[dataset.format].generated:
+        raise UserError(f"params/datasets.yaml: {name}: format '{dataset.format}' is not generated; remove generator")
+    if not dataset.generator and FORMATS[dataset.format].generated:
+        raise UserError(f"params/datasets.yaml: {name}: format '{dataset.format}' is generated; give it a generator")
     if dataset.generator:
-        done = _generated(name, dataset, root, reader, progress, force)
+        done = _generated(name, dataset, dataset.generator, root, reader, progress, force)
     else:
-        archives = tuple(mirror.Archive(**archive.model_dump()) for archive in dataset.archives)
-        count = partial(tree.count_splits, reader)
-        source = fetch.Source(name, archives, dataset.licence, dataset.source, count, dataset.splits)
-        done = fetch.fetch(source, root, mirror_dir, progress, force)
+        done = _fetched(name, dataset, root, reader, mirror_dir, progress, force)
     # What was fetched before may have been asked for with other splits.
     fetch.split_note(str(root), done.splits, dataset.splits, done.origin == "mirror" and not done.official)
     return done
 
 
-def _generated(name: str, dataset: Dataset, root: Path, reader, progress: Progress, force: bool) -> Manifest:
-    asked = {"splits": dataset.splits, **dataset.generator.model_dump()}
+def _fetched(
+    name: str,
+    dataset: Dataset,
+    root: Path,
+    reader: ArchivedFormat,
+    mirror_dir: Path | None,
+    progress: Progress,
+    force: bool,
+) -> Manifest:
+    count = partial(tree.count_splits, reader)
+    source = fetch.Source(name, dataset.archives, dataset.licence, dataset.source, count, dataset.splits)
+    return fetch.fetch(source, root, mirror_dir, progress, force)
+
+
+def _generated(
+    name: str,
+    dataset: Dataset,
+    generator: Generator,
+    root: Path,
+    reader: GeneratedFormat,
+    progress: Progress,
+    force: bool,
+) -> Manifest:
+    asked = {"splits": dataset.splits, "seed": generator.seed, "size": generator.size}
 
     def build(stage: Path) -> dict[str, int]:
-        reader.generate(stage, **asked, progress=lambda done, total: progress(name, done, total))
+        reader.generate(
+            stage,
+            seed=generator.seed,
+            size=generator.size,
+            splits=dataset.splits,
+            progress=lambda done, total: progress(name, done, total),
+        )
         return dataset.splits
 
     return fetch.generate(name, root, asked, build, licence=dataset.licence, source=dataset.source, force=force)

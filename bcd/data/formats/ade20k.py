@@ -7,7 +7,6 @@ Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017, http://scenepars
 import numpy as np
 
 from bcd.data import decode, tree
-from bcd.data.sample import Sample
 from bcd.label import IGNORE
 
 SPLITS = {"train": "training", "val": "validation"}
@@ -16,7 +15,7 @@ COUNT = 150  # of classes
 TABLE = decode.label_table({0: IGNORE} | {n + 1: n for n in range(COUNT)})
 
 
-def samples(files: tree.Tree, split: str) -> list[Sample]:
+def samples(files: tree.Tree, split: str) -> list[tree.Sample]:
     """Samples of `split` ("train" or "val"), in the order of their numbers.
 
     Raises UserError when an image or a mask lacks the other.

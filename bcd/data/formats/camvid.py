@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from bcd.data import decode, tree
-from bcd.data.sample import Sample
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
@@ -34,7 +33,7 @@ FOLDER = "CamVid"
 """Directory of the archive that holds the dataset; it is all that is unpacked."""
 
 
-def samples(files: tree.Tree, split: str) -> list[Sample]:
+def samples(files: tree.Tree, split: str) -> list[tree.Sample]:
     """Samples of `split` ("train", "val" or "test") in the order of its list file.
 
     A line of it has image and mask, both as `/SegNet/CamVid/<folder>/<file>`. Raises UserError when it has not, the
@@ -51,7 +50,7 @@ def samples(files: tree.Tree, split: str) -> list[Sample]:
         if len(paths) != 2 or not all(paths):
             raise UserError(f"{listing} line {number} is not an image and a mask; get the file anew")
         image, label = (f"{FOLDER}/{path}" for path in paths)
-        found.append(Sample(PurePosixPath(image).stem, image, label))
+        found.append(tree.Sample(PurePosixPath(image).stem, image, label))
     if len(found) != SPLITS[split]:
         raise UserError(f"{listing} lists {len(found)} images where camvid has {SPLITS[split]}; {tree.REMEDY}")
     return tree.complete(files, found)

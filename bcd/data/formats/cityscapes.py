@@ -9,7 +9,6 @@ not public.
 import numpy as np
 
 from bcd.data import decode, tree
-from bcd.data.sample import Sample
 from bcd.label import IGNORE
 
 SPLITS = ("train", "val")
@@ -19,7 +18,7 @@ LAST = 33
 TABLE = decode.label_table(dict.fromkeys(range(LAST + 1), IGNORE) | {value: n for n, value in enumerate(EVALUATED)})
 
 
-def samples(files: tree.Tree, split: str) -> list[Sample]:
+def samples(files: tree.Tree, split: str) -> list[tree.Sample]:
     """Samples of `split` ("train" or "val"), by city and frame.
 
     Raises UserError when an image or a mask lacks the other.

@@ -6,7 +6,6 @@ test split have no annotations, so the customary test images are those of `val`.
 
 from bcd.data import tree
 from bcd.data.objects import annotations
-from bcd.data.sample import Sample
 from bcd.errors import UserError
 
 SPLITS = ("train", "val")
@@ -22,7 +21,7 @@ def image_path(split: str, file_name: str) -> str:
     return f"{split}2017/{file_name}"
 
 
-def samples(files: tree.Tree, split: str) -> list[Sample]:
+def samples(files: tree.Tree, split: str) -> list[tree.Sample]:
     """The images of `split` ("train" or "val"), in the order of its annotation file, which is the label of each.
 
     Raises UserError when the annotation file or an image is missing. What the annotations say is checked when a split
@@ -32,4 +31,4 @@ def samples(files: tree.Tree, split: str) -> list[Sample]:
     if where not in files.paths:
         raise UserError(f"the archives of coco have no {where}; {tree.REMEDY}")
     listed = [image["file_name"] for image in annotations.load(files.read(where), where)["images"]]
-    return tree.complete(files, [Sample(name, image_path(split, name), where) for name in listed])
+    return tree.complete(files, [tree.Sample(name, image_path(split, name), where) for name in listed])

@@ -1,29 +1,27 @@
 """COCO-Stuff 10K, version 1.1: cocostuff-10k-v1.1.zip, as unpacked.
 
-https://github.com/nightrome/cocostuff10k. annotations/<name>.mat holds the label map S with the labels of
-`bcd.data.formats.cocostuff` and 0 for unlabelled pixels. It has two splits, and its imageLists/test.txt is what
-everyone
-evaluates on: it is called `val` here, as that of the other datasets is.
+https://github.com/nightrome/cocostuff10k. annotations/<name>.mat holds the label map S: the labels of
+`bcd.data.formats._cocostuff_labels`, and 0 for unlabelled pixels. It has two splits. Everyone evaluates on its
+imageLists/test.txt, which is called `val` here, as that of the other datasets is.
 """
 
 import numpy as np
 
 from bcd.data import decode, tree
-from bcd.data.formats.cocostuff import LABELS
-from bcd.data.sample import Sample
+from bcd.data.formats._cocostuff_labels import LABELS
 from bcd.label import IGNORE
 
 SPLITS = {"train": "imageLists/train.txt", "val": "imageLists/test.txt"}
 TABLE = decode.label_table({0: IGNORE} | {label: n for n, label in enumerate(LABELS)})
 
 
-def samples(files: tree.Tree, split: str) -> list[Sample]:
+def samples(files: tree.Tree, split: str) -> list[tree.Sample]:
     """Samples of `split` ("train" or "val"), in the order of its list.
 
     Raises UserError when a listed file is missing.
     """
     names = tree.listed(files, SPLITS[split])
-    return tree.complete(files, [Sample(name, f"images/{name}.jpg", f"annotations/{name}.mat") for name in names])
+    return tree.complete(files, [tree.Sample(name, f"images/{name}.jpg", f"annotations/{name}.mat") for name in names])
 
 
 def read_label(data: bytes, name: str) -> np.ndarray:

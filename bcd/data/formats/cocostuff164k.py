@@ -1,22 +1,20 @@
 """COCO-Stuff 164K: the images of COCO 2017 and stuffthingmaps_trainval2017.zip, unpacked into one directory.
 
-https://github.com/nightrome/cocostuff. A mask is a grey PNG that stores a label (see `bcd.data.formats.cocostuff`)
-minus 1, and
-255 for unlabelled pixels.
+https://github.com/nightrome/cocostuff. A mask is a grey PNG that stores a label minus 1, and 255 for unlabelled pixels;
+the labels are those of `bcd.data.formats._cocostuff_labels`.
 """
 
 import numpy as np
 
 from bcd.data import decode, tree
-from bcd.data.formats.cocostuff import LABELS
-from bcd.data.sample import Sample
+from bcd.data.formats._cocostuff_labels import LABELS
 from bcd.label import IGNORE
 
 SPLITS = ("train", "val")
 TABLE = decode.label_table({IGNORE: IGNORE} | {label - 1: n for n, label in enumerate(LABELS)})
 
 
-def samples(files: tree.Tree, split: str) -> list[Sample]:
+def samples(files: tree.Tree, split: str) -> list[tree.Sample]:
     """Samples of `split` ("train" or "val"), in the order of their ids.
 
     Raises UserError when an image or a mask lacks the other.

@@ -7,14 +7,13 @@ classes is that of their names, and the one in which mmsegmentation converts the
 (tools/dataset_converters/pascal_context.py).
 
 The splits are those of VOC 2010: every image of ImageSets/Main/train.txt and val.txt has a label map. mmsegmentation
-and the tables made with it use 4996 and 5104 images instead, from the list of the challenge "PASCAL in Detail", which
-leaves out three (issue 1 of ccvl/detail-api); its trainval_merged.json is no longer on the network.
+and the tables made with it use 4996 and 5104 images instead. Their list is that of the challenge "PASCAL in Detail",
+which leaves out three (issue 1 of ccvl/detail-api). Its trainval_merged.json is no longer on the network.
 """
 
 import numpy as np
 
 from bcd.data import decode, tree
-from bcd.data.sample import Sample
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
@@ -36,7 +35,7 @@ LAST = 459
 TABLE = decode.label_table(dict.fromkeys(range(LAST + 1), IGNORE) | {label: n for n, label in enumerate(LABELS)})
 
 
-def samples(files: tree.Tree, split: str) -> list[Sample]:
+def samples(files: tree.Tree, split: str) -> list[tree.Sample]:
     """Samples of `split` ("train" or "val"), in the order of VOC's list.
 
     Raises UserError when a listed file is missing, or labels.txt numbers a class
@@ -45,7 +44,7 @@ def samples(files: tree.Tree, split: str) -> list[Sample]:
     _check_names(files)
     names = tree.listed(files, f"{VOC}/ImageSets/Main/{split}.txt")
     return tree.complete(
-        files, [Sample(name, f"{VOC}/JPEGImages/{name}.jpg", f"trainval/{name}.mat") for name in names]
+        files, [tree.Sample(name, f"{VOC}/JPEGImages/{name}.jpg", f"trainval/{name}.mat") for name in names]
     )
 
 

@@ -13,7 +13,6 @@ label has VOC's mask.
 import numpy as np
 
 from bcd.data import decode, tree
-from bcd.data.sample import Sample
 from bcd.label import IGNORE
 
 SPLITS = ("train", "val")
@@ -22,7 +21,7 @@ SBD = "benchmark_RELEASE/dataset"
 TABLE = decode.label_table({IGNORE: IGNORE} | {value: value for value in range(21)})
 
 
-def samples(files: tree.Tree, split: str) -> list[Sample]:
+def samples(files: tree.Tree, split: str) -> list[tree.Sample]:
     """Samples of `split` ("train" or "val"): VOC's in the order of its list, then SBD's.
 
     Raises UserError when a listed file is missing.
@@ -33,7 +32,9 @@ def samples(files: tree.Tree, split: str) -> list[Sample]:
         more = [name for part in SPLITS for name in tree.listed(files, f"{SBD}/{part}.txt")]
         held_out = set(_listed(files, "val"))
         masks |= {name: f"{SBD}/cls/{name}.mat" for name in more if name not in held_out and name not in masks}
-    return tree.complete(files, [Sample(name, f"{VOC}/JPEGImages/{name}.jpg", mask) for name, mask in masks.items()])
+    return tree.complete(
+        files, [tree.Sample(name, f"{VOC}/JPEGImages/{name}.jpg", mask) for name, mask in masks.items()]
+    )
 
 
 def read_label(data: bytes, name: str) -> np.ndarray:

@@ -7,10 +7,62 @@ width, height in pixels, segmentations as polygons or run-length codes.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from bcd.errors import UserError
 
+
+class Image(TypedDict):
+    """An image; `file_name` is the annotations' name for it."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+
+
+class Category(TypedDict):
+    """A kind of object."""
+
+    id: int
+    name: str
+
+
+class RunLengths(TypedDict):
+    """A mask as the lengths of its runs, column by column, the first one of zeros; `size` is height, width.
+
+    Compressed, `counts` are text in a file and bytes from pycocotools.
+    """
+
+    size: list[int]
+    counts: list[int] | str | bytes
+
+
+# Polygons, each x1 y1 x2 y2 ... in pixels, or a run-length code.
+Segmentation = list[list[float]] | RunLengths
+
+
+class Annotation(TypedDict):
+    """An object; `bbox` is x, y, width, height. What `parse` returns has `iscrowd`, and a segmentation if asked."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    area: float
+    iscrowd: NotRequired[int]
+    segmentation: NotRequired[Segmentation]
+
+
+class Instances(TypedDict):
+    """A COCO instances file."""
+
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[Annotation]
+
+
+# The fields that each entry must have. What else is wrong with an annotation, `fault` finds.
 IMAGE = {"id": int, "file_name": str, "height": int, "width": int}
 CATEGORY = {"id": int, "name": str}
 ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list, "area": int | float}
@@ -22,32 +74,39 @@ REMEDY = "correct the file, or list the ids under skip_annotations in params/dat
 
 def parse(
     text: bytes, where: str, classes: Sequence[str], *, skip: Collection[int] = (), masks: bool = True
-) -> dict[str, Any]:
+) -> Instances:
     """The file as a COCO dict that speaks of our classes.
 
-    text: the bytes of the file that messages call `where`. classes: names of the categories, found by name. skip: ids
-    of annotations to leave out. masks: whether segmentations are needed; without, they are dropped.
+    text: the bytes of the file that messages call `where`.
+    classes: names of the categories, found by name.
+    skip: ids of annotations to leave out.
+    masks: whether segmentations are needed; without, they are dropped.
 
     Images keep their ids and order. `categories` are `classes`, with their index as id. `annotations` keep their order
-    and crowds, and are numbered from 1, since the COCO evaluation takes an id of 0 for "unmatched"; polygons of fewer
+    and crowds. They are numbered from 1, since the COCO evaluation takes an id of 0 for "unmatched". Polygons of fewer
     than three points are left out, as detectron2 does (detectron2/data/datasets/coco.py).
 
-    Raises UserError naming file and id for: what is not such a file; an id that occurs twice; an annotation of an
-    unknown image or category, or of one that is not in `classes`; a box of zero area or more than OUTSIDE pixels
-    outside of its image; a segmentation that is missing, empty or of another size than its image.
+    Raises UserError naming file and id for:
+
+    - what is not such a file, and an id that occurs twice
+    - an annotation of an unknown image or category, or of one that is not in `classes`
+    - a box of zero area, or one more than OUTSIDE pixels outside of its image
+    - a segmentation that is missing, empty or of another size than its image
     """
     document = load(text, where)
     images = {image["id"]: image for image in document["images"]}
     names = {category["id"]: category["name"] for category in document["categories"]}
     index = {name: number for number, name in enumerate(classes)}
-    left_out, annotations, faults = frozenset(skip), [], defaultdict(list)
+    left_out = frozenset(skip)
+    annotations: list[Annotation] = []
+    faults: dict[str, list[Annotation]] = defaultdict(list)
     for entry in document["annotations"]:
         if entry["id"] in left_out:
             continue
         if problem := fault(entry, images.get(entry["image_id"]), names, index, masks):
             faults[problem].append(entry)
             continue
-        kept = {
+        kept: Annotation = {
             "id": len(annotations) + 1,
             "image_id": entry["image_id"],
             "category_id": index[names[entry["category_id"]]],
@@ -55,18 +114,23 @@ def parse(
             "area": entry["area"],
             "iscrowd": int(entry.get("iscrowd", 0)),
         }
-        annotations.append(kept | ({"segmentation": _whole(entry["segmentation"])} if masks else {}))
+        if masks:
+            kept["segmentation"] = _whole(entry["segmentation"])
+        annotations.append(kept)
     if faults:
         problem, entries = next(iter(faults.items()))
         raise UserError(f"{where}: {_listed(entries)} {problem}; {REMEDY}")
     return {
-        "images": [{field: image[field] for field in IMAGE} for image in images.values()],
+        "images": [
+            {"id": i["id"], "file_name": i["file_name"], "height": i["height"], "width": i["width"]}
+            for i in images.values()
+        ],
         "categories": [{"id": number, "name": name} for number, name in enumerate(classes)],
         "annotations": annotations,
     }
 
 
-def load(text: bytes, where: str) -> dict[str, Any]:
+def load(text: bytes, where: str) -> Instances:
     """The file's JSON with its three lists, whose entries have the fields of their kind and ids of their own."""
     try:
         document = json.loads(text)
@@ -88,8 +152,8 @@ def load(text: bytes, where: str) -> dict[str, Any]:
 
 
 def fault(
-    entry: dict[str, Any],
-    image: dict[str, Any] | None,
+    entry: Annotation,
+    image: Image | None,
     names: dict[int, str],
     classes: Collection[str],
     masks: bool,
@@ -115,17 +179,18 @@ def fault(
     return _segmentation_fault(entry.get("segmentation"), image) if masks else ""
 
 
-def _segmentation_fault(segmentation: Any, image: dict[str, Any]) -> str:
+def _segmentation_fault(segmentation: object, image: Image) -> str:
     if not segmentation:
         return "have no segmentation"
     if isinstance(segmentation, list):
-        return "" if _whole(segmentation) else "have no polygon of three points or more"
-    size, counts = ([segmentation.get(key) for key in ("size", "counts")]) if isinstance(segmentation, dict) else (0, 0)
-    if size != [image["height"], image["width"]]:
+        return "" if _whole_polygons(segmentation) else "have no polygon of three points or more"
+    height, width = image["height"], image["width"]
+    if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         return "have a run-length code that is not of their image's size"
+    counts = segmentation.get("counts")
     runs = run_lengths(counts) if isinstance(counts, str) else counts
-    fits = isinstance(runs, list) and all(isinstance(n, int) and n >= 0 for n in runs)
-    return "" if fits and sum(runs) == size[0] * size[1] else "have a run-length code that does not cover their image"
+    fits = isinstance(runs, list) and all(isinstance(n, int) and n >= 0 for n in runs) and sum(runs) == height * width
+    return "" if fits else "have a run-length code that does not cover their image"
 
 
 def run_lengths(code: str) -> list[int]:
@@ -150,16 +215,16 @@ def run_lengths(code: str) -> list[int]:
     return [] if shift else runs
 
 
-def _whole(segmentation: Any) -> Any:
+def _whole(segmentation: Segmentation) -> Segmentation:
     """The segmentation without polygons of fewer than three points."""
-    if not isinstance(segmentation, list):
-        return segmentation
-    return [
-        polygon for polygon in segmentation if isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-    ]
+    return _whole_polygons(segmentation) if isinstance(segmentation, list) else segmentation
 
 
-def _listed(entries: Sequence[dict[str, Any]]) -> str:
+def _whole_polygons(polygons: list[list[float]]) -> list[list[float]]:
+    return [one for one in polygons if isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0]
+
+
+def _listed(entries: Sequence[Annotation]) -> str:
     shown = [f"{entry['id']} of image {entry['image_id']}" for entry in entries[:SHOWN]]
     more = [f"{len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
     return f"the annotations {', '.join(shown + more)}"

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from bcd.config.schema import DataUse
 from bcd.data import decode
 from bcd.data.acquire import manifest
-from bcd.data.objects import annotations
+from bcd.data.formats import ObjectFormat, load_format
+from bcd.data.objects.annotations import Annotation, Image, Instances, RunLengths, Segmentation, parse
 from bcd.data.semantic.split import subset
 from bcd.errors import UserError
 
-# Polygons, each x1 y1 x2 y2 ... in pixels, or a run-length code: {"size": [height, width], "counts": numbers or str}.
-Segmentation = list | dict
 Read = Callable[[int], tuple[np.ndarray, "Objects", str]]
 
 
@@ -50,7 +48,7 @@ class ObjectSplit:
               below the dataset's folder
     """
 
-    truth: dict[str, Any] = field(repr=False)
+    truth: Instances = field(repr=False)
     image_ids: list[int] = field(repr=False)
     annotated: list[int] = field(repr=False)
     read: Read = field(repr=False)
@@ -59,27 +57,32 @@ class ObjectSplit:
         return len(self.image_ids)
 
 
-def open_objects(root: Path, data: dict[str, Any], split: str, *, masks: bool) -> ObjectSplit:
+def open_objects(root: Path, data: DataUse, split: str, *, masks: bool) -> ObjectSplit:
     """A split of the dataset in `root`; every file read is compared with the manifest.
 
-    data: the `data` part of a run's configuration. masks: whether segmentations are needed.
-    Raises UserError for a missing dataset, an empty split, changed bytes, faulty annotations (see `annotations.parse`),
-    an image that is missing or of another size than its annotations, and a `size` to resize the dataset to.
+    masks: whether segmentations are needed.
+
+    Raises UserError for
+
+    - a missing dataset, an empty split, and changed bytes
+    - faulty annotations (see `annotations.parse`)
+    - an image that is missing or of another size than its annotations
+    - a `size` to resize the dataset to
     """
-    if data["size"]:
+    if data.size:
         raise UserError(
             f"{root}: a dataset with a `size` is for segmentation; detectors resize by the recipe's `resize`"
         )
     files = manifest.load(root)
-    reader = importlib.import_module(f"bcd.data.formats.{data['format']}")
+    reader: ObjectFormat = load_format(data.format)
     where = reader.annotation_file(split)
-    truth = annotations.parse(files.read(where), where, data["classes"], skip=data["skip_annotations"], masks=masks)
-    images = subset(truth["images"], data)
+    truth = parse(files.read(where), where, data.classes, skip=data.skip_annotations, masks=masks)
+    truth["images"] = images = subset(truth["images"], data)
     used = {image["id"] for image in images}
-    truth |= {"images": images, "annotations": [one for one in truth["annotations"] if one["image_id"] in used]}
+    truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] in used]
     paths = [reader.image_path(split, image["file_name"]) for image in images]
     _check_images(root, files, images, paths, where)
-    found: dict[int, list[dict]] = defaultdict(list)
+    found: dict[int, list[Annotation]] = defaultdict(list)
     for entry in truth["annotations"]:
         found[entry["image_id"]].append(entry)
 
@@ -97,7 +100,7 @@ def open_objects(root: Path, data: dict[str, Any], split: str, *, masks: bool) -
     return ObjectSplit(truth, [image["id"] for image in images], annotated, read)
 
 
-def _check_images(root: Path, files: manifest.Manifest, images: list[dict], paths: list[str], where: str) -> None:
+def _check_images(root: Path, files: manifest.Manifest, images: list[Image], paths: list[str], where: str) -> None:
     remedy = f"run `bcd fetch {files.dataset} --force`"
     if not images:
         raise UserError(f"{root / where} lists no images; {remedy}")
@@ -106,13 +109,13 @@ def _check_images(root: Path, files: manifest.Manifest, images: list[dict], path
             raise UserError(f"{where} lists image {image['id']}, but {root / path} is missing; {remedy}")
 
 
-def mask(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
+def mask(segmentation: Sequence[Sequence[float] | np.ndarray] | RunLengths, height: int, width: int) -> np.ndarray:
     """The pixels of a segmentation: uint8 (height, width) of 0 and 1, the union of its polygons.
 
     The rasterisation is pycocotools', which defines what COCO calls a polygon's mask (cocoapi, common/maskApi.c).
     Codes must cover their size, as `annotations.parse` makes sure: pycocotools draws others without a word.
     """
-    if isinstance(segmentation, list):
+    if not isinstance(segmentation, dict):
         code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
         code = coco_mask.frPyObjects(segmentation, height, width)
@@ -121,7 +124,7 @@ def mask(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     return coco_mask.decode(code)
 
 
-def _objects(entries: list[dict[str, Any]], masks: bool) -> Objects:
+def _objects(entries: list[Annotation], masks: bool) -> Objects:
     boxes = np.array([entry["bbox"] for entry in entries], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Objects(

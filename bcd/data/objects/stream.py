@@ -1,23 +1,24 @@
 """Batches of images with objects, for training and evaluating detectors.
 
 As in `bcd.data.semantic.stream`, a training batch is a pure function of the seed and its step. Images keep their shape:
-they are
-resized by their short side, maybe flipped, and padded to a common size.
+they are resized by their short side, maybe flipped, and padded to a common size.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bcd.config.schema import Resize
 from bcd.data.loading import load
 from bcd.data.objects.split import Read
 from bcd.data.objects.transforms import moved_objects, resized
 from bcd.data.semantic.stream import LABELLED, VIEW, check_share, generator, pick
-from bcd.data.semantic.transforms import Resize, Size, normalise
+from bcd.data.semantic.transforms import Size, evaluated_size, new_size, normalise
 from bcd.errors import UserError
 from bcd.models.detection import Regions, Targets
 
@@ -51,8 +52,11 @@ class ObjectBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ObjectBatch":
         """The batch with its tensors on `device`."""
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        def move_any(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else move(tensor)
 
         regions = self.regions
         if regions is not None:
@@ -61,10 +65,10 @@ class ObjectBatch:
         return replace(
             self,
             image=move(self.image),
-            targets=[Targets(move(t.boxes), move(t.classes), move(t.masks)) for t in self.targets],
+            targets=[Targets(move(t.boxes), move(t.classes), move_any(t.masks)) for t in self.targets],
             valid=move(self.valid),
             regions=regions,
-            region_classes=move(self.region_classes),
+            region_classes=move_any(self.region_classes),
         )
 
     def labelled_part(self) -> "ObjectBatch":
@@ -86,8 +90,20 @@ class ObjectBatch:
         }
 
 
-# A resized and normalised image (3, h, w), its targets as arrays (boxes, classes, masks or None), its name.
-Row = tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray | None], str]
+class Row(NamedTuple):
+    """A resized and normalised image (3, h, w), its targets as arrays (boxes, classes, masks or None), its name."""
+
+    image: np.ndarray
+    targets: tuple[np.ndarray, np.ndarray, np.ndarray | None]
+    name: str
+
+
+class EvalRow(NamedTuple):
+    """A resized and normalised image (3, h, w), its size before, its name."""
+
+    image: np.ndarray
+    original: Size
+    name: str
 
 
 @dataclass(frozen=True)
@@ -101,8 +117,8 @@ class ObjectSteps:
     resize: Resize
     flip: float
     masks: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
     pad: int
     rank: int
     world: int
@@ -112,19 +128,21 @@ class ObjectSteps:
             rows = [self.row(p) for p in range(step * self.batch + self.rank, (step + 1) * self.batch, self.world)]
         except UserError as error:
             return error
-        images, found, names = zip(*rows, strict=True)
-        image, valid, sizes = padded(images, self.pad)
-        targets = [as_targets(*each, image.shape[-2:]) for each in found]
-        return ObjectBatch(image, sizes, targets, valid, list(names), len(rows))
+        image, valid, sizes = padded([row.image for row in rows], self.pad)
+        height, width = image.shape[-2:]
+        targets = [as_targets(*row.targets, (height, width)) for row in rows]
+        return ObjectBatch(image, sizes, targets, valid, [row.name for row in rows], len(rows))
 
     def row(self, position: int) -> Row:
         image, objects, name = self.read(pick(self.indices, self.seed, LABELLED, position))
         rng = generator(self.seed, VIEW, LABELLED, position)
         short_side = self.resize.short_sides[rng.integers(len(self.resize.short_sides))]
-        size, flipped = self.resize.size(*image.shape[:2], short_side), bool(rng.random() < self.flip)
-        targets = moved_objects(objects, image.shape[:2], size, flipped, self.masks)
+        height, width = image.shape[:2]
+        size = new_size((height, width), short_side, self.resize.max_long_side)
+        flipped = bool(rng.random() < self.flip)
+        targets = moved_objects(objects, (height, width), size, flipped, self.masks)
         image = resized(image, size)
-        return normalise(image[:, ::-1] if flipped else image, self.mean, self.std), targets, name
+        return Row(normalise(image[:, ::-1] if flipped else image, self.mean, self.std), targets, name)
 
 
 def object_stream(
@@ -136,8 +154,8 @@ def object_stream(
     resize: Resize,
     flip: float,
     masks: bool,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: Sequence[float],
+    std: Sequence[float],
     pad: int,
     start: int = 0,
     steps: int,
@@ -148,8 +166,8 @@ def object_stream(
     """The batches of steps `start` to `steps - 1` of a training run.
 
     `read(index)` gives a sample and `indices` are those that take part. `batch` counts the images of a step over all
-    ranks, of which rank r gets r, r + world, .... `flip` is the probability of a horizontal flip; `mean` and `std` are
-    per RGB channel in units of 0..255; a batch is padded to a multiple of `pad`. Crowds are left out of the targets.
+    ranks, of which rank r gets r, r + world, .... `flip` is the probability of a horizontal flip. `mean` and `std` are
+    per RGB channel in units of 0..255. A batch is padded to a multiple of `pad`. Crowds are left out of the targets.
     What an image looks like does not depend on `workers` (processes that prepare batches ahead), `start` or `world`;
     how far it is padded depends on its neighbours in the batch.
 
@@ -164,7 +182,7 @@ def object_stream(
 
 def padded(images: Sequence[np.ndarray], pad: int) -> tuple[Tensor, Tensor, list[Size]]:
     """Images float32 (3, h, w) in one batch (N, 3, H, W), H and W multiples of `pad`, its real part and their sizes."""
-    sizes = [image.shape[1:] for image in images]
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
     height, width = (padded_side(max(sides), pad) for sides in zip(*sizes, strict=True))
     batch = torch.zeros(len(images), 3, height, width)
     valid = torch.zeros(len(images), height, width, dtype=torch.bool)
@@ -181,10 +199,11 @@ def padded_side(side: int, pad: int) -> int:
 
 def as_targets(boxes: np.ndarray, classes: np.ndarray, masks: np.ndarray | None, size: Size) -> Targets:
     """The targets as tensors, their masks padded to the batch's `size`."""
+    drawn = None
     if masks is not None:
         room = [(0, 0), *((0, side - own) for side, own in zip(size, masks.shape[1:], strict=True))]
-        masks = torch.from_numpy(np.pad(masks, room))
-    return Targets(torch.from_numpy(boxes), torch.from_numpy(classes), masks)
+        drawn = torch.from_numpy(np.pad(masks, room))
+    return Targets(torch.from_numpy(boxes), torch.from_numpy(classes), drawn)
 
 
 @dataclass(frozen=True)
@@ -193,8 +212,8 @@ class EvaluationChunks:
 
     read: Read
     resize: Resize
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
     pad: int
 
     def __getitem__(self, chunk: Sequence[int]) -> list[EvalBatch] | UserError:
@@ -202,18 +221,18 @@ class EvaluationChunks:
             rows = [self.row(index) for index in chunk]
         except UserError as error:
             return error
-        runs = groupby(rows, lambda row: [padded_side(side, self.pad) for side in row[0].shape[1:]])
+        runs = groupby(rows, lambda row: [padded_side(side, self.pad) for side in row.image.shape[1:]])
         return [self.collate(list(run)) for _, run in runs]
 
-    def row(self, index: int) -> tuple[np.ndarray, Size, str]:
+    def row(self, index: int) -> EvalRow:
         image, _, name = self.read(index)
-        size = self.resize.evaluated(*image.shape[:2])
-        return normalise(resized(image, size), self.mean, self.std), image.shape[:2], name
+        height, width = image.shape[:2]
+        size = evaluated_size((height, width), self.resize)
+        return EvalRow(normalise(resized(image, size), self.mean, self.std), (height, width), name)
 
-    def collate(self, rows: Sequence[tuple[np.ndarray, Size, str]]) -> EvalBatch:
-        images, originals, names = zip(*rows, strict=True)
-        image, _, sizes = padded(images, self.pad)
-        return image, sizes, list(originals), list(names)
+    def collate(self, rows: Sequence[EvalRow]) -> EvalBatch:
+        image, _, sizes = padded([row.image for row in rows], self.pad)
+        return image, sizes, [row.original for row in rows], [row.name for row in rows]
 
 
 def object_eval_batches(
@@ -221,8 +240,8 @@ def object_eval_batches(
     indices: Sequence[int],
     *,
     resize: Resize,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: Sequence[float],
+    std: Sequence[float],
     pad: int,
     batch: int = 1,
     workers: int = 0,
@@ -232,8 +251,8 @@ def object_eval_batches(
     """Whole images in the order of `indices`, of which rank r gets r, r + world, ...; at the largest short side.
 
     Yields (image float32 (N, 3, H, W), normalised and padded; N real sizes in it; N original sizes; N names) with N up
-    to `batch`. Neighbours share a batch only when each would be padded to that size by itself, so that what a detector
-    sees of an image does not depend on the others. Raises what `bcd.data.semantic.stream.stream` raises.
+    to `batch`. Neighbours share a batch only when each would be padded to that size by itself. So what a detector sees
+    of an image does not depend on the others. Raises what `bcd.data.semantic.stream.stream` raises.
     """
     mine = indices[rank::world]
     chunks = [mine[first : first + batch] for first in range(0, len(mine), batch)]

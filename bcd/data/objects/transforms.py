@@ -8,7 +8,8 @@ spans 0 to w, and a flip takes x to w - x.
 import numpy as np
 from PIL import Image
 
-from bcd.data.objects.split import Objects, Segmentation, mask
+from bcd.data.objects.annotations import Segmentation
+from bcd.data.objects.split import Objects, mask
 from bcd.data.semantic.transforms import Size
 
 EMPTY = 1e-5  # a box with a side no longer than this is empty (filter_empty_instances in the same file)
@@ -28,7 +29,7 @@ def moved_objects(
     height, width = new
     boxes = boxes.clip(0, (width, height, width, height)).astype(np.float32)
     keep = ~objects.crowd & (boxes[:, 2:] - boxes[:, :2] > EMPTY).all(1)
-    if not masks:
+    if not masks or objects.segmentation is None:
         return boxes[keep], objects.classes[keep], None
     stack = np.zeros((keep.sum(), height, width), np.uint8)
     for row, number in enumerate(np.flatnonzero(keep)):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+from bcd.config.schema import DataUse
 from bcd.data import decode, tree
 from bcd.data.acquire import manifest
-from bcd.data.sample import Sample
+from bcd.data.formats import SemanticFormat, load_format
 from bcd.data.semantic.transforms import resize_pair
 from bcd.errors import UserError
 
-Read = Callable[[int], tuple[np.ndarray, np.ndarray, str]]
+# Image uint8 (H, W, 3), label uint8 (H, W), name for messages.
+Item = tuple[np.ndarray, np.ndarray, str]
+Read = Callable[[int], Item]
+Kind = TypeVar("Kind")
 
 
 @dataclass
@@ -27,41 +30,41 @@ class Split:
     255 = ignore, and a name for messages.
     """
 
-    samples: list[Sample]
+    samples: list[tree.Sample]
     read: Read = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
-def open_split(root: Path, data: dict[str, Any], split: str) -> Split:
+def open_split(root: Path, data: DataUse, split: str) -> Split:
     """A split of the dataset in `root`; every file read is compared with the manifest.
 
-    data: the `data` part of a run's configuration. Raises UserError for a missing dataset, an empty split, changed
-    bytes, or a label that does not fit its image.
+    Raises UserError for a missing dataset, an empty split, changed bytes, or a label that does not fit its image.
     """
     files = manifest.load(root)
-    reader = importlib.import_module(f"bcd.data.formats.{data['format']}")
+    reader: SemanticFormat = load_format(data.format)
     samples = reader.samples(tree.recorded(root), split)
     if not samples:
         raise UserError(f"{root}: the split '{split}' is empty; run `bcd fetch {root.name} --force`")
     samples = subset(samples, data)
 
-    def read(index: int) -> tuple[np.ndarray, np.ndarray, str]:
+    def read(index: int) -> Item:
         sample = samples[index]
         image = decode.read_image(files.read(sample.image), sample.image)
         label = reader.read_label(files.read(sample.label), sample.label)
-        decode.check_pair(image, label, sample.label, len(data["classes"]))
-        if data["size"]:
-            image, label = resize_pair(image, label, tuple(data["size"]))
+        decode.check_pair(image, label, sample.label, len(data.classes))
+        if data.size:
+            height, width = data.size
+            image, label = resize_pair(image, label, (height, width))
         return image, label, sample.name
 
     return Split(samples, read)
 
 
-def subset(samples: list, data: dict[str, Any]) -> list:
+def subset(samples: Sequence[Kind], data: DataUse) -> list[Kind]:
     """Those of a split's samples that are used: all, or as many as the dataset's `images`, evenly spaced."""
-    wanted = min(data.get("images") or len(samples), len(samples))
+    wanted = min(data.images or len(samples), len(samples))
     return [samples[i] for i in evenly_spaced(len(samples), wanted)]
 
 

@@ -1,26 +1,27 @@
 """Batches for training and evaluation.
 
 A training batch is a pure function of the seed and its step: position `p = step * batch + j` picks an image from
-the seeded permutation of epoch `p // n` and seeds its own augmentation generator. Labelled and unlabelled
-images are two such sequences that know nothing of each other, so methods that use unlabelled images see the
-same labelled batches as methods that do not.
+the seeded permutation of epoch `p // n` and seeds its own augmentation generator. Labelled and unlabelled images are
+two such sequences that know nothing of each other. So methods that use unlabelled images see the same labelled batches
+as methods that do not.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from bcd.config.schema import Resize
 from bcd.data.loading import load
-from bcd.data.semantic.transforms import Augment, Resize, augment, normalise, resize_linear
+from bcd.data.semantic.split import Item, Read
+from bcd.data.semantic.transforms import Augment, augment, evaluated_size, normalise, resize_linear
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
-# image uint8 (H, W, 3), label uint8 (H, W), name
-Item = tuple[np.ndarray, np.ndarray, str]
-Read = Callable[[int], Item]
+# Images float32 (N, 3, H, W), N labels uint8 (H, W), N names.
 EvalBatch = tuple[torch.Tensor, list[np.ndarray], list[str]]
 
 # Words after the seed of each random sequence, so that no two sequences share their numbers.
@@ -176,8 +177,8 @@ class EvaluationChunks:
 
     read: Read
     resize: Resize | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
 
     def __getitem__(self, chunk: Sequence[int]) -> list[EvalBatch] | UserError:
         try:
@@ -193,20 +194,21 @@ class EvaluationChunks:
         return [self.collate(run) for run in runs]
 
     def collate(self, items: list[Item]) -> EvalBatch:
-        images, labels, names = zip(*items, strict=True)
+        images, labels, names = ([*column] for column in zip(*items, strict=True))
         if self.resize:
-            size = self.resize.evaluated(*images[0].shape[:2])
+            height, width = images[0].shape[:2]
+            size = evaluated_size((height, width), self.resize)
             images = [resize_linear(image, size) for image in images]
         planes = np.stack([normalise(image, self.mean, self.std) for image in images])
-        return torch.from_numpy(planes), list(labels), list(names)
+        return torch.from_numpy(planes), labels, names
 
 
 def eval_batches(
     read: Read,
     indices: Sequence[int],
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: Sequence[float],
+    std: Sequence[float],
     resize: Resize | None = None,
     batch: int = 1,
     workers: int = 0,
@@ -225,14 +227,17 @@ def eval_batches(
         yield from runs
 
 
-def cached(read: Read) -> Read:
+Parts = TypeVar("Parts", bound=tuple)
+
+
+def cached(read: Callable[[int], Parts]) -> Callable[[int], Parts]:
     """`read` with a memory: each sample is read once per process and kept, as read-only arrays.
 
     For data sets that fit in memory. Worker processes fill memories of their own.
     """
-    memory: dict[int, Item] = {}
+    memory: dict[int, Parts] = {}
 
-    def read_once(index: int) -> Item:
+    def read_once(index: int) -> Parts:
         if index not in memory:
             memory[index] = read(index)
             for part in memory[index]:

@@ -4,12 +4,13 @@ Images are uint8 `(H, W, 3)` RGB, labels uint8 `(H, W)` with 255 = ignore. Every
 generator that the caller passes in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
+from bcd.config.schema import Resize
 from bcd.label import IGNORE
 
 cv2.setNumThreads(0)  # the stream's workers already use every core
@@ -19,38 +20,27 @@ CROP_TRIES = 10
 Size = tuple[int, int]  # height, width
 
 
-@dataclass(frozen=True)
-class Resize:
-    """The short side of an image becomes one of `short_sides`, unless its long side would exceed `max_long_side`.
+def new_size(size: Size, short_side: int, longest: int) -> Size:
+    """The size once the short side has become `short_side`, unless the long side would then exceed `longest`.
 
-    detectron2 calls it ResizeShortestEdge (detectron2/data/transforms/augmentation_impl.py), mmsegmentation Resize with
-    `scale=(max_long_side, short_side), keep_ratio=True`.
+    detectron2 calls it ResizeShortestEdge (detectron2/data/transforms/augmentation_impl.py), whose halves are rounded
+    up too; mmsegmentation calls it Resize with `scale=(longest, short_side), keep_ratio=True`.
     """
+    height, width = size
+    scale = short_side / min(height, width)
+    new: tuple[float, float] = (short_side, scale * width) if height < width else (scale * height, short_side)
+    if max(new) > longest:
+        shrink = longest / max(new)
+        new = (new[0] * shrink, new[1] * shrink)
+    return max(1, int(new[0] + 0.5)), max(1, int(new[1] + 0.5))
 
-    short_sides: tuple[int, ...]
-    max_long_side: int
 
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Resize":
-        """From the `resize` of a recipe."""
-        return cls(tuple(values["short_sides"]), values["max_long_side"])
+def evaluated_size(size: Size, resize: Resize, factor: float = 1.0) -> Size:
+    """The size at which evaluation shows an image: its short side becomes the largest one of `resize`.
 
-    def size(self, height: int, width: int, short_side: int) -> Size:
-        """Height and width after the short side has become `short_side`; halves are rounded up, as in detectron2."""
-        scale = short_side / min(height, width)
-        new = (short_side, scale * width) if height < width else (scale * height, short_side)
-        if max(new) > self.max_long_side:
-            shrink = self.max_long_side / max(new)
-            new = (new[0] * shrink, new[1] * shrink)
-        return max(1, int(new[0] + 0.5)), max(1, int(new[1] + 0.5))
-
-    def evaluated(self, height: int, width: int) -> Size:
-        """Height and width at which evaluation shows an image: after its short side has become the largest one."""
-        return self.size(height, width, max(self.short_sides))
-
-    def times(self, factor: float) -> "Resize":
-        """All sides multiplied and rounded down (mmsegmentation's RandomResize with a `ratio_range`)."""
-        return Resize(tuple(max(1, int(factor * side)) for side in self.short_sides), int(factor * self.max_long_side))
+    factor: multiplies both limits first, which are rounded down (mmsegmentation's RandomResize with a `ratio_range`).
+    """
+    return new_size(size, max(1, int(factor * max(resize.short_sides))), int(factor * resize.max_long_side))
 
 
 @dataclass(frozen=True)
@@ -67,14 +57,14 @@ class Augment:
     mean, std     per RGB channel, in units of 0..255
     """
 
-    crop: tuple[int, int]
-    scale: tuple[float, float] = (1.0, 1.0)
+    crop: Sequence[int]
+    scale: Sequence[float] = (1.0, 1.0)
     resize: Resize | None = None
     flip: float = 0.5
     photometric: bool = True
     cat_max_ratio: float | None = None
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mean: Sequence[float] = (123.675, 116.28, 103.53)
+    std: Sequence[float] = (58.395, 57.12, 57.375)
 
 
 def augment(
@@ -86,12 +76,14 @@ def augment(
     C-contiguous. An image smaller than the crop is padded at the bottom and on the right: with the mean
     colour (0 once normalised), label 255 and `real` False.
     """
-    factor = rng.uniform(*a.scale)
+    (low, high), (height, width) = a.scale, label.shape
+    factor = rng.uniform(low, high)
     if a.resize:
-        size = a.resize.times(factor).evaluated(*label.shape)
+        size = evaluated_size((height, width), a.resize, factor)
         image, label = resize_linear(image, size), resize_label(label, size)
     elif factor != 1.0:
-        image, label = resize_pair(image, label, tuple(max(1, round(factor * n)) for n in label.shape))
+        size = max(1, round(factor * height)), max(1, round(factor * width))
+        image, label = resize_pair(image, label, size)
     window = choose_crop(label, rng, a)
     image, label = image[window], label[window]
     if a.photometric:
@@ -104,7 +96,7 @@ def augment(
     real = np.zeros(a.crop, bool)
     real[:rows, :columns] = True
     if rng.random() < a.flip:
-        return tuple(np.ascontiguousarray(view[..., ::-1]) for view in (result, padded, real))
+        result, padded, real = (np.ascontiguousarray(view[..., ::-1]) for view in (result, padded, real))
     return result, padded, real
 
 
@@ -154,7 +146,7 @@ def line(gain: float, offset: float) -> np.ndarray:
     return np.clip(np.rint(np.arange(256) * gain + offset), 0, 255).astype(np.uint8)
 
 
-def normalise(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """`(image - mean) / std` per channel: uint8 (H, W, 3) to contiguous float32 (3, H, W)."""
     planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
     planes -= np.array(mean, np.float32)[:, None, None]

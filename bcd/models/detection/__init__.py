@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from bcd.errors import UserError
-
-if TYPE_CHECKING:
-    from bcd.config.schema import Model
-    from bcd.models.weights import InitialWeights
+from bcd.config.schema import DetectionModel
+from bcd.models.base import DenseModel
 
 # Regions per image on which a student has to repeat its teacher's class scores: as many as an R-CNN's training sample.
 REGIONS = 512
-# Fields of `detection` that not every head has something for.
-HEADS_WITHOUT = {"fc_channels": ("retinanet", "fcos"), "convs": ("faster_rcnn",)}
 
 
 @dataclass(frozen=True)
@@ -67,46 +62,52 @@ class Detections:
 Sizes = list[tuple[int, int]]
 
 
-class Detector(Protocol):
-    """An nn.Module around the models of an engine.
+class Detector(DenseModel, ABC):
+    """What a detector around the models of an engine does.
 
-    `image` is a normalised and padded batch (N, 3, H, W); `sizes` has the height and width of each image's real,
-    unpadded part. `taps` maps `stage1..stage4` (backbone), the pyramid levels `p2`, `p3`, ..., `neck` (its finest
-    level) and `logits` to module paths for `bcd.distill.taps`. `logits` are class scores on regions, float (R, K + 1)
-    with
-    the regions of all images in turn and the background last; an engine whose classes are independent (sigmoid) gives
-    the background the logit 0. Every method leaves the taps of what it ran.
+    `image` is a normalised and padded batch (N, 3, H, W).
+    `sizes` has the height and width of each image's real, unpadded part.
+
+    `taps` maps the names of taps to module paths for `bcd.distill.taps`.
+    They are `stage1..stage4` (backbone), the pyramid levels `p2`, `p3`, ..., `neck` (the finest level) and `logits`.
+    `logits` are class scores on regions, float (R, K + 1): the regions of all images in turn, the background last.
+    An engine whose classes are independent (sigmoid) gives the background the logit 0.
+    Every method leaves the taps of what it ran.
     """
 
-    taps: dict[str, str]
-    weights: InitialWeights
-
-    def __call__(
+    @abstractmethod
+    def forward(
         self, image: Tensor, sizes: Sizes, targets: list[Targets], regions: Regions | None = None
     ) -> dict[str, Tensor]:
         """The engine's own training losses, weighted as it does; with `regions`, also their `logits` for the tap."""
 
+    @abstractmethod
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """The pyramid by level name, for the taps of backbone and pyramid."""
 
+    @abstractmethod
     def propose(self, image: Tensor, sizes: Sizes) -> Regions:
         """The best regions of each image, and their `logits` for the tap; in eval mode, as a teacher."""
 
+    @abstractmethod
     def detect(self, image: Tensor, sizes: Sizes, originals: Sizes) -> list[Detections]:
         """What is found, in eval mode, at the sizes that the images had before they were resized."""
 
 
-def build_detector(model: Model, classes: int) -> Detector:
+def build_detector(model: DetectionModel, classes: int) -> Detector:
     """Build the detector that `model` describes; float32, on the CPU, in training mode.
 
-    Random initial weights come from torch's global generator alone, so seed it first. Raises UserError naming the field
-    for what the engine does not offer, and for an engine that is not installed.
+    Random initial weights come from torch's global generator alone, so seed it first.
+    Raises UserError naming the field for what the engine does not offer, and for an engine that is not installed.
+
+    >>> model = DetectionModel(backbone="resnet18", head="retinanet", channels=256, detection={})
+    >>> [tap for tap in build_detector(model, classes=80).taps if tap.startswith("p")]
+    ['p3', 'p4', 'p5', 'p6', 'p7']
     """
-    for field, heads in HEADS_WITHOUT.items():
-        if model.head in heads and getattr(model.detection, field) is not None:
-            raise UserError(f"model.detection.{field} means nothing to '{model.head}'; remove it")
     if model.detection.engine == "detectron2":
-        from bcd.models.detection.detectron2_detector import build
-    else:
-        from bcd.models.detection.torchvision_detector import build
+        from bcd.models.detection.detectron2_detector import build as build_with_detectron2
+
+        return build_with_detectron2(model, classes)
+    from bcd.models.detection.torchvision_detector import build
+
     return build(model, classes)

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from bcd.config.schema import Detection, Model
-from bcd.errors import UserError
+from bcd.config.schema import Detection, DetectionModel
+from bcd.errors import UserError, nearest
 from bcd.files import sha256_file
-from bcd.models.backbones import require_known
 from bcd.models.pretrained import sha256_tensors, timm_weights
 from bcd.models.weights import InitialWeights, load_state, read_state
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+    from bcd.models.detection import Detector
 
 # What its model zoo publishes at ResNet-50; another backbone changes only the keys set in `_set_backbone`.
 HEADS = {
@@ -41,50 +42,60 @@ DENSE_ANCHOR_SCALE, REGION_ANCHOR_SCALE = 4.0, 8.0
 _BACKBONE = "model.backbone.bottom_up."
 
 
-def build(model: Model, classes: int) -> nn.Module:
-    """The `bcd.models.detection.Detector` that `model` describes, detectron2's own model inside as `.model`.
+def build(model: DetectionModel, classes: int) -> Detector:
+    """The detector that `model` describes, detectron2's own model inside as `.model`.
 
     With `pretrained: none` BatchNorm is trained and nothing is frozen. With `timm`, or a file, all of the backbone's
     BatchNorm is frozen, as are the stem and the first stage of a ResNet: detectron2's defaults for weights of ImageNet.
 
-    Raises UserError where detectron2 is not installed, for a field that it cannot follow, and for weights that are
-    unavailable or leave part of the backbone uninitialised.
+    Raises UserError where detectron2 is not installed, and for a field that it cannot follow. It does so, too, for
+    weights that are unavailable or leave part of the backbone uninitialised.
     """
+    require_detectron2()
+    from detectron2.modeling import build_model
+
+    from bcd.models.detection.detectron2_modules import DenseDetector, RegionDetector
+
+    net = build_model(config(model, classes))
+    detector: DenseDetector | RegionDetector
+    if model.head == "retinanet":
+        detector = DenseDetector(net)
+    else:
+        _pool_by_anchors(net.roi_heads, model.detection)
+        detector = RegionDetector(net)
+    detector.weights = _load_pretrained(detector, model)
+    return detector
+
+
+def require_detectron2() -> None:
+    """Raise UserError with the remedy unless detectron2 is there and what it imports is, too."""
     if find_spec("detectron2") is None:
         raise UserError(
             "model.detection.engine is 'detectron2', which is not installed; create the conda environment of "
             "environment.yml, or set engine: torchvision"
         )
     if find_spec("pkg_resources") is None:
-        raise UserError("detectron2 needs pkg_resources, which newer setuptools lack: pip install 'setuptools<81'")
-    from detectron2.modeling import build_model
-
-    from bcd.models.detection.detectron2_modules import DenseDetector, RegionDetector
-
-    net = build_model(config(model, classes))
-    if model.head == "retinanet":
-        detector = DenseDetector(net)
-    else:
-        _pool_by_anchors(net.roi_heads, model.detection or Detection())
-        detector = RegionDetector(net)
-    detector.weights = _load_pretrained(detector, model)
-    return detector
+        raise UserError(
+            "detectron2 needs pkg_resources, which setuptools has no more since version 81; run "
+            "`pip install 'setuptools<81'`"
+        )
 
 
-def config(model: Model, classes: int) -> CfgNode:
+def config(model: DetectionModel, classes: int) -> CfgNode:
     """detectron2's configuration of `model`, from the published one; the inputs' normalisation in it is unused.
 
-    Without `model.detection`, with 256 channels and weights to start from, all that differs from the published one is
-    where a bottleneck has its stride: in the 3x3 convolution, as weights for RGB images have it, rather than in the
-    1x1 of the original BGR ones. Raises UserError as `build` does.
+    With the defaults of `model.detection`, 256 channels and weights to start from, one thing differs from the
+    published one: where a bottleneck has its stride. It is in the 3x3 convolution, as weights for RGB images have it,
+    rather than in the 1x1 of the original BGR ones. Raises UserError as `build` does.
     """
     from detectron2 import model_zoo
     from detectron2.config import CfgNode
 
     from bcd.models.detection.detectron2_modules import build_bcd_fpn_backbone
 
-    require_known("head", model.head, HEADS)
-    require_known("backbone", model.backbone, BACKBONES)
+    for field, name, known in (("head", model.head, HEADS), ("backbone", model.backbone, BACKBONES)):
+        if name not in known:
+            raise UserError(f"model.{field} '{name}' is not among those of detectron2{nearest(name, known)}")
     cfg = model_zoo.get_config(HEADS[model.head])
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = model.channels
@@ -93,13 +104,11 @@ def config(model: Model, classes: int) -> CfgNode:
     cfg.MODEL.OWN_BACKBONE = CfgNode(own)
     cfg.MODEL.BACKBONE.NAME = build_bcd_fpn_backbone.__name__
     _set_backbone(cfg, model)
-    _set_detection(cfg, model.head, model.detection or Detection())
+    _set_detection(cfg, model.head, model.detection)
     return cfg
 
 
-def _set_backbone(cfg: CfgNode, model: Model) -> None:
-    if model.backbone != "light" and (model.widths is not None or model.depths is not None):
-        raise UserError(f"model.widths and model.depths belong to 'light' only; remove them for '{model.backbone}'")
+def _set_backbone(cfg: CfgNode, model: DetectionModel) -> None:
     trained = model.pretrained == "none"
     resnets = cfg.MODEL.RESNETS
     resnets.NORM = "BN" if trained else "FrozenBN"
@@ -139,7 +148,7 @@ def _pool_by_anchors(roi_heads: nn.Module, detection: Detection) -> None:
             getattr(roi_heads, name).canonical_box_size *= relative
 
 
-def _load_pretrained(detector: nn.Module, model: Model) -> InitialWeights:
+def _load_pretrained(detector: nn.Module, model: DetectionModel) -> InitialWeights:
     """Load what `model.pretrained` names."""
     if model.pretrained == "none":
         return InitialWeights()

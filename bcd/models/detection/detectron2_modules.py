@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -14,26 +16,30 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from bcd.models.backbones import build_backbone
-from bcd.models.detection import REGIONS, Detections, Regions, Sizes, Targets
+from bcd.models.detection import REGIONS, Detections, Detector, Regions, Sizes, Targets
 from bcd.models.detection.regions import anchor_logits, best_anchors
+from bcd.models.layers import Backbone as OurBackbone
 from bcd.models.weights import InitialWeights
 
 STAGES = ("res2", "res3", "res4", "res5")
 
 
-class DenseDetector(nn.Module):
-    """A RetinaNet (Lin et al., ICCV 2017; detectron2/modeling/meta_arch/retinanet.py) as a `Detector`.
+class DenseDetector(Detector):
+    """A RetinaNet (Lin et al., ICCV 2017; detectron2/modeling/meta_arch/retinanet.py).
 
     detectron2 divides its losses by a running mean of the number of positive anchors, a Python number that no state
-    dict has; the buffer `normaliser` keeps it, so that a resumed training goes on as if it had not stopped.
+    dict has. The buffer `normaliser` keeps it, so that a resumed training goes on as if it had not stopped.
     """
+
+    model: Any  # detectron2's, whose attributes torch does not know
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self.logits = nn.Identity()
+        self.normaliser: Tensor
         self.register_buffer("normaliser", torch.tensor(100.0, dtype=torch.float64))
-        self.taps = taps(model, model.head_in_features)
+        self.taps = taps(self.model.head_in_features)
         self.weights = InitialWeights()
 
     def forward(
@@ -55,8 +61,8 @@ class DenseDetector(nn.Module):
 
     def propose(self, image: Tensor, sizes: Sizes) -> Regions:
         """The anchors of the highest class scores, moved to where the detector sees their objects; no suppression."""
-        features, (scores, deltas) = self._predict(image)
-        scores, deltas = self._per_anchor(scores), self._per_anchor(deltas, 4)
+        features, (score_maps, delta_maps) = self._predict(image)
+        scores, deltas = self._per_anchor(score_maps), self._per_anchor(delta_maps, 4)
         anchors = Boxes.cat(self.model.anchor_generator(features))
         best = [best_anchors(s.amax(1), anchors.get_centers(), size) for s, size in zip(scores, sizes, strict=True)]
         boxes = []
@@ -85,18 +91,20 @@ class DenseDetector(nn.Module):
         return torch.cat([permute_to_N_HWA_K(level, values) for level in maps], 1)
 
 
-class RegionDetector(nn.Module):
-    """A Faster or Mask R-CNN (detectron2/modeling/meta_arch/rcnn.py and roi_heads) as a `Detector`.
+class RegionDetector(Detector):
+    """A Faster or Mask R-CNN (detectron2/modeling/meta_arch/rcnn.py and roi_heads).
 
     Masks are learned as bitmaps (its `MASK_FORMAT: bitmask`), which are cropped and resized to the mask head's size;
     its default rasterises polygons at that size instead.
     """
 
+    model: Any  # detectron2's, whose attributes torch does not know
+
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self.logits = nn.Identity()
-        self.taps = taps(model, model.proposal_generator.in_features)
+        self.taps = taps(self.model.proposal_generator.in_features)
         self.weights = InitialWeights()
 
     def forward(
@@ -137,7 +145,7 @@ class RegionDetector(nn.Module):
 class OwnBackbone(Backbone):
     """One of our backbones, at strides 4 to 32, as a backbone of detectron2: image (N, 3, H, W) to `res2`..`res5`."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: OurBackbone):
         super().__init__()
         self.net = net
         self._out_features = list(STAGES)
@@ -175,8 +183,8 @@ def _own_backbone(cfg: CfgNode) -> OwnBackbone:
     return OwnBackbone(frozen)
 
 
-def taps(model: nn.Module, levels: list[str]) -> dict[str, str]:
-    """Tap names to module paths of a detector whose `.model` is `model`, with these levels of the pyramid."""
+def taps(levels: list[str]) -> dict[str, str]:
+    """Tap names to module paths of a detector, with these levels of the pyramid."""
     stages = {f"stage{i}": f"model.backbone.bottom_up:{stage}" for i, stage in enumerate(STAGES, 1)}
     pyramid = {level: f"model.backbone:{level}" for level in levels}
     return stages | pyramid | {"neck": pyramid[levels[0]], "logits": "logits"}

@@ -3,11 +3,13 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection.backbone_utils import LastLevelMaxPool
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from bcd.errors import UserError
+from bcd.models.detection import Detector
+from bcd.models.layers import Backbone
 from bcd.models.weights import InitialWeights
 
 FINEST, LAST_STAGE = 2, 5  # levels of stage1 and stage4
@@ -24,20 +26,21 @@ def pyramid_levels(levels: Sequence[int] | None, kind: str) -> range:
     finest, coarsest = levels or LEVELS[kind]
     if not FINEST <= finest <= LAST_STAGE or coarsest not in (LAST_STAGE, COARSEST[kind]):
         raise UserError(
-            f"model.detection.levels is {list(levels)}; the finest level must be {FINEST} to {LAST_STAGE} and the "
-            f"coarsest {LAST_STAGE} or {COARSEST[kind]} with this head"
+            f"model.detection.levels is {[finest, coarsest]}; the finest level must be {FINEST} to {LAST_STAGE} and "
+            f"the coarsest {LAST_STAGE} or {COARSEST[kind]} with this head"
         )
     return range(finest, coarsest + 1)
 
 
-class PyramidNetwork(nn.Module):
-    """Images to the maps of a feature pyramid (Lin et al., CVPR 2017), level l having stride 2^l.
+class PyramidNetwork(Detector):
+    """A detector whose maps are those of a feature pyramid (Lin et al., CVPR 2017), level l having stride 2^l.
 
-    `backbone` has `channels` and the strides 4, 8, 16, 32; each of the `levels` gets `channels`. `kind` is a key of
-    COARSEST. `taps` and `weights` are those of `bcd.models.detection.Detector`.
+    `backbone` has the strides 4, 8, 16, 32; each of the `levels` gets `channels`. `kind` is a key of COARSEST.
     """
 
-    def __init__(self, backbone: nn.Module, channels: int, levels: range, kind: str):
+    backbone: Backbone
+
+    def __init__(self, backbone: Backbone, channels: int, levels: range, kind: str):
         super().__init__()
         extra = None
         if levels[-1] > LAST_STAGE:

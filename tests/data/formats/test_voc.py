@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from support.dataset_layouts import REAL, get, lines, mat, opened, params, photo, png, spread, write_mirror
 
+from bcd.config.schema import Archive
 from bcd.data import tree
 from bcd.data.acquire.fetch import Source, fetch
-from bcd.data.acquire.mirror import Archive
 from bcd.data.formats import voc
 from bcd.errors import UserError
 
@@ -103,7 +103,7 @@ def _classes(label):
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/mirror")
 def test_the_real_sample_with_objects(tmp_path):
     """Masks that labelme wrote in the layout of VOC; its list of val is empty."""
-    archive = Archive("voc2012_labelme/VOC2012_labelme_instance.tar", None)
+    archive = Archive(archive="voc2012_labelme/VOC2012_labelme_instance.tar", url=None)
     source = Source("labelme", (archive,), "", "", partial(tree.count_splits, voc), {"train": 1464, "val": 1449})
     found = fetch(source, tmp_path, REAL)
     for sample in voc.samples(tree.recorded(tmp_path), "train"):
@@ -114,7 +114,7 @@ def test_the_real_sample_with_objects(tmp_path):
 def test_official_bytes_without_sbd_are_no_sample(tmp_path):
     mirror = write_mirror(tmp_path / "mirror", {TAR: devkit()})
     sha256 = hashlib.sha256((mirror / TAR).read_bytes()).hexdigest()
-    archives = (Archive(TAR, None, sha256=sha256), Archive(TGZ, None, optional=True))
+    archives = (Archive(archive=TAR, url=None, sha256=sha256), Archive(archive=TGZ, url=None, optional=True))
     source = Source("voc2012", archives, "", "", partial(tree.count_splits, voc), {"train": 10582, "val": 1449})
     with pytest.raises(UserError, match=r"voc2012 has the splits .*'train': 2.*10582.*; complete the archives"):
         fetch(source, tmp_path / "data", mirror)

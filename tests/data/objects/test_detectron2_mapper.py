@@ -11,9 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from support.project import SHARED
 
+from bcd.config.schema import Resize
 from bcd.data.objects.split import Objects
 from bcd.data.objects.stream import object_eval_batches, object_stream
-from bcd.data.semantic.transforms import Resize
 from bcd.metrics.detection import detection_rows, summarise_detection
 
 GOLDEN = SHARED / "golden"
@@ -81,7 +81,7 @@ def test_training_images_and_objects(size, short_side, longest, flip, tmp_path):
     Image.fromarray(image).save(tmp_path / "image.png")
     changes = [transforms.ResizeShortestEdge([short_side], longest, "choice"), transforms.RandomFlip(prob=flip)]
     expected = mapped(tmp_path / "image.png", annotations, changes, train=True)
-    resize = Resize((short_side,), longest)
+    resize = Resize(short_sides=[short_side], max_long_side=longest)
     (ours,) = object_stream(read_as(image, annotations), [0], resize=resize, flip=flip, **OPTIONS)
     assert torch.equal(ours.image[0], expected["image"].float())
     (target,) = ours.targets
@@ -100,7 +100,7 @@ def test_evaluation_images(size, short_side, longest, tmp_path):
     Image.fromarray(image).save(tmp_path / "image.png")
     changes = [transforms.ResizeShortestEdge([short_side, short_side], longest, "choice")]
     expected = mapped(tmp_path / "image.png", annotations, changes, train=False)
-    resize = Resize((short_side - 5, short_side), longest)
+    resize = Resize(short_sides=[short_side - 5, short_side], max_long_side=longest)
     ((ours, sizes, originals, _),) = object_eval_batches(
         read_as(image, annotations), [0], resize=resize, pad=32, **PLAIN
     )

@@ -5,19 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.dataset_layouts import data_use
 
+from bcd.config.schema import Resize
 from bcd.data.formats.scenes import THINGS
 from bcd.data.objects.split import Objects, mask, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.objects.transforms import moved_mask, moved_objects, resized
 from bcd.data.semantic.stream import cached
-from bcd.data.semantic.transforms import Resize
+from bcd.data.semantic.transforms import new_size
 from bcd.errors import UserError
 from bcd.models.detection import Regions
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-OPTIONS = PLAIN | {"batch": 4, "seed": 3, "resize": Resize((24, 32, 40), 60), "flip": 0.5, "masks": True, "pad": 16,
+RESIZE = Resize(short_sides=[24, 32, 40], max_long_side=60)
+OPTIONS = PLAIN | {"batch": 4, "seed": 3, "resize": RESIZE, "flip": 0.5, "masks": True, "pad": 16,
                    "steps": 6}  # fmt: skip
 SIZES = [(24, 40), (40, 24), (30, 30), (24, 90), (25, 41), (40, 24), (40, 24), (60, 32)]
 
@@ -107,7 +110,7 @@ def test_boxes_and_masks_lie_on_what_they_mark():
     ],
 )
 def test_new_sizes(old, short_side, long_limit, expected):
-    assert Resize((1,), long_limit).size(*old, short_side) == expected
+    assert new_size(old, short_side, long_limit) == expected
 
 
 def test_short_sides_and_flips_are_drawn():
@@ -249,7 +252,7 @@ def test_facts_and_labelled_part_and_to():
 
 
 def evaluated(**changes):
-    options = PLAIN | {"resize": Resize((32, 24), 60), "pad": 16, "batch": 3} | changes
+    options = PLAIN | {"resize": Resize(short_sides=[32, 24], max_long_side=60), "pad": 16, "batch": 3} | changes
     return list(object_eval_batches(read, range(8), **options))
 
 
@@ -285,9 +288,8 @@ def test_evaluation_ranks_split_the_images():
 
 def test_scenes_at_their_own_size_keep_their_pixels(smoke_data):
     """Without a change of size the masks of the batch are those of the file, flipped or not."""
-    data = {"format": "scenes", "classes": list(THINGS), "size": None, "skip_annotations": []}
-    split = open_objects(smoke_data, data, "train", masks=True)
-    options = OPTIONS | {"resize": Resize((48,), 48), "pad": 48, "flip": 1.0, "steps": 3}
+    split = open_objects(smoke_data, data_use("scenes", list(THINGS)), "train", masks=True)
+    options = OPTIONS | {"resize": Resize(short_sides=[48], max_long_side=48), "pad": 48, "flip": 1.0, "steps": 3}
     for batch in object_stream(split.read, split.annotated, **options):
         for target, name in zip(batch.targets, batch.names, strict=True):
             _, objects, _ = split.read([split.read(n)[2] for n in range(len(split))].index(name))

@@ -9,23 +9,26 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from support.dataset_layouts import data_use
 from support.project import SHARED
 
+from bcd.config.schema import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
 from bcd.data.acquire.fetch import Source, fetch
-from bcd.data.acquire.mirror import Archive
 from bcd.data.formats import coco, scenes
 from bcd.data.objects import annotations
 from bcd.data.objects.split import mask, open_objects
 from bcd.errors import UserError
+from bcd.metrics import detection_rows, summarise_detection
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools
 MIRROR = SHARED / "mirror"
 WHERE = "annotations/instances_val2017.json"
-DATA = {"format": "coco", "classes": ["cat", "dog"], "size": None, "skip_annotations": []}
+DATA = data_use("coco", ["cat", "dog"])
 FIELDS = {"dataset": "toy", "origin": "generated", "official": False, "licence": "", "source": "", "request": {}}
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
+SQUARE_CODE = {"size": [8, 10], "counts": [9, 4, 4, 4, 4, 4, 4, 4, 43]}
 RING = {"size": [8, 10], "counts": [11, 4, 65]}
 
 
@@ -68,7 +71,7 @@ def root(tmp_path):
 
 def refused(tmp_path, message, *entries, **changes):
     with pytest.raises(UserError, match=message) as caught:
-        open_objects(written(tmp_path / "toy", document(*entries)), DATA | changes, "val", masks=True)
+        open_objects(written(tmp_path / "toy", document(*entries)), DATA.model_copy(update=changes), "val", masks=True)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -110,9 +113,21 @@ def test_without_masks_no_segmentation_is_needed_or_kept(tmp_path):
     assert "segmentation" not in split.truth["annotations"][0]
 
 
+def test_one_class_is_enough(tmp_path):
+    content = document(annotation(1), annotation(2, image=3)) | {"categories": [{"id": 18, "name": "dog"}]}
+    split = open_objects(written(tmp_path / "toy", content), DATA.model_copy(update={"classes": ["dog"]}), "val",
+                         masks=True)  # fmt: skip
+    assert split.truth["categories"] == [{"id": 0, "name": "dog"}]
+    assert [split.read(n)[1].classes.tolist() for n in range(3)] == [[0], [0], []]
+    results = [{"image_id": 7, "category_id": 0, "bbox": [1, 1, 4, 4], "score": 0.9, "segmentation": SQUARE_CODE}]
+    rows = detection_rows(split.truth, results, split.image_ids, ("box", "mask", "boundary"))
+    for suffix in ("", "_mask", "_boundary"):
+        assert summarise_detection(rows)[f"ap{suffix}"] == pytest.approx(100 * 51 / 101)
+
+
 def test_listed_annotations_are_left_out(tmp_path):
     root = written(tmp_path / "toy", document(annotation(918, box=(1, 1, 3, 0)), annotation(4)))
-    split = open_objects(root, DATA | {"skip_annotations": [918]}, "val", masks=True)
+    split = open_objects(root, DATA.model_copy(update={"skip_annotations": [918]}), "val", masks=True)
     assert [(entry["id"], entry["area"]) for entry in split.truth["annotations"]] == [(1, 16.0)]
 
 
@@ -189,11 +204,11 @@ def test_an_empty_split_and_a_dataset_size_are_refused(tmp_path, root):
     with pytest.raises(UserError, match=r"val2017\.json lists no images; run `bcd fetch toy --force`"):
         open_objects(written(tmp_path / "empty", document(images=())), DATA, "val", masks=True)
     with pytest.raises(UserError, match="a dataset with a `size` is for segmentation"):
-        open_objects(root, DATA | {"size": [4, 4]}, "val", masks=True)
+        open_objects(root, DATA.model_copy(update={"size": [4, 4]}), "val", masks=True)
 
 
 def test_few_images_have_their_annotations_alone(root):
-    whole, few = (open_objects(root, DATA | more, "val", masks=True) for more in ({}, {"images": 2}))
+    whole, few = (open_objects(root, DATA.model_copy(update=more), "val", masks=True) for more in ({}, {"images": 2}))
     assert few.image_ids == whole.image_ids[:2]
     assert few.truth["annotations"] == [one for one in whole.truth["annotations"] if one["image_id"] in few.image_ids]
     assert len(few.truth["annotations"]) < len(whole.truth["annotations"])
@@ -250,7 +265,7 @@ def test_counting_the_splits_of_an_unpacked_tree(tmp_path, root):
 
 def test_scenes_agree_with_their_instance_maps(smoke_data):
     """Every mask, box and area against the pixels of the 16-bit instance PNG; classes against the label."""
-    data = DATA | {"format": "scenes", "classes": list(scenes.THINGS)}
+    data = data_use("scenes", list(scenes.THINGS))
     for name in ("train", "val", "test"):
         split = open_objects(smoke_data, data, name, masks=True)
         areas = iter(entry["area"] for entry in split.truth["annotations"])
@@ -280,7 +295,11 @@ def sample(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "coco2017"
     archives = (f"coco2017/{name}.zip" for name in ("train2017", "val2017", "annotations_trainval2017"))
     source = Source(
-        "coco2017", tuple(Archive(archive, None) for archive in archives), "", "", partial(tree.count_splits, coco)
+        "coco2017",
+        tuple(Archive(archive=archive, url=None) for archive in archives),
+        "",
+        "",
+        partial(tree.count_splits, coco),
     )
     found = fetch(source, root, MIRROR)
     assert found.splits == {"train": 108, "val": 121}
@@ -294,7 +313,7 @@ def test_real_images_have_the_masks_that_pycocotools_draws(sample, name, crowds,
 
     root, classes = sample
     reference = COCO(str(root / coco.annotation_file(name)))
-    split = open_objects(root, DATA | {"classes": classes}, name, masks=True)
+    split = open_objects(root, DATA.model_copy(update={"classes": classes}), name, masks=True)
     assert len(split.annotated) == annotated
     assert sum(entry["iscrowd"] for entry in split.truth["annotations"]) == crowds
     for index in list(range(0, len(split), 10)) + [n for n in range(len(split)) if _has_crowd(split, n)]:

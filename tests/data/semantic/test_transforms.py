@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bcd.data.semantic.transforms import Augment, Resize, augment, distort, line, normalise, resize_pair
+from bcd.config.schema import Resize
+from bcd.data.semantic.transforms import Augment, augment, distort, evaluated_size, line, normalise, resize_pair
 
 PLAIN = Augment(crop=(20, 28), flip=0.0, photometric=False, mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0))
 
@@ -138,25 +139,26 @@ def test_resize_pair_averages_when_it_shrinks():
 
 
 @pytest.mark.parametrize(
-    ("rule", "old", "new"),
+    ("short_side", "longest", "factor", "old", "new"),
     [
         # By hand, from the rule of mmcv's rescale_size, for scale (2048, 512) and (520, 520).
-        (Resize((512,), 2048), (1944, 2592), (512, 683)),
-        (Resize((512,), 2048), (256, 256), (512, 512)),
-        (Resize((512,), 2048), (400, 2400), (341, 2048)),
-        (Resize((520,), 520), (375, 500), (390, 520)),
-        (Resize((520,), 520), (500, 334), (520, 347)),
-        (Resize((520,), 520).times(0.5), (375, 500), (195, 260)),
+        (512, 2048, 1.0, (1944, 2592), (512, 683)),
+        (512, 2048, 1.0, (256, 256), (512, 512)),
+        (512, 2048, 1.0, (400, 2400), (341, 2048)),
+        (520, 520, 1.0, (375, 500), (390, 520)),
+        (520, 520, 1.0, (500, 334), (520, 347)),
+        (520, 520, 0.5, (375, 500), (195, 260)),
     ],
 )
-def test_resize_keeps_the_shape_of_images(rule, old, new):
-    assert rule.evaluated(*old) == new
+def test_resize_keeps_the_shape_of_images(short_side, longest, factor, old, new):
+    rule = Resize(short_sides=[1, short_side], max_long_side=longest)
+    assert evaluated_size(old, rule, factor) == new
 
 
 def test_scale_is_relative_to_the_resized_image():
     """A view at scale 0.5 of an image that `resize` halves is a quarter of it, and nothing is padded beside it."""
     image, label = sample(80, 120)
-    rule = replace(PLAIN, crop=(20, 30), scale=(0.5, 0.5), resize=Resize((40,), 60))
+    rule = replace(PLAIN, crop=(20, 30), scale=(0.5, 0.5), resize=Resize(short_sides=[40], max_long_side=60))
     view, small, real = augment(image, label, rng(), rule)
     assert real.all() and view.shape == (3, 20, 30)
     assert (small == label[2::4, 2::4]).mean() > 0.6 and set(np.unique(small)) <= set(np.unique(label))

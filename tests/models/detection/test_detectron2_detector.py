@@ -3,14 +3,16 @@
 import json
 import sys
 from functools import partial
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 import torch
 from support import detector_contract as contract
 from support.project import SHARED
 
-from bcd.config.schema import Detection, Model
+from bcd.config.schema import DetectionModel
 from bcd.distill.taps import Taps
 from bcd.errors import UserError
 from bcd.models.detection import Targets
@@ -23,17 +25,21 @@ SIZES = [(90, 120), (96, 100)]
 real = pytest.mark.skipif(find_spec("detectron2") is None, reason="detectron2 is not installed")
 
 
-def small(head: str, **changes) -> Model:
+def small(head: str, **changes) -> DetectionModel:
     detection = {"engine": "detectron2", "anchor_scale": 2.0}
     detection |= {} if head == "faster_rcnn" else {"convs": 1}
-    detection |= {} if head == "retinanet" else {"fc_channels": 16}
+    detection |= {} if head in ("retinanet", "fcos") else {"fc_channels": 16}
     fields = {"backbone": "light", "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "channels": 16, "head": head}
     if changes.get("backbone", "light") != "light":
         fields |= {"widths": None, "depths": None}
-    return Model(**fields | {"detection": Detection(**detection | changes.pop("detection", {}))} | changes)
+    return DetectionModel(**fields | {"detection": detection | changes.pop("detection", {})} | changes)
 
 
-def seeded(model: Model, seed: int) -> torch.nn.Module:
+def published(head: str, backbone: str) -> DetectionModel:
+    return DetectionModel(backbone=backbone, head=head, channels=256, pretrained="weights.pth", detection={})
+
+
+def seeded(model: DetectionModel, seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
     return build(model, CLASSES)
 
@@ -75,6 +81,14 @@ def test_its_absence_is_told_in_one_sentence(monkeypatch):
         build(small("retinanet"), CLASSES)
 
 
+def test_a_setuptools_without_pkg_resources_is_told_in_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "detectron2", ModuleType("detectron2"))
+    monkeypatch.setattr(sys.modules["detectron2"], "__spec__", ModuleSpec("detectron2", None))
+    monkeypatch.setitem(sys.modules, "pkg_resources", None)
+    with pytest.raises(UserError, match=r"needs pkg_resources.*run `pip install 'setuptools<81'`"):
+        build(small("retinanet"), CLASSES)
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -99,7 +113,7 @@ def test_parameters_are_those_of_the_model_zoo(head, backbone, name):
     from detectron2.modeling import build_model
 
     expected = json.loads(GOLDEN.read_text())["detectron2"][HEADS[head].replace("R_50_FPN_1x", name)]
-    net = build_model(config(Model(backbone=backbone, head=head, channels=256, pretrained="weights.pth"), 80))
+    net = build_model(config(published(head, backbone), 80))
     count = {"params": sum(p.numel() for p in net.parameters())}
     count["params_requires_grad"] = sum(p.numel() for p in net.parameters() if p.requires_grad)
     count["buffers"] = sum(b.numel() for b in net.buffers())
@@ -116,7 +130,7 @@ def test_configuration_is_the_published_one(head):
     from detectron2.modeling import build_model
 
     published = model_zoo.get_config(HEADS[head])
-    ours = config(Model(backbone="resnet50", head=head, channels=256, pretrained="weights.pth"), 80)
+    ours = config(published(head, "resnet50"), 80)
     published.MODEL.DEVICE = "cpu"
     shapes = {key: value.shape for key, value in build_model(published).state_dict().items()}
     assert {key: value.shape for key, value in build_model(ours).state_dict().items()} == shapes
@@ -246,7 +260,6 @@ def test_own_weights_are_read_again(tmp_path):
     [
         (small("fcos"), "model.head 'fcos'"),
         (small("retinanet", backbone="resnet34"), "model.backbone 'resnet34'"),
-        (small("retinanet", backbone="resnet18", widths=[8, 8, 8, 8]), "model.widths"),
         (small("retinanet", detection={"levels": [3, 6]}), "model.detection.levels"),
         (small("faster_rcnn", detection={"levels": [2, 7]}), "model.detection.levels"),
         (small("retinanet", pretrained="timm"), "timm has no weights for 'light'"),

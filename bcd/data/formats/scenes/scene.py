@@ -1,32 +1,25 @@
-"""Synthetic street scenes: a small, fully labelled benchmark that needs no download.
+"""One synthetic scene: its objects in layers, and what is read off them.
 
-A scene is laid out as a stack of layers and drawn at twice its size. The stack yields one segment map, and
-colours, semantic label, instance map and boxes are all read off that map, so they cannot disagree.
-`docs/reference/scenes.md` describes what the scenes contain and why.
+A scene is laid out as a stack of layers and drawn at twice its size. The stack yields one segment map. Colours, label,
+instance map and boxes are all read off that map, so they cannot disagree.
 """
 
-import json
+from __future__ import annotations
+
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from bcd.data import decode, tree
-from bcd.data.formats.scene_paint import expose, paint
-from bcd.data.formats.scene_shapes import OBJECTS, Layer, blank, building
-from bcd.data.sample import Sample
-from bcd.files import writing
+from bcd.data.formats.scenes.paint import expose, paint
+from bcd.data.formats.scenes.shapes import OBJECTS, Layer, blank, building
 
 cv2.setNumThreads(0)  # scenes are small: threads would only fight with the other processes
 
 CLASSES = ("sky", "ground", "building", "tree", "vehicle", "pole", "sign", "person")
 # Poles are stuff because the wires join them, buildings because a row of them has no countable parts.
 THINGS = ("tree", "vehicle", "sign", "person")
-VOID = None  # every pixel is labelled; the scenes use no ignore value
 
 # A thing that shows less than this many pixels is left out of the scene: nobody could find it.
 MIN_VISIBLE = 12
@@ -74,7 +67,7 @@ def render(seed: int, index: int, size: int = 96, *, split: str = "train") -> Sc
     layers = [layer for parts in objects for layer in parts]
     # A segment is what an object shows of one class: the sign is one and its post another.
     keys = [(number, layer.kind) for number, parts in enumerate(objects) for layer in parts]
-    first = {}
+    first: dict[tuple[int, str], int] = {}
     segment_of = np.array([first.setdefault(key, n) for n, key in enumerate(keys)], np.uint8)
     stack = stack_layers(layers)
     segments = reduce_segments(segment_of[stack])
@@ -145,92 +138,6 @@ def reduce_segments(segments: np.ndarray) -> np.ndarray:
     return np.where(c == d, d, np.where(b == c, b, np.where(a == b, a, d)))
 
 
-def generate(
-    root: Path,
-    *,
-    seed: int,
-    size: int,
-    splits: dict[str, int],
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write `splits` (name to number of scenes) as a dataset of side `size` under directory `root`.
-
-    Files: images/<split>/00000.png (8-bit RGB), labels/<split>/00000.png (8-bit class index),
-    instances/<split>/00000.png (16-bit thing id, 0 = stuff) and instances_<split>.json (COCO). Bytes depend
-    on the arguments alone. `progress(done, total)` is called after every scene. Raises UserError when the
-    disk is full.
-    """
-    total, done = sum(splits.values()), 0
-    for split, count in splits.items():
-        folders = {kind: root / kind / split for kind in ("images", "labels", "instances")}
-        for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
-        annotations: list[dict] = []
-        for index in range(count):
-            scene, name = render(seed, index, size, split=split), f"{index:05d}.png"
-            write_png(folders["images"] / name, scene.image[:, :, ::-1])
-            write_png(folders["labels"] / name, scene.label)
-            write_png(folders["instances"] / name, scene.instance)
-            annotations += coco_annotations(scene, image_id=index + 1, first_id=len(annotations) + 1)
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        document = {
-            "images": [
-                {"id": n + 1, "file_name": f"images/{split}/{n:05d}.png", "width": size, "height": size}
-                for n in range(count)
-            ],
-            "categories": [{"id": n, "name": name} for n, name in enumerate(THINGS, start=1)],
-            "annotations": annotations,
-        }
-        path = root / annotation_file(split)
-        with writing(path):
-            path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n")
-
-
-def coco_annotations(scene: Scene, *, image_id: int, first_id: int) -> list[dict]:
-    """COCO annotations of a scene's things: compressed RLE, box (x, y, width, height) and area in pixels."""
-    annotations = []
-    for number, thing in enumerate(scene.things):
-        mask = np.asfortranarray(scene.instance == thing["id"], np.uint8)
-        code = coco_mask.encode(mask)
-        annotations.append(
-            {
-                "id": first_id + number,
-                "image_id": image_id,
-                "category_id": THINGS.index(CLASSES[thing["class"]]) + 1,
-                "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode("ascii")},
-                "bbox": [float(edge) for edge in coco_mask.toBbox(code)],
-                "area": int(coco_mask.area(code)),
-                "iscrowd": 0,
-            }
-        )
-    return annotations
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an 8- or 16-bit PNG, colour in OpenCV's BGR order; weak compression, for speed."""
-    _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    with writing(path):
-        path.write_bytes(data.tobytes())
-
-
-def samples(files: tree.Tree, split: str) -> list[Sample]:
-    """The split's scenes in index order. Raises UserError when a scene lacks its label."""
-    found = tree.paired(files, (f"images/{split}/", ".png"), (f"labels/{split}/", ".png"))
-    return [replace(sample, name=f"{split}/{sample.name}.png") for sample in found]
-
-
-def annotation_file(split: str) -> str:
-    """Path, below the dataset's folder, of the split's COCO file."""
-    return f"instances_{split}.json"
-
-
-def image_path(split: str, file_name: str) -> str:
-    """Path, below the dataset's folder, of an image of the COCO file, which names it by just that."""
-    return file_name
-
-
 def contact_sheet(scenes: list[Scene], columns: int) -> np.ndarray:
     """Scenes in rows of `columns`, each row of images above its row of labels: uint8 (H, W, 3) RGB."""
     tiles = []
@@ -240,6 +147,3 @@ def contact_sheet(scenes: list[Scene], columns: int) -> np.ndarray:
             framed = [np.pad(p, ((0, 6), (0, 6), (0, 0)), constant_values=255) for p in pictures]
             tiles.append(np.concatenate(framed, axis=1))
     return np.concatenate(tiles)
-
-
-read_label = decode.read_label  # the stored values are the class ids

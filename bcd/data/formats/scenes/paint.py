@@ -5,7 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from bcd.data.formats.scene_shapes import Layer, blank
+from bcd.data.formats.scenes.shapes import Layer, blank
 
 # Mean RGB of a class; a layer's own colour strays from it by SPREAD, so colour alone does not decide either.
 TONES = {
@@ -84,7 +84,7 @@ def expose(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     `canvas` float32 (S, S, 3), 0..255; returns uint8 (S / 2, S / 2, 3).
     """
     side = len(canvas) // 2
-    image = cv2.resize(to_uint8(canvas), (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    image: np.ndarray = cv2.resize(to_uint8(canvas), (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
     haze = rng.uniform(0, 0.25)
     image *= np.float32(1 - haze)
     image += (haze * rng.uniform(70, 220, 3)).astype(np.float32)

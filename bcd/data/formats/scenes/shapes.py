@@ -22,8 +22,8 @@ RUBBER: Tone = (40, 40, 45)
 class Layer:
     """One evenly coloured part of an object.
 
-    `kind` is the part's class name, `mask` uint8 `(S, S)` with 0 and 1, `tone` the mean RGB colour in 0..255
-    where it differs from the class's own.
+    `kind` is the part's class name, `mask` uint8 `(S, S)` with 0 and 1.
+    `tone` is the mean RGB colour in 0..255 where it differs from the class's own.
     """
 
     kind: str
@@ -175,9 +175,9 @@ def power_line(rng: np.random.Generator, horizon: Horizon) -> list[Layer]:
     along = np.linspace(0, 1, 17)
     for (x0, y0), (x1, y1) in zip(tops, tops[1:], strict=False):
         for end in ends:
-            x = x0 + end + along * (x1 - x0)
-            y = y0 + along * (y1 - y0) + 4 * sag * along * (1 - along)
-            points = np.stack([x, y], 1).round().astype(np.int32)
+            across = x0 + end + along * (x1 - x0)
+            down = y0 + along * (y1 - y0) + 4 * sag * along * (1 - along)
+            points = np.stack([across, down], 1).round().astype(np.int32)
             cv2.polylines(mask, [points], False, 1, wire)
     return [Layer("pole", mask)]
 

@@ -1,4 +1,4 @@
-"""The classes of COCO-Stuff, which its 10K and its 164K version store in different files.
+"""No format: the classes of COCO-Stuff, which the formats `cocostuff10k` and `cocostuff164k` share.
 
 Caesar et al., "COCO-Stuff: Thing and Stuff Classes in Context", CVPR 2018. Labels are numbered from 1: 80 things with
 COCO's ids among 1..90 and 91 stuff classes, 92..182. The classes are these 171 in the order of their labels, as in
