@@ -2,12 +2,12 @@
 
     python benchmarks/losses.py [--terms ifvd context] [--size 64] [--channels 512] [--batch 2] [--large] [--quick]
 
-The maps are features of --channels x --size x --size; logits of 19 x 2 size x 2 size; for losses of all stages at once
---channels / 8, / 4, / 2, / 1 at 2 size, size, size / 2, size / 4; all float32, every pixel valid and labelled. Time is
-the best of several rounds in which the two take turns; memory the growth of a fresh process's peak over what it holds
-when maps and weights exist, the gradients included. `plain.py` has the plain forms; a dash stands where ours is just
-that. Needs Linux. About 15 minutes on one core, --quick (small maps, to see that it runs) about 5: every measurement
-of memory starts a process, and most of that is importing torch.
+The maps are features of --channels x --size x --size, or logits of 19 x 2 size x 2 size. Losses of all stages at once
+have --channels / 8, / 4, / 2, / 1 at 2 size, size, size / 2, size / 4. All are float32, every pixel valid and labelled.
+Time is the best of several rounds in which the two take turns. Memory is the growth of a fresh process's peak over what
+it holds when maps and weights exist, the gradients included. `plain.py` has the plain forms; a dash stands where ours
+is just that. Needs Linux. About 15 minutes on one core; --quick (small maps, to see that it runs) about 5. Every
+measurement of memory starts a process, and most of that is importing torch.
 """
 
 import argparse

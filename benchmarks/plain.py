@@ -1,8 +1,8 @@
 """The losses as one would write them down from their formulas: no masks, no tiles, plain autograd.
 
-`PLAIN` maps the name of a term to a function of the maps (N, C, H, W) of student and teacher that gives what the term
+`PLAIN` maps the name of a term to a function of the maps (N, C, H, W) of student and teacher. It gives what the term
 gives with its default options where every pixel is valid and labelled. `benchmarks/losses.py` measures both,
-`tests/test_plain.py` compares them. `module` is the term's own module: its weights are used, its forward is not.
+`tests/losses/test_plain.py` compares them. `module` is the term's own module: its weights are used, its forward is not.
 Three terms are missing, because ours is what one would write anyway but for the masks: mgd, vid and holistic.
 """
 

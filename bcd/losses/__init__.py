@@ -8,8 +8,8 @@ A loss is a pure function
 
 or, if it learns or remembers something, an `nn.Module` class built as `cls(student_shape, teacher_shape, *, **options)`
 and called like the functions. A *joint* loss compares several taps at once: each of the above is a list then, fine to
-coarse. Keyword-only parameters are options, which `bcd.config.load` checks a method file against, except for the facts
-that the distiller fills in for a loss that names them:
+coarse. Keyword-only parameters are options, whose annotations say what a method file may have (`bcd.config.terms`).
+These names are facts instead, which the distiller fills in for a loss that names them:
 
     valid        bool (N, H, W), True = the pixel may contribute; None = all
     label        int64 (N, H, W), 255 = ignore, at the map's resolution
@@ -17,10 +17,10 @@ that the distiller fills in for a loss that names them:
     boxes        N float tensors (k, 4) of x1, y1, x2, y2 as fractions of the image, k >= 0; None = not known
     classes      int, number of classes (given to a class when it is built)
 
-Every loss keeps this contract: no gradient to the teacher; an invalid pixel changes neither the value nor the
-gradient, whatever stands in it; no valid pixel gives 0 with zero gradients; half precision is computed in float32
-(float64 stays float64), under autocast too; finite for inputs up to 1e15. A loss without parameters is zero when
-student and teacher agree.
+Every loss keeps this contract. No gradient goes to the teacher. An invalid pixel changes neither the value nor the
+gradient, whatever stands in it. No valid pixel gives 0 with zero gradients. Half precision is computed in float32,
+under autocast too, and float64 stays float64. The value is finite for inputs up to 1e15. A loss without parameters is
+zero when student and teacher agree.
 """
 
 import inspect

@@ -16,9 +16,9 @@ class AfDcd(nn.Module):
     """feature * (the loss of `Mgd`) + contrast * (`omni_contrast` of the generated and the teacher's map).
 
     Fan et al., "Augmentation-Free Dense Contrastive Knowledge Distillation for Efficient Semantic Segmentation"
-    (NeurIPS 2023), as in github.com/OSVAI/Af-DCD at 5b086a7, losses/ocmgd.py, with the default weights of its
+    (NeurIPS 2023), as in github.com/OSVAI/Af-DCD at 5b086a7, losses/ocmgd.py. The default weights are those of its
     train_ocmgd.py. Both parts share the generator and its mask. That code has no mask of invalid pixels and wants maps
-    that divide into patches; here the rest makes smaller patches.
+    that divide into patches. Here the rest makes smaller patches.
 
     Args:
         student_shape, teacher_shape: observed (N, C, H, W); only the channels matter.
@@ -69,9 +69,10 @@ def omni_contrast(
 ) -> Tensor:
     """Sum over channel groups of the mean over valid pixels of a contrast between pieces of the same patch.
 
-    A piece is one group of channels at one pixel. With d the L1 distance of teacher's pieces to the student's piece
-    over the temperature, its loss is d(same pixel, same group) + log sum exp(-d) over that piece and those of all other
-    groups at any pixel of the patch. The same group at other pixels is neither positive nor negative.
+    A piece is one group of channels at one pixel. d is the L1 distance of a teacher's piece to the student's piece,
+    over the temperature. The loss of a piece is d(same pixel, same group) + log sum exp(-d). The sum is over that piece
+    and those of all other groups at any pixel of the patch. The same group at other pixels is neither positive nor
+    negative.
 
     Args:
         student, teacher: (N, C, H, W), `groups` dividing C, zero where `valid` (N, H, W) is not.

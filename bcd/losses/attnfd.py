@@ -14,12 +14,12 @@ from bcd.losses.reviewkd import ValidBatchNorm
 class AttnFd(nn.Module):
     """1/N * || a_s / ||a_s|| - a_t / ||a_t|| ||^2, a = the refined maps, norms over the whole batch.
 
-    The student's map is refined by a learned CBAM (Woo et al., arXiv 1807.06521) and brought to the teacher's channels
-    by a 1x1 convolution with batch norm; the teacher's by the same gates without parameters (`refine`).
-    Mansourian et al., "Attention-guided Feature Distillation for Semantic Segmentation" (arXiv 2403.05451), as in
-    github.com/AmirMansurian/AttnFD at f090bbe, cbam.py and distiller.py. A teacher refines its map either by a CBAM
-    trained within it or by cbam.py's teacher mode, which has no parameters (issue 6 there); our teachers are plain
-    networks, so it is the latter. That code has no mask: here pools, batch norms and norms see valid pixels only, and N
+    The student's map is refined by a learned CBAM (Woo et al., arXiv 1807.06521). A 1x1 convolution with batch norm
+    then brings it to the teacher's channels. The teacher's map is refined by the same gates without parameters
+    (`refine`). Mansourian et al., "Attention-guided Feature Distillation for Semantic Segmentation" (arXiv 2403.05451),
+    as in github.com/AmirMansurian/AttnFD at f090bbe, cbam.py and distiller.py. A teacher there refines its map by a
+    CBAM trained within it, or by cbam.py's teacher mode, which has no parameters (issue 6). Our teachers are plain
+    networks, so it is the latter. That code has no mask. Here pools, batch norms and norms see valid pixels only, and N
     counts images that have any. A map of zeros has a unit map of zeros; there it is NaN.
 
     Args:

@@ -124,17 +124,17 @@ def posterior_boundary(
 ) -> Tensor:
     """Match where each class's posterior changes: every class boundary counts alike, however thin or short.
 
-    With p = softmax over classes of z / T, the energy of class c at pixel i is the sum over its valid 4-neighbours j
-    of |p_c(i) - p_c(j)|. Energy + epsilon, normalised over the valid pixels, is a distribution e_c. The loss is the
-    mean of KL(e_c teacher || e_c student) over the (image, class) pairs whose total teacher energy, without epsilon,
-    exceeds `min_energy` (a full jump between two pixels adds 2).
+    p is the softmax over classes of z / T. The energy of class c at pixel i is the sum over its valid 4-neighbours j of
+    |p_c(i) - p_c(j)|. Energy + epsilon, normalised over the valid pixels, is a distribution e_c. The loss is the mean
+    of KL(e_c teacher || e_c student) over pairs of image and class. A pair counts if its total teacher energy, without
+    epsilon, exceeds `min_energy`; a full jump between two pixels adds 2.
 
     Args:
         student, teacher: logits (N, C, H, W) of the same classes.
         valid: bool (N, H, W).
         temperature: T > 0.
         epsilon: floor of the energy, > 0; larger values flatten the distributions.
-        min_energy: classes whose boundary is weaker in the teacher are left out.
+        min_energy: classes whose boundary is weaker in the teacher are left out; >= 0.
 
     Raises:
         UserError: the channel counts differ.

@@ -35,7 +35,7 @@ def bpkd_edge(
         valid: bool (N, H, W).
         image_label: int64 (N, Hi, Wi), 255 = ignore.
         temperature: T > 0.
-        alpha: weight of the classes.
+        alpha: weight of the classes, >= 0.
         width: see `edge_share`.
 
     Raises:
@@ -75,9 +75,9 @@ def bpkd_body(
 def edge_share(image_label: Tensor, logits: Tensor, width: int) -> Tensor:
     """Share of each cell's labelled image pixels that lie in the edge band of class c: float (N, C, H, W) in 0 .. 1.
 
-    The band is the dilation minus the erosion of the class's mask by a `width` x `width` square: the pixels whose
-    window holds both c and another class. Ignored pixels and what is outside the image count as neither, so they make
-    no edge, and lie in no band.
+    The band is the dilation minus the erosion of the class's mask by a `width` x `width` square. It holds the pixels
+    whose window has both c and another class. Ignored pixels and what is outside the image count as neither. So they
+    make no edge, and lie in no band.
 
     Args:
         image_label: int64 (N, Hi, Wi); 255, or any other number that is no class, is ignored.

@@ -21,11 +21,11 @@ def cirkd_batch(
     p(a; j) is the softmax over the pixels b of image j of cos(f_a, f_b) / tau; i = j is one of the pairs. Exact; the
     memory grows with the number of pixels, not with its square.
 
-    Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation" (arXiv 2204.06986),
-    mini-batch pixel-to-pixel distillation, as in github.com/winycg/CIRKD (losses/cirkd_mini_batch.py): no T^2, and maps
-    of at least 256 x 256 are average-pooled 4 x 4 first. Deviations: masked (a, b and the pools run over valid pixels,
-    i and j over images that have some); features shorter than 1e-4 count as directionless. Padding changes nothing
-    unless it lifts a map to 256 x 256.
+    Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation" (arXiv 2204.06986), as in
+    github.com/winycg/CIRKD (losses/cirkd_mini_batch.py), the mini-batch pixel-to-pixel distillation. So there is no
+    T^2, and maps of at least 256 x 256 are average-pooled 4 x 4 first. Two things deviate. It is masked: a, b and the
+    pools run over valid pixels, i and j over images that have some. Features shorter than 1e-4 count as directionless.
+    Padding changes nothing unless it lifts a map to 256 x 256.
 
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W); channel counts may differ.
@@ -77,8 +77,8 @@ def relation_kl(
 ) -> Tensor:
     """Sum over a of w_a KL(softmax_b(t_a . u_b / tau) || softmax_b(s_a . k_b / tau)), a tile of rows a at a time.
 
-    With S the student's logits, dL/dS_ab = w_a (p_s - p_t)_ab is known while the tile exists, so the gradient is
-    gathered there: no logits outlive their tile, and there is nothing left for a backward pass to compute.
+    S are the student's logits. As dL/dS_ab = w_a (p_s - p_t)_ab is known while the tile exists, the gradient is
+    gathered there. So no logits outlive their tile, and there is nothing left for a backward pass to compute.
 
     Args:
         student, teacher: float (M, C_s) and (M, C_t), the pixels a.

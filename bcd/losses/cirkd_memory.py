@@ -25,32 +25,33 @@ Entry = tuple[int, Tensor, Tensor]
 class CirkdMemory(nn.Module):
     """Weighted sum of two divergences between the student's and the teacher's similarities to remembered features.
 
-    Either is T^2 * mean over the labelled valid pixels a of KL(q_t(a) || q_s(a)), with q(a) = softmax over k of
-    cos(f_a, m_k) / (tau T): f_a is the teacher's feature or the student's after a learned projection, and the m_k are
-    slots of a memory of teacher features, drawn anew in each step, the same slots for every class. One memory holds
-    pixels, the other regions (means over the pixels of a class in an image).
+    Either is T^2 * mean over the labelled valid pixels a of KL(q_t(a) || q_s(a)). q(a) is the softmax over k of
+    cos(f_a, m_k) / (tau T). f_a is the teacher's feature, or the student's after a learned projection. The m_k are
+    slots of a memory of teacher features. They are drawn anew in each step, the same slots for every class. One memory
+    holds pixels, the other regions (means over the pixels of a class in an image).
 
     In training every class of every image first enters the memories, with up to 16 of its pixels, drawn at random. They
-    start as random unit vectors; pixels that would reach the end of a class's memory take its last slots, and the next
-    ones its first. Buffers: the float32 unit vectors `region_queue` (classes, region_memory, C_t) and `pixel_queue`
-    (classes, pixel_memory, C_t); the next slots `region_next` and `pixel_next`, int64 (classes,). The published sizes
-    take 88 kB per class and channel: 430 MB for 19 classes and 256 channels. All processes remember the images of all.
+    start as random unit vectors. Pixels that would reach the end of a class's memory take its last slots. The next ones
+    then take its first. Buffers are the float32 unit vectors `region_queue` (classes, region_memory, C_t) and
+    `pixel_queue` (classes, pixel_memory, C_t), and the next slots `region_next` and `pixel_next`, int64 (classes,). The
+    published sizes take 88 kB per class and channel: 430 MB for 19 classes and 256 channels. All processes remember the
+    images of all.
 
     Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation" (arXiv 2204.06986),
     memory-based pixel-to-pixel and pixel-to-region distillation, as in github.com/winycg/CIRKD
-    (losses/cirkd_memory.py). Deviations: the official code remembers the wrong pixels (see `official`); the
-    projection's BatchNorm sees labelled valid pixels only; a batch without any gives 0; features shorter than 1e-4
+    (losses/cirkd_memory.py). Four things deviate. The official code remembers the wrong pixels (see `official`). The
+    projection's BatchNorm sees labelled valid pixels only. A batch without any gives 0. Features shorter than 1e-4
     count as directionless.
 
     Args:
         student_shape, teacher_shape: observed (N, C, H, W); only C is read.
         classes: labels are 0 .. classes - 1, all others are ignored.
-        pixel_memory, region_memory: slots per class.
+        pixel_memory, region_memory: slots per class, at least 16 and at least 1.
         pixel_contrast, region_contrast: about how many slots are drawn per step; size // classes + 1 of each class.
         temperature, kd_temperature: tau and T, > 0.
         pixel_weight, region_weight: of the two divergences.
-        official: as the code is: for a class of n pixels the memory gets pixels among the first n of the *image*;
-            BatchNorm sees ignored pixels too; a batch without a label gives NaN.
+        official: as the code is. For a class of n pixels the memory gets pixels among the first n of the *image*.
+            BatchNorm sees ignored pixels too. A batch without a label gives NaN.
 
     Raises:
         UserError: a memory too small for what one image brings.

@@ -51,8 +51,9 @@ class _SelfRelationKL(torch.autograd.Function):
     """A scalar loss whose gradient is known in closed form, so the forward pass takes it along.
 
     With S_ij = f_i . f_j, f the scaled features, dL/dS = (R_s - R_t) / (number of valid pixels of the batch). As S is
-    symmetric, dL/df_i = sum_j M_ij f_j with the symmetric M = dL/dS + (dL/dS)^T: one product instead of two, and each
-    tile of S above the diagonal serves the one below it. One tensor of the size of the student's features is kept.
+    symmetric, dL/df_i = sum_j M_ij f_j with the symmetric M = dL/dS + (dL/dS)^T. That is one product instead of two,
+    and each tile of S above the diagonal serves the one below it. One tensor of the size of the student's features is
+    kept.
     """
 
     @staticmethod

@@ -70,8 +70,8 @@ def _blocks(x: Tensor, scale: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
 def _sums(tiles: "_Tiles") -> Tensor:
     """Row by row the sums of E_s, of E_t and of E_t (S_t - S_s), (3, L); leaves E = exp(S) in the tiles.
 
-    E is taken without a shift and symmetric like S, so one pass over the upper triangle gives them, and with them
-    KL_i = sum_j E_t (S_t - S_s) / Z_t + log(Z_s / Z_t) for the sums Z.
+    E is taken without a shift and symmetric like S, so one pass over the upper triangle gives them. With the sums Z of
+    E_s and E_t, KL_i = sum_j E_t (S_t - S_s) / Z_t + log(Z_s / Z_t).
     """
     sums = [block.new_zeros(3, block.shape[1]) for block in tiles.s]
     for i, j, room in tiles.with_logits():

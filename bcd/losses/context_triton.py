@@ -3,9 +3,9 @@
 What `bcd.losses.context_tiled` computes, with the largest logit of each row subtracted, so for logits of any size.
 Imported only where the maps lie on a GPU and Triton is installed.
 
-Verified: the numbers, float32 and float16, in Triton's interpreter on the CPU (tests/test_context.py); that the kernels
-compile for compute capabilities 8.0 and 9.0, float32 and bfloat16. They have not run on a GPU yet: the tests and
-`benchmarks/context.py` do so where there is one.
+Verified are the numbers, float32 and float16, in Triton's interpreter on the CPU (tests/losses/test_context.py).
+Verified is also that the kernels compile for compute capabilities 8.0 and 9.0, float32 and bfloat16. They have not run
+on a GPU yet: the tests and `benchmarks/context.py` do so where there is one.
 """
 
 import torch
@@ -31,8 +31,8 @@ def fused_self_relation_kl(
 ) -> tuple[Tensor, Tensor | None]:
     """`tiled_self_relation_kl` of float32 features s (C_s, L) and t (C_t, L) with scales (L,).
 
-    Where they were half floats of type `product_dtype`, the products take them as they were, sum in float32
-    and are scaled afterwards: the logits lose nothing, only the slopes of the gradient are rounded.
+    Where they were half floats of type `product_dtype`, the products take them as they were, sum in float32 and are
+    scaled afterwards. So the logits lose nothing, and only the slopes of the gradient are rounded.
     """
     if not s.shape[1]:
         return s.new_zeros(()), s.clone() if differentiate else None

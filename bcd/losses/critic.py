@@ -1,7 +1,7 @@
 """The critic of holistic distillation: SAGAN's discriminator, on score maps instead of images.
 
 Zhang et al., "Self-Attention Generative Adversarial Networks" (arXiv 1805.08318) with the spectral normalisation of
-Miyato et al. (arXiv 1802.05957), in the form that SKD uses (networks/sagan_models.py, networks/spectral.py) and CIRKD
+Miyato et al. (arXiv 1802.05957). The form is that of SKD (networks/sagan_models.py, networks/spectral.py), which CIRKD
 repeats (utils/sagan.py).
 """
 
@@ -16,8 +16,8 @@ MIN_SIZE = 64
 class Critic(nn.Module):
     """Maps (N, channels, H, W), H and W at least `MIN_SIZE`, to unbounded scores (N, 1, H // 16 - 3, W // 16 - 3).
 
-    Batch statistics standardise the input, four convolutions of stride 2 widen it to `width`, 2, 4 and 8 times
-    `width`, self-attention follows the third and the fourth. The official code works at width 64 only.
+    Batch statistics standardise the input. Four convolutions of stride 2 widen it to `width`, 2, 4 and 8 times `width`.
+    Self-attention follows the third and the fourth. The official code works at width 64 only.
     """
 
     def __init__(self, channels: int, width: int = 64):

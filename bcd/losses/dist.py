@@ -25,15 +25,15 @@ def dist(
         intra = 1 - mean over classes of r(p_t, p_s) over the valid pixels of the whole batch
 
     Huang et al., "Knowledge Distillation from A Stronger Teacher" (arXiv 2205.10536; hunto/DIST_KD,
-    segmentation/losses/dist_kd.py, which has T = 1 and no mask); T^2 as in mmrazor/models/losses/dist_loss.py.
-    A correlation is numerator / (product of norms + 1e-8). So it is 0 for what is constant, the loss then above 0 even
-    at equality, and for equal maps it falls short of 1 by about 1e-8 over the squared norm.
+    segmentation/losses/dist_kd.py, which has T = 1 and no mask); T^2 as in mmrazor/models/losses/dist_loss.py. A
+    correlation is numerator / (product of norms + 1e-8). So it is 0 for what is constant, and the loss then is above 0
+    even at equality. For equal maps it falls short of 1 by about 1e-8 over the squared norm.
 
     Args:
         student, teacher: logits (N, C, H, W).
         valid: bool (N, H, W).
         temperature: T > 0.
-        beta, gamma: weights of the two parts.
+        beta, gamma: weights of the two parts, >= 0.
 
     Raises:
         UserError: the channel counts differ.

@@ -21,18 +21,18 @@ def dkd(
 ) -> Tensor:
     """T^2 * mean over valid labelled pixels of alpha KL(b_t || b_s) + beta KL(q_t || q_s).
 
-    With p = softmax over classes of z / T and y the label, b = (p_y, 1 - p_y) and q = softmax of z / T over the
-    classes other than y. Zhao et al., "Decoupled Knowledge Distillation" (arXiv 2203.08679), applied at every pixel;
-    the official code (megvii-research/mdistiller, mdistiller/distillers/DKD.py) takes rows (N, C) and has no mask.
+    p is the softmax over classes of z / T, and y the label. b = (p_y, 1 - p_y), and q is the softmax of z / T over the
+    classes other than y. Zhao et al., "Decoupled Knowledge Distillation" (arXiv 2203.08679), applied at every pixel.
+    The official code (megvii-research/mdistiller, mdistiller/distillers/DKD.py) takes rows (N, C) and has no mask.
 
     Args:
         student, teacher: logits (N, C, H, W). With one class the loss is 0, with two its second part is.
         valid: bool (N, H, W).
         label: int64 (N, H, W); pixels of 255, or any other number that is no class, are left out.
         temperature: T > 0.
-        alpha, beta: weights of the two parts.
-        official: take the logarithm of b, infinite once p_y or 1 - p_y underflows, and lower the logit z_y / T by
-            1000 instead of leaving it out of q, which fails for logits that far apart.
+        alpha, beta: weights of the two parts, >= 0.
+        official: take the logarithm of b, infinite once p_y or 1 - p_y underflows. And lower the logit z_y / T by 1000
+            instead of leaving it out of q, which fails for logits that far apart.
 
     Raises:
         UserError: the channel counts differ.

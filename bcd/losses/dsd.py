@@ -31,8 +31,8 @@ def psd(
     width among the taps. A cell is valid where every tap has a valid pixel in it.
 
     Args:
-        student, teacher: features of at least two taps, fine to coarse; each (N, C, H, W), all free in C, H and W
-            but for equal H and W of student and teacher at a tap.
+        student, teacher: features (N, C, H, W) of at least two taps, fine to coarse. Student and teacher have equal H
+            and W at a tap; everything else may differ.
         valid: bool (N, H, W) for each tap.
         p: the power of the energy, >= 1.
 

@@ -13,8 +13,8 @@ from bcd.losses.mgd import image_sum_of_squares
 class Fgd(nn.Module):
     """foreground * L_fg + background * L_bg + attention * L_at + relation * L_rel, each a sum divided by N images.
 
-    With S_t (pixels) and C_t (channels) the teacher's attention, D = S_t C_t (s - t)^2, and R(f) = f + a global context
-    of f by learned weights (one set for the student, one for the teacher):
+    S_t (over pixels) and C_t (over channels) are the teacher's attention, and D = S_t C_t (s - t)^2. R(f) = f + a
+    global context of f by learned weights, one set for the student and one for the teacher. Then
 
         L_fg  = 1/N sum of D * max over the boxes around the pixel of 1 / area of the box
         L_bg  = 1/N sum of D / background pixels of the image, over pixels in no box
@@ -22,9 +22,9 @@ class Fgd(nn.Module):
         L_rel = 1/N sum of (R_s(s) - R_t(t))^2
 
     Yang et al., "Focal and Global Knowledge Distillation for Detectors" (arXiv 2111.11837), as in github.com/yzd-v/FGD
-    at c03a6cf, mmdet/distillation/losses/fgd.py; the default weights are those of its RetinaNet configurations. That
-    code has no mask: here every softmax, mean, sum and count is over valid pixels, and N counts images that have any.
-    A student of other channels than the teacher's first passes a learned 1x1 convolution.
+    at c03a6cf, mmdet/distillation/losses/fgd.py. The default weights are those of its RetinaNet configurations. That
+    code has no mask. Here every softmax, mean, sum and count is over valid pixels, and N counts images that have any. A
+    student of other channels than the teacher's first passes a learned 1x1 convolution.
 
     Args:
         student_shape, teacher_shape: observed (N, C, H, W); only the channels matter.
@@ -124,8 +124,8 @@ def attention_maps(features: Tensor, valid: Tensor, temperature: float) -> tuple
 def box_weights(boxes: Sequence[Tensor] | None, valid: Tensor) -> Tensor:
     """1 / area of the smallest box around each pixel, (N, H, W); 0 at pixels in no box and at invalid ones.
 
-    A box covers the cells from the floor of its upper left to the ceiling of its lower right corner, both inclusive;
-    its area counts the cells of that range even beyond the border. So does the official code.
+    A box covers the cells from the floor of its upper left to the ceiling of its lower right corner, both inclusive.
+    Its area counts the cells of that range even beyond the border. So does the official code.
     """
     n, h, w = valid.shape
     if boxes is None:

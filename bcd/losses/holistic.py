@@ -48,7 +48,7 @@ def gradient_penalty(
 ) -> Tensor:
     """`weight` times the mean over images of (||g|| - 1)^2, g the slope of the critic between teacher and student.
 
-    Gulrajani et al. (arXiv 1704.00028). x = a teacher + (1 - a) student with one uniform random a per image; g is the
+    Gulrajani et al. (arXiv 1704.00028). x = a teacher + (1 - a) student, with one uniform random a per image. g is the
     gradient at x of the sum of all scores of the batch, its norm taken per image. Differentiable in the critic's
     parameters, not in the maps.
 
@@ -65,14 +65,14 @@ def gradient_penalty(
 class Holistic(nn.Module):
     """The negative mean score that a critic, trained along with the student, gives to the student's map.
 
-    Every forward in training mode with gradients enabled first takes one step of the critic on the detached maps, then
-    scores the student with the new critic. (The official codes step the student first. Here the caller's backward
-    pass comes later, and the critic must not change between a forward and its backward pass.) Without gradients or in
+    In training mode with gradients enabled, every forward first takes one step of the critic on the detached maps. Then
+    it scores the student with the new critic. The official codes step the student first. Here the caller's backward
+    pass comes later, and the critic must not change between a forward and its backward pass. Without gradients or in
     eval mode the critic stays as it is.
 
-    The critic belongs to this module: its parameters never require gradients, so that no optimiser or wrapper outside
-    takes them up, and the state of its own optimiser is part of `state_dict`. Load that after moving the module to its
-    device. Several processes average the critic's gradients over all images.
+    The critic belongs to this module. Its parameters never require gradients, so that no optimiser or wrapper outside
+    takes them up. The state of its own optimiser is part of `state_dict`, which is to be loaded after the module has
+    moved to its device. Several processes average the critic's gradients over all images.
 
     The value may be negative and is not 0 when student and teacher agree. Convolution and batch statistics see invalid
     pixels as zeros in both maps, so padding a batch does change the value.
@@ -81,8 +81,8 @@ class Holistic(nn.Module):
         student_shape, teacher_shape: observed (N, C, H, W); only the student's C is read.
         kind: of the critic, `wgan-gp` (SKD) or `hinge` (CIRKD).
         critic_optimizer: `sgd` (SKD) or `adam` (CIRKD), at the constant rate `critic_lr`; SKD lets its rate decay.
-        critic_weight: factor of the critic's own loss; `penalty` factor within it of the gradient penalty, which a
-            `hinge` critic does without.
+        critic_weight: factor of the critic's own loss, >= 0.
+        penalty: factor within it of the gradient penalty, >= 0; a `hinge` critic does without.
         width: channels of the critic's first layer.
 
     Raises:

@@ -16,9 +16,9 @@ def ifvd(
     The gradient also flows through the class means.
 
     Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation" (ECCV 2020), as in
-    github.com/YukangWang/IFVD (utils/criterion.py) and github.com/winycg/CIRKD (losses/ifvd.py). Deviations: masked; a
-    pixel without a label does not count, where the official codes count it as a difference of 0; features and means
-    shorter than 1e-4 count as directionless. The official 1e-6 in the means' denominators cancels in the cosine.
+    github.com/YukangWang/IFVD (utils/criterion.py) and github.com/winycg/CIRKD (losses/ifvd.py). Three things deviate.
+    It is masked. A pixel without a label does not count, where the official codes count it as a difference of 0. Features
+    and means shorter than 1e-4 count as directionless. The official 1e-6 in the means' denominators cancels in the cosine.
 
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W); channel counts may differ.
@@ -39,8 +39,8 @@ def ifvd(
 def variation(features: Tensor, members: Tensor) -> Tensor:
     """Cosine in [-1, 1] of each pixel with the mean of its class, (N, L); 0 for a pixel of no class.
 
-    Products with the one-hot `members` are as cheap as segment sums, keep the (N, C, L) layout, add in the same order
-    on every run and make no copy of the features.
+    Products with the one-hot `members` are as cheap as segment sums. They keep the (N, C, L) layout, add in the same
+    order on every run and make no copy of the features.
 
     Args:
         features: float (N, C, L).

@@ -11,10 +11,10 @@ from bcd.losses.masked import full_precision, masked_mean, prepare
 def nst(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None) -> Tensor:
     """Squared maximum mean discrepancy between the sets of channel maps, mean over images.
 
-    k(s, s) + k(t, t) - 2 k(s, t), k = mean over channel pairs of <a, b>^2, each channel's map being a unit vector over
-    the image's valid pixels. Huang & Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer"
-    (arXiv 1707.01219), with its polynomial kernel as in RepDistiller (distiller_zoo/NST.py). That code has no mask, and
-    pools maps of different height to a square; here the maps arrive at the same size.
+    That is k(s, s) + k(t, t) - 2 k(s, t), with k = mean over channel pairs of <a, b>^2. Each channel's map is a unit
+    vector over the image's valid pixels. Huang & Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity
+    Transfer" (arXiv 1707.01219), with its polynomial kernel as in RepDistiller (distiller_zoo/NST.py). That code has no
+    mask, and pools maps of different height to a square; here the maps arrive at the same size.
 
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W).

@@ -24,9 +24,9 @@ def skd(
 
     Liu et al., "Structured Knowledge Distillation for Dense Prediction" (arXiv 1903.04197). The default is CIRKD's form
     (losses/skd.py). The authors' (github.com/irfanICMLL/structure_knowledge_distillation, utils/criterion.py) is
-    `scale: 0.5, official: true`. Neither has a mask: here a node is the maximum over its valid pixels, a node without
-    any takes no part, and the mean over an image's pairs is averaged over the images that have nodes. Exact; the memory
-    grows with the number of nodes, not with its square.
+    `scale: 0.5, official: true`. Neither has a mask. Here a node is the maximum over its valid pixels, and a node
+    without any takes no part. The mean over an image's pairs is averaged over the images that have nodes. Exact; the
+    memory grows with the number of nodes, not with its square.
 
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W).
@@ -69,8 +69,8 @@ def _unit(nodes: Tensor, official: bool) -> Tensor:
 def mean_squared_gap(student: Tensor, teacher: Tensor, count: Tensor, rows: int | None = None) -> Tensor:
     """The loss of `skd` on nodes (N, C_s, L) and (N, C_t, L), 0 where there is no node, and their number `count` (N,).
 
-    `rows` of the L x L relations of one image are held at a time (default: as many as fit TILE_ELEMENTS); the result
-    depends on it only through rounding.
+    `rows` of the L x L relations of one image are held at a time; the default is as many as fit TILE_ELEMENTS. The
+    result depends on it only through rounding.
     """
     images = (count > 0).sum().clamp(min=1)
     weight = (count.to(student.dtype).clamp(min=1).square() * images).reciprocal()
@@ -84,8 +84,8 @@ def _squared_gap(student: Tensor, teacher: Tensor, weight: Tensor, rows: int, gr
     """Sum over images of weight * ||S^T S - T^T T||^2; adds to `gradient`, a tensor like `student`.
 
     With D = S^T S - T^T T, which is symmetric, the gradient is 4 weight S D. Only the part of D right of its diagonal
-    blocks is computed. The shorter way over the C x C products S S^T, S T^T and T T^T is not taken: the loss would be
-    the small difference of large numbers.
+    blocks is computed. The shorter way over the C x C products S S^T, S T^T and T T^T is not taken. With it the loss
+    would be the small difference of large numbers.
     """
     loss = student.new_zeros(())
     for s, t, factor, slope in zip(student, teacher, weight, gradient, strict=True):

@@ -11,10 +11,10 @@ STD_EPS = 1e-6
 def pkd(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None) -> Tensor:
     """Half the mean of (z_s - z_t)^2, z = channels standardised over the valid pixels of the whole batch.
 
-    This is (n - 1) / n * (1 - r) for n valid pixels and Pearson correlation r of a channel, averaged over channels.
-    Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient" (arXiv
-    2207.02039), as in mmrazor (mmrazor/models/losses/pkd_loss.py), which has no mask, sums over levels and is NaN for a
-    single pixel, which gives 0 here. A channel that is constant over the batch gets a gradient of order 1e6.
+    This is (n - 1) / n * (1 - r) for n valid pixels and Pearson correlation r of a channel, averaged over channels. Cao
+    et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient" (arXiv
+    2207.02039), as in mmrazor (mmrazor/models/losses/pkd_loss.py). That code has no mask, sums over levels and is NaN
+    for a single pixel, which gives 0 here. A channel that is constant over the batch gets a gradient of order 1e6.
 
     Args:
         student, teacher: features (N, C, H, W), compared channel by channel.

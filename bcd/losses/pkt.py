@@ -14,9 +14,9 @@ def pkt(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, epsilo
 
     Passalis & Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer" (arXiv 1803.10837), in the
     form of the authors (github.com/passalis/probabilistic_kt, nn/pkt.py), which RepDistiller shares
-    (distiller_zoo/PKT.py): the pair of an image with itself is included and the sum is divided by M^2, not by M. It
-    takes embeddings; an embedding here is the average of the map over the image's valid pixels, and images without any
-    are left out. One image gives 0. With epsilon > 0 the minimum is only nearly at equality: the gradient there is of
+    (distiller_zoo/PKT.py). So the pair of an image with itself is included, and the sum is divided by M^2, not by M. It
+    takes embeddings. An embedding here is the average of the map over the image's valid pixels, and images without any
+    are left out. One image gives 0. As epsilon > 0, the minimum is only nearly at equality: the gradient there is of
     the order of epsilon.
 
     Args:

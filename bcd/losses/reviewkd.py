@@ -110,8 +110,8 @@ def hierarchical_context_loss(
 ) -> Tensor:
     """Sum over the taps of a weighted mean of the squared errors of the maps and of their 4x4, 2x2 and 1x1 averages.
 
-    The map has weight 1, each average half the weight of the one before; averages no smaller than the map's height are
-    left out (the width is not looked at, as in the official code). Averages are over valid pixels; of the cells, those
+    The map has weight 1, each average half the weight of the one before. Averages no smaller than the map's height are
+    left out; the width is not looked at, as in the official code. Averages are over valid pixels; of the cells, those
     that have any are compared.
 
     Args:

@@ -23,9 +23,10 @@ def rkd(
 ) -> Tensor:
     """Smooth-L1 differences of the pairwise distances and of the cosines of all triplets of image embeddings.
 
-    distance_weight * mean_ij h(d_ij^s - d_ij^t) + angle_weight * mean_ijk h(a_ijk^s - a_ijk^t), with h = Huber of width
-    1, d = distance over the mean distance between different images, a_ijk = cosine of the angle at image i between
-    images j and k. Means run over all indices, equal ones too.
+    distance_weight * mean_ij h(d_ij^s - d_ij^t) + angle_weight * mean_ijk h(a_ijk^s - a_ijk^t)
+
+    h is the Huber function of width 1. d is the distance over the mean distance between different images. a_ijk is the
+    cosine of the angle at image i between images j and k. Means run over all indices, equal ones too.
 
     Park et al., "Relational Knowledge Distillation" (arXiv 1904.05068), as in RepDistiller (distiller_zoo/RKD.py), for
     embeddings. An embedding here is the average of the map over the image's valid pixels; images without any are left

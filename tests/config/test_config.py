@@ -7,7 +7,6 @@ import pytest
 
 from bcd.config.load import load_params, parse_method
 from bcd.config.suites import load_suite
-from bcd.config.terms import term_names
 from bcd.errors import UserError
 from bcd.runs import expand
 from bcd.runs.resolve import overridden
@@ -86,12 +85,6 @@ def test_every_shipped_suite_resolves(project, suite):
 def test_unknown_suite_names_the_nearest(project):
     with pytest.raises(UserError, match="did you mean 'camvid'"):
         load_suite("camvidd", project / "params")
-
-
-def test_every_options_of_a_term_is_read_from_its_source():
-    from bcd.losses import TERMS
-
-    assert set(term_names()) == set(TERMS)
 
 
 def test_paired_runs_share_a_seed_and_nothing_else_does(project):

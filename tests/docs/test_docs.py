@@ -7,6 +7,7 @@ import pytest
 from support.project import ROOT
 
 from bcd.config.load import load_params
+from bcd.config.terms import option_names
 from bcd.losses import STAGES, TERMS
 
 PAGE = (ROOT / "docs" / "reference" / "methods.md").read_text()
@@ -52,7 +53,7 @@ def test_the_entry_names_the_default_taps(name):
 
 @every_term
 def test_the_entry_names_every_option(name):
-    options = set(TERMS[name].options)
+    options = set(option_names(name))
     assert options <= quoted(ENTRIES[name])
     assert bool(re.search(r"Options:\s", ENTRIES[name])) == bool(options)
 

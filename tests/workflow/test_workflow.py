@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from support.project import ROOT, copy_project, run
+from support.project import copy_project, run
 
 BIN = Path(sys.executable).parent
 TABLES = ("tables/{}.md", "tables/{}.tex", "tables/{}.csv", "tables/{}.json", "figures/{}.png", "figures/{}-panels.png")
@@ -181,30 +180,3 @@ def test_the_workflow_lints(tmp_path):
     project = copy_project(tmp_path)
     assert "good condition" in snakemake(project, "--lint", "--config", "suite=smoke")
     shutil.rmtree(project)
-
-
-def test_the_readme_adds_a_method_in_one_file_and_a_few_lines(built, tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    code, line = re.search(
-        r"\n((?:    .*\n|\n)*?    from torch import(?:.*\n)*?)    (\"edges\": .*)\n", readme
-    ).groups()
-    project = shutil.copytree(built, tmp_path / "project", symlinks=True)
-    package = project / "bcd"
-    package.unlink(missing_ok=True)
-    shutil.copytree(ROOT / "bcd", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "losses" / "edges.py").write_text(textwrap.dedent(code))
-    registry = package / "losses" / "__init__.py"
-    text = registry.read_text().replace(
-        "from bcd.losses.fgd", "from bcd.losses.edges import edges\nfrom bcd.losses.fgd"
-    )
-    registry.write_text(text.replace("Term] = {\n", f"Term] = {{\n    {line}\n"))
-    with (project / METHODS).open("a") as methods:
-        methods.write(
-            "\nmine:\n  description: My own.\n  terms:\n    - {term: edges, taps: [logits], weight: 1.0, power: 1.0}\n"
-        )
-    suite = project / "params/suites/smoke.yaml"
-    suite.write_text(suite.read_text().replace("bckd, pbd]", "bckd, pbd, mine]"))
-    before = records(project)
-    run(str(BIN / "snakemake"), cwd=project, PYTHONPATH=str(project))
-    assert len(records(project) - before) == 2
-    assert "| mine |" in (project / "results/smoke/tables/all-labels.md").read_text()
