@@ -18,7 +18,7 @@ def test_the_caption_says_what_a_reader_must_know(project):
     ):
         assert fact in text
     for file in Path("results/smoke").rglob("s*.json"):
-        edit(file, lambda edge: edge["data"].update(origin="mirror", official=False, note="a repack"))
+        edit(file, lambda result: result["data"].update(origin="mirror", official=False, note="a repack"))
     assert "not the official files: a repack" in content().caption
 
 
@@ -30,7 +30,7 @@ def test_the_caption_names_the_baseline_and_says_what_one_seed_cannot(project):
 
 def test_weights_are_named(project):
     for repetition in range(2):
-        edit(student_file("none", repetition), lambda edge: edge.update(pretrained="timm resnet18"))
+        edit(student_file("none", repetition), lambda result: result.update(pretrained="timm resnet18"))
     assert (
         "Student smoke-student: 6.13 k parameters, 843 k MACs at 40 x 32, weights timm resnet18." in content().caption
     )

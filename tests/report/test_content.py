@@ -67,11 +67,13 @@ def test_a_file_of_another_shape_is_named_with_the_remedy(project, tmp_path, cha
     edit(path, change)
     with pytest.raises(UserError) as caught:
         TableContent.from_json(path, "`bcd tables --suite smoke`")
-    assert f"{path} is not a table as this version writes it ({place}" in str(caught.value)
+    assert f"{path} is not a TableContent of this program ({place}" in str(caught.value)
     assert "run `bcd tables --suite smoke` to build it again" in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [("[]", "is not a table"), ("{", "is not valid JSON"), (None, "is missing")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("[]", "is not a TableContent"), ("{", "is not valid JSON"), (None, "is missing")]
+)
 def test_a_file_that_is_no_table_is_named(tmp_path, text, said):
     path = tmp_path / "table.json"
     if text is not None:

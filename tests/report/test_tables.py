@@ -4,13 +4,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from support.project import kill
+from support.project import calls_of
 from support.suite_results import change_weight, finish_run, load
 from support.tables import STUDENT, cell, content, edit, student_file
 
@@ -99,8 +99,8 @@ def test_runs_of_other_data_are_named_unless_the_data_is_gone(project):
 
 
 def test_changed_rows_are_refused(project):
-    edge = json.loads(student_file("cwd").read_text())
-    path = next(Path("results/store", edge["store"]).glob("eval-*[0-9a-f].npz"))
+    result = json.loads(student_file("cwd").read_text())
+    path = next(Path("results/store", result["store"]).glob("eval-*[0-9a-f].npz"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=rf"{path} is missing or changed.*{STUDENT}/cwd/s0"):
         build()
@@ -110,7 +110,7 @@ def test_changed_rows_are_refused(project):
 
 
 def test_code_stale_runs_are_noted_not_refused(project):
-    edit(student_file("brd"), lambda edge: edge["code"].update(train="an older one"))
+    edit(student_file("brd"), lambda result: result["code"].update(train="an older one"))
     build(figure=False)
     for kind in ("md", "tex", "json"):
         text = Path(f"results/smoke/tables/all-labels.{kind}").read_text()
@@ -129,13 +129,21 @@ def test_an_unknown_table_names_the_nearest(project):
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_bytes(project, in_child):
     paths = build()
     wanted = {path: path.read_bytes() for path in paths}
-    for milliseconds in (20, 150, 300, 600, 1000, 1500):
+    calls = project / "calls"
+
+    def count() -> None:
         for path in paths:
             path.unlink(missing_ok=True)
-        pid, wait = in_child(build)
-        time.sleep(milliseconds / 1000)
-        kill(pid)
-        wait()
+        calls.write_text(str(calls_of(build)))
+
+    pid, wait = in_child(count)
+    assert wait() == 0
+    for share in (0.05, 0.5, 0.9, 0.98):
+        for path in paths:
+            path.unlink(missing_ok=True)
+        fatal = int(share * int(calls.read_text()))
+        pid, wait = in_child(lambda fatal=fatal: calls_of(build, fatal))
+        assert wait() == -signal.SIGKILL
         # A file is there with all its bytes or not at all.
         assert all(path.read_bytes() == wanted[path] for path in paths if path.exists())
     assert {path: path.read_bytes() for path in build()} == wanted

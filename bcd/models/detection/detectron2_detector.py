@@ -55,6 +55,8 @@ def build(model: Model, classes: int) -> nn.Module:
             "model.detection.engine is 'detectron2', which is not installed; create the conda environment of "
             "environment.yml, or set engine: torchvision"
         )
+    if find_spec("pkg_resources") is None:
+        raise UserError("detectron2 needs pkg_resources, which newer setuptools lack: pip install 'setuptools<81'")
     from detectron2.modeling import build_model
 
     from bcd.models.detection.detectron2_modules import DenseDetector, RegionDetector
