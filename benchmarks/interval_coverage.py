@@ -2,11 +2,13 @@
 
     python benchmarks/interval_coverage.py [--trials 600]
 
-Per trial, differences d(seed, image) = effect + seed + image + interaction are drawn from Gaussians whose shares of the
-variance of the mean difference are given; an interval counts if it holds the effect. About four minutes on one core.
+Per trial, differences d(seed, image) = effect + seed + image + interaction are drawn from Gaussians. Their shares of
+the variance of the mean difference are given. An interval counts if it holds the effect. It takes about four minutes on
+one core.
 """
 
 import argparse
+from collections.abc import Mapping
 
 import numpy as np
 from scipy import stats as distributions
@@ -25,7 +27,7 @@ CASES = [  # seeds, what varies, shares of the variance of the mean: seed, image
 ]
 
 
-def summarise(rows: dict, weights: np.ndarray | None = None) -> dict:
+def summarise(rows: Mapping[str, np.ndarray], weights: np.ndarray | None = None) -> dict[str, float | np.ndarray]:
     """The metric is the mean over images."""
     values = rows["d"]
     if weights is None:
@@ -47,7 +49,8 @@ def bootstrap(d: np.ndarray, rng: np.random.Generator, replicates: int) -> tuple
     """The percentile bootstrap over seeds and images alone."""
     seeds = rng.multinomial(len(d), np.full(len(d), 1 / len(d)), replicates) / len(d)
     images = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), replicates) / IMAGES
-    return tuple(np.quantile(((seeds @ d) * images).sum(1), [0.025, 0.975]))
+    low, high = np.quantile(((seeds @ d) * images).sum(1), [0.025, 0.975])
+    return low, high
 
 
 def t_over_seeds(d: np.ndarray) -> tuple[float, float]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bcd.config.schema import Strict
-from bcd.errors import UserError
-from bcd.runs import store
-from bcd.runs.record import DataFacts
+from bcd.runs.record import DataFacts, dump, read_as
 
 TEACHER = "teacher"  # the row of a block that stands above its methods
 
@@ -224,7 +222,7 @@ class TableContent(Strict):
 
     def to_json(self) -> str:
         """The text of the table's `.json` file; equal contents give equal bytes."""
-        return store.dump(self.model_dump(mode="json"))
+        return dump(self)
 
     @classmethod
     def from_json(cls, path: Path, remedy: str) -> TableContent:
@@ -232,12 +230,4 @@ class TableContent(Strict):
 
         Raises UserError if it is missing, damaged or of another shape; `remedy` is a command that writes it again.
         """
-        try:
-            return cls.model_validate(store.read_json(path))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "all of it"
-            raise UserError(
-                f"{path} is not a table as this version writes it ({place}: {first['msg']}); run {remedy} to build it "
-                "again"
-            ) from None
+        return read_as(cls, path, f"run {remedy} to build it again")

@@ -166,7 +166,7 @@ def _cell(metric: str, numbers: Numbers, significant: bool) -> Cell:
 
 
 def _trace(one: Status, results: Path) -> Trace:
-    result, folder = _result(one), one.rows_file.parent
+    result, folder = one.finished, one.place
 
     def below(path: Path) -> str:
         return path.relative_to(results).as_posix()
@@ -191,8 +191,8 @@ def _block(block: Sequence[Row], usable: Usable, rows: list[MeasuredRow]) -> Pai
     """
     pair = block[0].pair
     there = [usable[run.key] for row in block for run in row.runs if run.key in usable]
-    teacher = next((_result(one) for one in there if not one.run.teacher), None)
-    student = next((_result(one) for one in there if one.run.teacher), None)
+    teacher = next((one.finished for one in there if not one.run.teacher), None)
+    student = next((one.finished for one in there if one.run.teacher), None)
     return PairBlock(
         dataset=pair.dataset,
         teacher_dataset=pair.teacher_dataset or pair.dataset,
@@ -213,10 +213,3 @@ def _model(name: str, result: RunResult | None) -> ModelFacts:
         macs_input=result.macs_input if result else None,
         pretrained=result.pretrained if result else None,
     )
-
-
-def _result(one: Status) -> RunResult:
-    """What a usable run's small JSON says."""
-    if one.result is None:
-        raise ValueError(f"{one.run.key} has no result: {one.why}")
-    return one.result

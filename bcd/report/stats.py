@@ -47,14 +47,14 @@ def compare(
 ) -> dict[str, Difference]:
     """Compare two methods run with the same seeds and evaluated on the same images.
 
-    Interval and p-value guard against two sources of chance, the seed and the choice of test images, in two
-    ways, and the more cautious answer counts (wider side of the interval, larger p):
+    Interval and p-value guard against two sources of chance: the seed and the choice of test images. Two methods are
+    asked, and the more cautious answer counts, which is the wider side of the interval and the larger p.
 
-    - Percentile bootstrap: seeds and images are drawn with replacement, in a replicate the same images for both
-      methods and all seeds (Owen 2007, "The pigeonhole bootstrap"); p = 2 * min(#{<= 0} + 1, #{>= 0} + 1) /
-      (replicates + 1), at most 1. With few seeds it is anti-conservative: the resampled spread of S seeds is
-      (S - 1) / S of the right variance and knows no heavy tail, so at S = 5 it covers far less than 95 %
-      when the seeds dominate.
+    - Percentile bootstrap (Owen 2007, "The pigeonhole bootstrap"). Seeds and images are drawn with replacement; a
+      replicate has the same images for both methods and all seeds.
+      p = 2 * min(#{<= 0} + 1, #{>= 0} + 1) / (replicates + 1), at most 1.
+      With few seeds it is anti-conservative. The resampled spread of S seeds is (S - 1) / S of the right variance and
+      knows no heavy tail. So at S = 5 it covers far less than 95 % when the seeds dominate.
     - t interval with variance (variance over seeds) / S + (bootstrap variance over images), Satterthwaite degrees
       of freedom. It is what a paired t-test over seeds becomes when the test images are a sample, too.
 

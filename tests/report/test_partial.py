@@ -6,40 +6,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.suite_results import change_weight, finished_fixture, load, project_fixture  # noqa: F401
+from support.suite_results import change_weight, load
+from support.tables import RESULTS, STUDENT, content, lose
 
 from bcd import metrics
 from bcd.cli import main
 from bcd.errors import UserError
-from bcd.report import figures, render, stats, tables
+from bcd.report import figures, stats, tables
+from bcd.report.render import latex, long_csv, markdown, terminal
 
-STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 KINDS = ("md", "tex", "csv", "json", "png")
 
 
-def lose(*names):
-    """Delete run files: `kd/s0`, or `teacher`."""
-    for name in names:
-        teacher = Path("results/smoke/teachers/semantic/scenes-smoke/smoke-teacher/none/s0.json")
-        (teacher if name == "teacher" else Path(f"results/smoke/runs/{STUDENT}/{name}.json")).unlink()
+def partial_content():
+    return content(partial=True)
 
 
-def measure(table="all-labels", partial=True):
-    return tables.measure(*load(), table, Path("results"), Path("data"), partial=partial)
-
-
-def rows(content):
-    return {row["method"]: row for row in content["pairs"][0]["rows"]}
+def rows(measured):
+    return {row.method: row for row in measured.pairs[0].rows}
 
 
 def files(partial=True):
-    return {kind: tables.table_file(Path("results"), "smoke", "all-labels", kind, partial=partial) for kind in KINDS}
+    return {kind: tables.table_file(RESULTS, "smoke", "all-labels", kind, partial=partial) for kind in KINDS}
 
 
 def test_without_the_flag_a_missing_run_stays_an_error_that_names_it(project):
     lose("kd/s0")
     with pytest.raises(UserError, match=rf"missing: {STUDENT}/kd/s0; run .* or .*`bcd tables --partial`"):
-        measure(partial=False)
+        content()
 
 
 def test_cells_that_are_not_run_are_marked_and_counted_in_every_format(project):
@@ -67,50 +61,49 @@ def test_cells_that_are_not_run_are_marked_and_counted_in_every_format(project):
 
 def test_a_difference_is_over_the_seeds_that_row_and_baseline_share(project):
     lose("kd/s0", "none/s1", "bcd/s1")
-    content = measure()
-    found = rows(content)
-    assert found["kd"]["cells"]["miou"]["values"] and found["kd"]["cells"]["miou"]["difference"] is None
-    stored = {m: metrics.load_rows(Path("results") / found[m]["runs"][0]["rows"])[0] for m in ("bcd", "brd", "none")}
+    measured = partial_content()
+    found = rows(measured)
+    assert found["kd"].cells["miou"].values and found["kd"].cells["miou"].difference is None
+    stored = {m: metrics.load_rows(RESULTS / found[m].runs[0].rows)[0] for m in ("bcd", "brd", "none")}
     for method in ("bcd", "brd"):
-        cell = found[method]["cells"]["miou"]["difference"]
+        cell = found[method].cells["miou"].difference
         wanted = stats.compare([stored[method]], [stored["none"]], metrics=("miou",))["miou"]
-        assert len(cell["values"]) == 1
-        assert (cell["mean"], cell["low"], cell["high"], cell["p"]) == (wanted.mean, wanted.low, wanted.high, wanted.p)
-    assert len(found["brd"]["cells"]["miou"]["values"]) == 2
-    assert content["comparisons"] == 3 * (len(found) - 3)  # all but teacher, none and kd
-    assert "brd (s0), " in content["notes"][1] and " kd " not in content["notes"][1]
+        assert len(cell.values) == 1
+        assert (cell.mean, cell.low, cell.high, cell.p) == (wanted.mean, wanted.low, wanted.high, wanted.p)
+    assert len(found["brd"].cells["miou"].values) == 2
+    assert measured.comparisons == 3 * (len(found) - 3)  # all but teacher, none and kd
+    assert "brd (s0), " in measured.notes[1] and " kd " not in measured.notes[1]
 
 
 def test_runs_of_other_parameters_are_left_out_with_the_reason(project):
     change_weight("pbd")
-    content = measure()
-    assert rows(content)["pbd"]["runs"] == [] and content["partial"]["missing"].keys() == {
-        "runs were made with other parameters"
-    }
+    measured = partial_content()
+    assert rows(measured)["pbd"].runs == []
+    assert measured.partial.missing.keys() == {"runs were made with other parameters"}
 
 
 def test_without_a_teacher_nothing_distilled_is_believed(project):
     lose("teacher")
-    content = measure()
-    found = rows(content)
-    assert [method for method, row in found.items() if row["runs"]] == ["none"]
-    assert content["pairs"][0]["images"] == 6 and "Teacher smoke-teacher:" not in content["caption"]
-    assert render.terminal(content).count("not run") >= 9 and figures.forest(content)
+    measured = partial_content()
+    found = rows(measured)
+    assert [method for method, row in found.items() if row.runs] == ["none"]
+    assert measured.pairs[0].images == 6 and "Teacher smoke-teacher:" not in measured.caption
+    assert terminal.render(measured).count("not run") >= 9 and figures.forest(measured)
 
 
 def test_a_table_of_which_nothing_is_run_can_be_seen(project):
     for path in Path("results/smoke").rglob("s*.json"):
         path.unlink()
-    content = measure()
-    assert "PARTIAL: 19 of 19 runs are missing" in render.markdown(content)
-    assert all(cell["mean"] is None for row in rows(content).values() for cell in row["cells"].values())
-    assert render.tex(content) and render.long_csv(content) and figures.forest(content)
-    json.dumps(content, allow_nan=False)
+    measured = partial_content()
+    assert "PARTIAL: 19 of 19 runs are missing" in markdown.render(measured)
+    assert all(cell.mean is None for row in rows(measured).values() for cell in row.cells.values())
+    assert latex.render(measured) and long_csv.render(measured) and figures.forest(measured)
+    json.dumps(measured.model_dump(mode="json"), allow_nan=False)
 
 
 def test_the_figure_says_so_and_names_what_is_not_run(project):
     lose("kd/s0", "cwd/s0", "cwd/s1")
-    figure = figures._figure(measure())
+    figure = figures._figure(partial_content())
     assert figure.get_suptitle() == "PARTIAL: 3 of 19 runs are missing"
     axes = figure.subfigs[0].axes
     labels = [text.get_text() for text in axes[0].get_yticklabels()]
@@ -119,11 +112,11 @@ def test_the_figure_says_so_and_names_what_is_not_run(project):
 
 
 def test_with_every_run_there_the_numbers_are_those_of_the_whole_table(project):
-    whole, partial = measure(partial=False), measure()
-    assert partial.pop("partial") == {"runs": 19, "missing": {}}
-    assert partial["caption"].startswith("PARTIAL: 0 of 19 runs are missing")
-    assert {**partial, "caption": None} == {**whole, "caption": None}
-    assert "partial" not in whole and np.isfinite(rows(whole)["bcd"]["cells"]["miou"]["mean"])
+    whole, measured = content(), partial_content()
+    assert measured.partial.model_dump() == {"runs": 19, "missing": {}}
+    assert measured.caption.startswith("PARTIAL: 0 of 19 runs are missing")
+    assert measured.model_copy(update={"caption": whole.caption, "partial": None}) == whole
+    assert whole.partial is None and np.isfinite(rows(whole)["bcd"].cells["miou"].mean)
 
 
 def test_the_command_leaves_the_whole_table_alone(project, capsys):

@@ -6,16 +6,16 @@ import io
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 from support.project import ROOT
-from support.suite_results import finished_fixture, load, project_fixture  # noqa: F401
+from support.tables import content
 
 from bcd.config.schema import Published
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
-from bcd.report import published, render, tables
+from bcd.report import published
+from bcd.report.render import latex, long_csv, markdown
 
 SHARED = ROOT.parent / "shared" / "published"
 LINES = """\
@@ -60,9 +60,9 @@ def table_with(*entries, students=("light-retinanet-student",)):
 
 
 def attached(folder, *entries):
-    pairs = [{"rows": [{"method": method} for method in ("teacher", "none", "kd", "bcd")]}]
-    sources = published.attach(pairs, "smoke", table_with(*entries), folder)
-    return {row["method"]: row["published"] for row in pairs[0]["rows"]}, sources
+    cells, sources = published.look_up("smoke", table_with(*entries), folder)
+    assert all(pair == 0 for pair, _ in cells)
+    return {method: cells.get((0, method), {}) for method in ("teacher", "none", "kd", "bcd")}, sources
 
 
 # --- lookup ------------------------------------------------------------------------------------------------
@@ -71,37 +71,37 @@ def attached(folder, *entries):
 def test_the_value_is_that_of_the_one_line_with_these_columns_and_this_metric(folder):
     rows, _ = attached(folder, entry("kd", {"method": "FGD", "schedule": "1x"}),
                        entry("kd", {"method": "FGD", "schedule": "1x"}, metric="ap50"))  # fmt: skip
-    assert {metric: cell["value"] for metric, cell in rows["kd"].items()} == {"ap": 39.9, "ap50": 59.1}
+    assert {metric: cell.value for metric, cell in rows["kd"].items()} == {"ap": 39.9, "ap50": 59.1}
     assert rows["none"] == rows["bcd"] == {}
     cell = rows["kd"]["ap"]
-    assert (cell["file"], cell["line"]) == ("some.csv", 5)
-    assert list(cell["columns"]) == list(published.COLUMNS) and cell["columns"]["source_title"] == "Code A"
+    assert (cell.file, cell.line) == ("some.csv", 5)
+    assert list(cell.columns) == list(published.COLUMNS) and cell.columns["source_title"] == "Code A"
 
 
 def test_the_same_source_and_circumstances_share_a_number_in_reading_order(folder):
     plain, distilled = {"method": "none", "schedule": "1x"}, {"method": "FGD", "schedule": "1x"}
     rows, sources = attached(folder, entry("bcd", {"method": "BCD+"}), entry("kd", distilled), entry("none", plain))
-    assert [rows[method]["ap"]["source"] for method in ("none", "kd", "bcd")] == [1, 1, 2]
-    assert [source["number"] for source in sources] == [1, 2]
-    assert [source["title"] for source in sources] == ["Code A", "Code B"]
+    assert [rows[method]["ap"].source for method in ("none", "kd", "bcd")] == [1, 1, 2]
+    assert [source.number for source in sources] == [1, 2]
+    assert [source.title for source in sources] == ["Code A", "Code B"]
 
 
 def test_a_source_says_what_differs_from_our_row(folder):
     _, (source,) = attached(folder, entry("kd", {"method": "FGD", "schedule": "2x"}, note="inherits its head"))
-    assert source["detail"] == (
+    assert source.detail == (
         "FGD RetinaNet R50 (box AP 37.40 undistilled); 800; schedule 2x; teacher X101, 3x; inherits its head"
     )
     rows, (source,) = attached(folder, entry("bcd", {"method": "BCD+"}))
-    assert source["detail"].startswith("BCD+ RetinaNet R50; 800") and rows["bcd"]["ap"]["undistilled"] is None
+    assert source.detail.startswith("BCD+ RetinaNet R50; 800") and rows["bcd"]["ap"].undistilled is None
 
 
 def test_a_report_on_the_same_experiment_is_a_doubt_and_one_on_another_is_not(folder):
     _, (source,) = attached(folder, entry("kd", {"method": "FGD", "schedule": "2x"}))
-    (doubt,) = source["doubts"]
-    assert (doubt["title"], doubt["url"]) == ("Issue 7", "https://a.org/i/7")
-    assert doubt["detail"] == "FGD RetinaNet R50 box AP 38.0; 800; schedule 12 epochs; a user's run"
+    (doubt,) = source.doubts
+    assert (doubt.title, doubt.url) == ("Issue 7", "https://a.org/i/7")
+    assert doubt.detail == "FGD RetinaNet R50 box AP 38.0; 800; schedule 12 epochs; a user's run"
     _, (source,) = attached(folder, entry("none", {"method": "none", "schedule": "2x"}))
-    assert source["doubts"] == []
+    assert source.doubts == []
 
 
 def test_a_pair_is_named_by_its_student_or_its_index(folder):
@@ -181,25 +181,21 @@ def measured_fixture(project, folder):
 
 
 def measure(*entries):
-    params, suite = load()
-    table = next(table for table in suite.tables if table.name == "detection")
-    suite = suite.model_copy(update={"tables": [table.model_copy(update={"published": list(entries)})]})
-    return tables.measure(params, suite, "detection", Path("results"), Path("data"))
+    return content("detection", published=list(entries))
 
 
 def test_measured_numbers_do_not_change(measured):
     without = measure()
-    assert without["sources"] == [] and "Published" not in without["caption"]
-    assert "published" not in render.markdown(without) and r"\url" not in render.tex(without)
-    for ours, other in zip(measured["pairs"][0]["rows"], without["pairs"][0]["rows"], strict=True):
-        assert other.pop("published") == {}
-        ours.pop("published")
-        assert ours == other
-    assert measured["comparisons"] == without["comparisons"]
+    assert without.sources == [] and "Published" not in without.caption
+    assert "published" not in markdown.render(without) and r"\url" not in latex.render(without)
+    for ours, other in zip(measured.pairs[0].rows, without.pairs[0].rows, strict=True):
+        assert other.published == {}
+        assert ours.model_copy(update={"published": {}}) == other
+    assert measured.comparisons == without.comparisons
 
 
 def test_markdown_has_a_column_of_its_own_and_the_sources_below(measured):
-    text = render.markdown(measured)
+    text = markdown.render(measured)
     head, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     assert head[-1] == "published AP" and head.count("published AP") == 1
     assert {row[0]: row[-1] for row in rows[1:]} == {
@@ -207,11 +203,11 @@ def test_markdown_has_a_column_of_its_own_and_the_sources_below(measured):
     }  # fmt: skip
     assert "\n[2] Code A: FGD RetinaNet R50 (box AP 37.40 undistilled); 800; schedule 2x;" in text
     assert "https://a.org/a_1 Doubt: Issue 7: FGD RetinaNet R50 box AP 38.0;" in text
-    assert "Published numbers are those of others" in measured["caption"]
+    assert "Published numbers are those of others" in measured.caption
 
 
 def test_latex_has_the_column_and_the_sources_with_their_addresses_as_they_are(measured):
-    text = render.tex(measured)
+    text = latex.render(measured)
     assert text.startswith("% \\usepackage{booktabs,url}\n")
     values, differences, notes = text.split(r"\medskip")
     assert values.count("published AP") == 1 and "published" not in differences
@@ -224,19 +220,15 @@ def test_latex_has_the_column_and_the_sources_with_their_addresses_as_they_are(m
 
 
 def test_csv_and_json_keep_the_number_and_its_source(measured):
-    lines = {(line["method"], line["metric"]): line for line in csv.DictReader(io.StringIO(render.long_csv(measured)))}
+    lines = {(line["method"], line["metric"]): line for line in csv.DictReader(io.StringIO(long_csv.render(measured)))}
     assert lines["kd", "ap"]["published"] == "40.7" and "Issue 7" in lines["kd", "ap"]["published_source"]
     assert [key for key, line in lines.items() if line["published"]] == [("none", "ap"), ("kd", "ap"), ("bcd", "ap")]
     assert all(bool(line["published"]) == bool(line["published_source"]) for line in lines.values())
-    assert json.loads(json.dumps(measured)) == measured
-
-
-@pytest.mark.parametrize(
-    ("metric", "heading"),
-    [("ap", "AP"), ("ap75", "AP75"), ("ap_s", "AP-S"), ("ap_mask", "mask AP"), ("ap50_boundary", "boundary AP50")],
-)
-def test_headings_of_average_precision(metric, heading):
-    assert render.title(metric) == heading
+    stored = json.loads(measured.to_json())
+    assert [source["number"] for source in stored["sources"]] == [1, 2, 3]
+    assert {row["method"]: row["published"].get("ap", {}).get("source") for row in stored["pairs"][0]["rows"]} == {
+        "teacher": None, "none": 1, "kd": 2, "bcd": 3,
+    }  # fmt: skip
 
 
 # --- what is shipped ---------------------------------------------------------------------------------------

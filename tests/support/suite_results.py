@@ -41,7 +41,7 @@ NOISE = {"teacher": 0.05, "none": 0.3, "bcd": 0.1, "cwd": 0.6}
 FINISHED = "2026-01-02T03:04:05+00:00"
 
 
-@pytest.fixture(scope="module", name="finished")
+@pytest.fixture(scope="session", name="finished")
 def finished_fixture(tmp_path_factory, smoke_data):
     """A project in which every run of suite `smoke` is finished; not to be changed."""
     root = copy_project(tmp_path_factory.mktemp("finished"))

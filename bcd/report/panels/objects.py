@@ -76,8 +76,8 @@ def object_tiles(
 
     Objects have the colour of their class, as a box and, where there are masks, a transparent area. A predicted box is
     white if it overlaps no annotated box of its class with an IoU of at least one half. A pixel of a predicted mask map
-    is white where it is a *boundary error*: of the wrong class and within the band that Boundary IoU looks at. That
-    band has 2 % of the image diagonal on either side of an annotated outline.
+    is white where it is a *boundary error*: of the wrong class, within the band of Boundary IoU. That band has 2 % of
+    the image diagonal on either side of an annotated outline.
     """
     known = _class_map(truth, image.shape[:2])
     everywhere = np.ones(known.shape, bool)

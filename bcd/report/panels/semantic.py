@@ -37,9 +37,9 @@ def map_row(
 ) -> np.ndarray:
     """One row of pictures: image, label and each prediction, enlarged by a whole factor if they are small.
 
-    A predicted pixel is white where it is a *boundary error*: its class is wrong, and it lies in the band that Boundary
-    IoU looks at. That band has 2 % of the image diagonal on either side of the label's boundaries, and along the frame
-    (Cheng et al. 2021). Pixels without a label are black, and never errors.
+    A predicted pixel is white where it is a *boundary error*: of the wrong class, within the band of Boundary IoU
+    (Cheng et al. 2021). That band has 2 % of the image diagonal on either side of the label's boundaries, and along the
+    frame. Pixels without a label are black, and never errors.
 
     Args:
         image: uint8 (H, W, 3) RGB.

@@ -1,13 +1,12 @@
 """Pictures of detected objects: colours, boxes, and what is marked as wrong."""
 
 import numpy as np
-from support.suite_results import finished_fixture, load, project_fixture  # noqa: F401
+from support.suite_results import load
 
-from bcd.report import panels
-from bcd.report.object_panels import NOTHING, Drawn, _class_map, object_tiles, shown
+from bcd.report.panels import table_panels
+from bcd.report.panels.objects import NOTHING, Drawn, _class_map, object_tiles, shown
 
 PALETTE = np.array([(200, 0, 0), (0, 200, 0)], np.uint8)
-WHITE = (255, 255, 255)
 
 
 def square(left: int, top: int, right: int, bottom: int, side: int = 40) -> np.ndarray:
@@ -25,7 +24,7 @@ def drawn(*objects: tuple[int, tuple[int, int, int, int]], masks: bool = True) -
 
 def tile(truth: Drawn, found: Drawn) -> np.ndarray:
     image = np.zeros((40, 40, 3), np.uint8)
-    return object_tiles(image, truth, {"found": found}, PALETTE, 1, WHITE)[1]
+    return object_tiles(image, truth, {"found": found}, PALETTE, 1)[1]
 
 
 def white(picture: np.ndarray) -> np.ndarray:
@@ -67,8 +66,8 @@ def test_images_without_objects_have_panels():
     assert not white(tile(nothing, nothing)).any()
 
 
-def test_a_table_of_detectors_has_panels(project):  # noqa: F811
+def test_a_table_of_detectors_has_panels(project):
     for table in ("detection", "instance"):
-        path = panels.table_panels(*load(), table)
+        path = table_panels(*load(), table)
         first = path.read_bytes()
-        assert first[:4] == b"\x89PNG" and panels.table_panels(*load(), table).read_bytes() == first
+        assert first[:4] == b"\x89PNG" and table_panels(*load(), table).read_bytes() == first

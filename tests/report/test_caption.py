@@ -1,0 +1,40 @@
+"""What captions and notes say. What they say of partial tables is in test_partial.py."""
+
+from pathlib import Path
+
+from support.tables import content, edit, student_file
+
+
+def test_the_caption_says_what_a_reader_must_know(project):
+    text = content().caption
+    for fact in (
+        "6 images",
+        "split 'test'",
+        "generated",
+        "2 seeds",
+        "no pretrained weights",
+        "MACs at 40 x 32",
+        "Holm",
+    ):
+        assert fact in text
+    for file in Path("results/smoke").rglob("s*.json"):
+        edit(file, lambda result: result["data"].update(origin="mirror", official=False, note="a repack"))
+    assert "not the official files: a repack" in content().caption
+
+
+def test_the_caption_names_the_baseline_and_says_what_one_seed_cannot(project):
+    assert "difference to 'bcd'" in content(baseline="bcd").caption
+    text = content(seeds=1).caption
+    assert "over test images only" in text and "One seed" in text
+
+
+def test_weights_are_named(project):
+    for repetition in range(2):
+        edit(student_file("none", repetition), lambda result: result.update(pretrained="timm resnet18"))
+    assert (
+        "Student smoke-student: 6.13 k parameters, 843 k MACs at 40 x 32, weights timm resnet18." in content().caption
+    )
+
+
+def test_a_whole_table_of_current_runs_has_no_notes(project):
+    assert content().notes == []
