@@ -92,7 +92,7 @@ def check_options(term: str, options: Mapping[str, Any], where: str, *, beside: 
 
 def _source(term: str, where: str) -> _Source:
     sources = _sources()
-    if term not in sources:
+    if not isinstance(term, str) or term not in sources:  # YAML may give anything
         raise UserError(f"{where}: '{term}' is not a term{nearest(term, sources)}")
     return sources[term]
 

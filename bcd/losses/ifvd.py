@@ -17,8 +17,9 @@ def ifvd(
 
     Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation" (ECCV 2020), as in
     github.com/YukangWang/IFVD (utils/criterion.py) and github.com/winycg/CIRKD (losses/ifvd.py). Three things deviate.
-    It is masked. A pixel without a label does not count, where the official codes count it as a difference of 0. Features
-    and means shorter than 1e-4 count as directionless. The official 1e-6 in the means' denominators cancels in the cosine.
+    It is masked. A pixel without a label does not count, where the official codes count it as a difference of 0.
+    Features and means shorter than 1e-4 count as directionless. The official 1e-6 in the means' denominators cancels in
+    the cosine.
 
     Args:
         student, teacher: features (N, C_s, H, W) and (N, C_t, H, W); channel counts may differ.

@@ -69,7 +69,9 @@ def test_every_shipped_method_fits():
         ("kd", {"wieght": 1.0}, "wieght: unknown key; did you mean 'weight'?"),
         ("kd", {"pool": 2}, "pool: unknown key; known: .*normalisation, .*temperature.*"),
         ("kd", {"valid": 2}, "valid: unknown key; known: .*"),
+        ("kd", {7: 2}, "7: unknown key; known: .*"),
         ("hkd", {}, "term: 'hkd' is not a term; did you mean 'kd'?"),
+        (["kd"], {}, "term: .* is not a term.*"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_with_the_remedy(term, options, sentence):
