@@ -1,29 +1,31 @@
 # `make reproduce`: install, run the default suite, show its tables. `make test`: install, run the tests.
 # SUITE=NAME builds another suite. BCD_MIRROR=DIR takes dataset archives from a folder first.
+# PYTHON=/path/to/python3 chooses the interpreter; by default it is the newest of 3.11 to 3.14 on PATH.
 
-PYTHON ?= python3.11
+PYTHON ?=
 VENV := .venv
-BIN := $(VENV)/bin
 SUITE ?= $(shell sed -n 's/^suite: *//p' params/suite.yaml)
 
-export PATH := $(abspath $(BIN)):$(PATH)
+# Not $(abspath ...), which splits a folder's name at its blanks.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONUNBUFFERED := 1
 # Every job is a process of its own; where bytecode may not be written, each compiles 2000 modules again, for 8 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install reproduce test lint ui clean
+.PHONY: help install reproduce test lint lock ui clean
 
 help:
 	@echo 'make reproduce  install, build every table of the default suite (SUITE=$(SUITE)), show them'
 	@echo 'make test       install, run the test suite'
 	@echo 'make ui         open the MLflow UI on 127.0.0.1:5000'
-	@echo 'make lint       ruff, snakefmt, snakemake --lint'
+	@echo 'make lint       ruff, snakefmt, snakemake --lint, mypy'
+	@echo 'make lock       requirements.lock again after a change of pyproject.toml; pins that still fit stay'
 	@echo 'make clean      remove the environment (results and data stay)'
 
-# The stamp holds the lock's hash, so a changed lock, and nothing else, installs again.
+# A changed lock, another Python or a moved folder installs again; nothing else does.
 install:
-	@workflow/scripts/install.sh $(PYTHON) $(VENV)
+	@workflow/scripts/install.sh '$(VENV)' '$(PYTHON)'
 
 reproduce: install
 	snakemake --config suite=$(SUITE)
@@ -35,11 +37,20 @@ test: install
 ui: install
 	bcd track --ui
 
+# The hooks of .pre-commit-config.yaml are these lines.
 lint: install
 	ruff check bcd tests benchmarks
 	ruff format --check bcd tests benchmarks
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
+	mypy bcd
+
+# One lock for every Python and platform, without the name of an index. Pins stay, as uv reads the lock that is there;
+# UPGRADE=--upgrade renews all of them, and UPGRADE='--upgrade-package torch' one.
+lock: install
+	PATH="$$PATH:$(VENV)/bootstrap/bin" uv pip compile pyproject.toml --extra dev \
+	    --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-header --quiet $(UPGRADE) -o requirements.lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf '$(VENV)'

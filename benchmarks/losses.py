@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from plain import PLAIN
 from torch import Tensor
 
+from bcd.config.terms import option_names
 from bcd.losses import TERMS
 
 CLASSES = 19
@@ -89,7 +90,7 @@ class Step:
         self.weights = [p for p in self.loss.parameters() if p.requires_grad]
 
     def ours(self) -> tuple[Tensor, Sequence[Tensor]]:
-        return self._run(self.loss, {*self.term.facts, *self.term.options})
+        return self._run(self.loss, {*self.term.facts, *option_names(self.case.term)})
 
     def plain(self) -> tuple[Tensor, Sequence[Tensor]]:
         loss = PLAIN[self.case.term]

@@ -19,8 +19,8 @@ from pathlib import Path
 from bcd.config.load import default_suite
 from bcd.errors import UserError
 from bcd.files import atomic_write
-from bcd.runs import store
-from bcd.train.job import RESULTS
+from bcd.runs.record import RunResult, read_as
+from bcd.runs.spec import RESULTS
 
 FINISHED = Path("finished.dvc")
 PROVENANCE = Path(".snakemake/metadata")
@@ -61,7 +61,7 @@ def carried(suite: str) -> list[Path]:
     if not data.exists():
         raise UserError(f"{data} is missing; run `snakemake` to build the suite")
     edges = (path for part in ("teachers", "runs") for path in (RESULTS / suite / part).rglob("*.json"))
-    runs = {RESULTS / "store" / store.read_json(edge)["store"] for edge in edges}
+    runs = {RESULTS / "store" / read_as(RunResult, edge).store for edge in edges}
     manifests = {Path(line.split()[1]) for line in data.read_text().splitlines()}
     tables = {path.with_name("files.csv") for path in manifests}
     return sorted(runs) + sorted(manifests | tables) + sorted(_provenance(f"{RESULTS / suite}/", manifests))

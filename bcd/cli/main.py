@@ -9,11 +9,17 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
-from bcd.errors import UserError
+from bcd.errors import UserError, pick
+
+if TYPE_CHECKING:
+    from bcd.config import schema
+    from bcd.data.acquire.download import Progress
+    from bcd.runs.run import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,44 +39,43 @@ Table = Annotated[
 ]
 
 
+INTERRUPTED = "bcd: interrupted; finished work is kept, the same command continues"
+
+
 def main() -> None:
     """Entry point: a `UserError` is one sentence on stderr and exit status 2."""
     faulthandler.enable()  # a crash in native code says where it happened instead of dying without a word
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except typer.Abort:
-        sys.exit(130)
+        # Outside of its standalone mode the library returns the status of `typer.Exit` and of Ctrl-C.
+        status = app(standalone_mode=False)
     except UserError as error:
         print(f"bcd: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("bcd: interrupted; finished work is kept, the same command continues", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
     except Exception as error:
         # click's usage errors carry their own exit code and text
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
+        if isinstance(error, click.ClickException):
             error.show()
             sys.exit(error.exit_code)
         raise
+    if status == 130:
+        print(INTERRUPTED, file=sys.stderr)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _load(suite: str | None):
+def _load(suite: str | None) -> tuple[schema.Params, schema.Suite]:
     from bcd.config.load import default_suite, load_params
     from bcd.config.suites import load_suite
 
-    params = load_params()
-    return params, load_suite(suite or default_suite())
+    return load_params(), load_suite(suite or default_suite())
 
 
-def _tables(suite, table: str | None) -> list[str]:
-    from bcd.errors import pick
-
+def _tables(suite: schema.Suite, table: str | None) -> list[str]:
     names = {t.name: t.name for t in suite.tables}
     return [pick(names, table, "--table")] if table else list(names)
 
@@ -89,7 +94,6 @@ def fetch(
     from bcd.config.load import load_params
     from bcd.data.acquire import manifest
     from bcd.data.acquire.obtain import obtain
-    from bcd.errors import pick
 
     dataset = pick(load_params().datasets, name, "bcd fetch")
     root = Path("data") / dataset.files
@@ -103,7 +107,7 @@ def fetch(
     print(f"{root}: {', '.join(f'{n} {split}' for split, n in done.splits.items())}; {done.origin}{note}")
 
 
-def _progress():
+def _progress() -> Progress:
     """Says how far a download or an unpacking is, at most once in two seconds."""
     last = [time.monotonic()]
 
@@ -154,37 +158,41 @@ def plan(
     from bcd.planning import budget, cost
     from bcd.planning import survey as planning
     from bcd.runs import expand
+    from bcd.runs.status import Verdict
 
     params, wanted = _load(suite)
     rows = expand.suite_rows(params, wanted)
     runs = expand.distinct_runs(wanted.name, rows)
-    stated = cost.parse_stated(step_seconds, {run.model_name for run in runs.values()})
+    stated = cost.parse_stated(step_seconds, {run.model for run in runs.values()})
     rates = replace(cost.measured(planning.RESULTS), stated=stated, forward_share=forward_share)
-    statuses = planning.survey(wanted.name, runs, rates)
+    planned = planning.survey(wanted.name, runs, rates)
     if drop_stale:
-        for key in planning.drop_stale(wanted.name, statuses):
+        for key in planning.drop_stale(planned):
             print(f"dropped {key}")
-        statuses = planning.survey(wanted.name, runs, rates)
+        planned = planning.survey(wanted.name, runs, rates)
     for files, state in planning.data_state(runs).items():
         print(f"data/{files}: {state}")
-    for status in statuses:
-        if every_run or status.state not in ("done", "missing"):
-            at = f" at step {status.step}, {status.left} left" if status.state == "unfinished" else ""
-            print(f"{status.state:<10} {status.run.key}{at}")
-    states = ", ".join(f"{count} {state}" for state, count in planning.totals(statuses)["states"].items())
-    print(f"suite {wanted.name}: {len(statuses)} runs in {len(expand.groups(runs))} jobs; {states}\n")
-    print(*budget.report(params, rows, statuses, rates, price), sep="\n")
+    for status in (one.status for one in planned):
+        if every_run or status.verdict not in (Verdict.DONE, Verdict.MISSING):
+            at = f" at step {status.step}, {status.left} left" if status.verdict is Verdict.UNFINISHED else ""
+            print(f"{status.verdict:<10} {status.run.key}{at}")
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in planning.totals(planned).verdicts.items())
+    print(f"suite {wanted.name}: {len(planned)} runs in {len(expand.groups(runs))} jobs; {verdicts}\n")
+    print(*budget.report(params, rows, planned, rates, price), sep="\n")
 
 
-def settings_of(pairs: list[str]) -> dict:
-    import yaml
+def settings_of(pairs: list[str]) -> dict[str, object]:
+    """The settings of `--set`: path -> value, read as in params files."""
+    from bcd.config.yaml_file import parse
 
-    settings = {}
+    settings: dict[str, object] = {}
     for pair in pairs:
         path, sign, value = pair.partition("=")
         if not sign:
-            raise UserError(f"--set {pair}: write PATH=VALUE, such as recipe.lr=0.02 or terms.0.weight=3")
-        settings[path] = yaml.safe_load(value)
+            raise UserError(f"--set {pair}: write PATH=VALUE, such as recipe.lr=0.02 or terms.cwd.weight=3")
+        if path in settings:
+            raise UserError(f"--set {path}: stands twice; say it once")
+        settings[path] = parse(value, f"--set {pair}")
     return settings
 
 
@@ -195,7 +203,7 @@ def train(
     set_: Annotated[
         list[str],
         typer.Option(
-            "--set", help="Change a parameter for this call: recipe.lr=0.02, terms.0.weight=3, model.channels=32."
+            "--set", help="Change a parameter for this call: recipe.lr=0.02, terms.cwd.weight=3, model.channels=32."
         ),
     ] = [],  # noqa: B006 - typer wants a list
 ) -> None:
@@ -204,9 +212,8 @@ def train(
     What results/store holds already is not trained again; an interrupted run continues where it was saved. With --set
     the result lies under results/SUITE/overrides/ and the tables do not see it.
     """
-    from bcd.errors import pick
     from bcd.runs import expand
-    from bcd.runs.run import overridden, run_file
+    from bcd.runs.resolve import overridden
     from bcd.train import job
 
     params, wanted = _load(suite)
@@ -223,17 +230,16 @@ def train(
         _say(str(stopped))
         raise typer.Exit(143) from None
     for run in chosen if int(os.environ.get("RANK", 0)) == 0 else []:
-        print(run_file(wanted.name, run))
+        print(run.file(wanted.name))
 
 
-def _follow_live(suite: str, runs: list) -> None:
+def _follow_live(suite: str, runs: list[Run]) -> None:
     """Start a process beside the training of each long run that shows its curves in MLflow while it lasts."""
-    from bcd.runs import store
     from bcd.train import job
 
     for run in runs:
-        if run.runtime["live_tracking"] and int(os.environ.get("RANK", 0)) == 0:
-            folder = store.entry(job.resolve(suite, run), job.RESULTS)
+        if run.runtime.live_tracking and int(os.environ.get("RANK", 0)) == 0:
+            folder = job.resolve(suite, run).folder(job.RESULTS)
             command = [sys.executable, "-m", "bcd.cli", "follow", run.key, str(folder), "--suite", suite]
             subprocess.Popen([*command, "--parent", str(os.getpid())], stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -249,7 +255,6 @@ def follow(key: str, folder: Path, suite: Suite = None, parent: Annotated[int, t
 @app.command()
 def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.")], suite: Suite = None) -> None:
     """Evaluate a finished run again and print its metrics."""
-    from bcd.errors import pick
     from bcd.runs import expand
     from bcd.train import job
 
@@ -307,12 +312,13 @@ def track(
 ) -> None:
     """Show runs in MLflow. The store is results/mlflow.db unless MLFLOW_TRACKING_URI names another."""
     from bcd.tracking import sync as tracking
+    from bcd.tracking import ui as pages
 
     if sync:
         params, wanted = _load(suite)
         print(tracking.sync(params, wanted, Path("results")))
     if ui:
-        raise typer.Exit(tracking.ui(port))
+        raise typer.Exit(pages.ui(port))
     if not (sync or ui):
         raise UserError("bcd track: say --sync or --ui")
 

@@ -2,51 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from bcd.errors import UserError, nearest
 
+Type = TypeVar("Type", bound=BaseModel)
 
-def check(model: type[BaseModel], values: Any, where: str):
-    """`values` as `model`; the first violation becomes one sentence that starts with `where` and the field."""
+
+def check(model: type[Type], values: Any, where: str) -> Type:
+    """`values` as `model`; the first violation becomes a `UserError` that starts with `where` and the field."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_sentence(model, error.errors()[0], where)) from None
+        # Where a word or a mapping may stand, a mapping is wrong as a mapping and not for being no word.
+        wrong = [one for one in error.errors() if not (one["type"] == "string_type" and isinstance(one["input"], dict))]
+        raise UserError(_sentence(model, dict((wrong or error.errors())[0]), where)) from None
+    except RecursionError:
+        raise UserError(f"{where}: an alias holds itself; write the values out") from None
 
 
-def _sentence(model: type[BaseModel], error: dict, where: str) -> str:
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+def _sentence(model: type[BaseModel], error: dict[str, Any], where: str) -> str:
+    field, owner = _located(model, error["loc"])
     where = f"{where}: {field}" if field else where
     kind, given = error["type"], error["input"]
     if kind == "extra_forbidden":
-        return f"{where}: unknown key{nearest(error['loc'][-1], _fields_at(model, error['loc'][:-1]))}"
+        return f"{where}: unknown key{_other_place(owner, str(error['loc'][-1]))}"
     if kind == "missing":
         return f"{where}: this key is required and missing"
     if kind == "value_error":
         return f"{where}: {error['ctx']['error']}"
     if kind == "literal_error":
-        known = [word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return f"{where}: '{given}' is not allowed{nearest(given, known)}"
-    hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if kind == "float_type" and isinstance(given, str) else ""
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, but got {given!r}{hint}"
+        return f"{where}: '{given}' is not allowed{nearest(given, _words(error['ctx']['expected']))}"
+    if kind == "union_tag_invalid":
+        tag, known = error["ctx"]["tag"], _words(error["ctx"]["expected_tags"])
+        return f"{where}.name: '{tag}' is not known{nearest(tag, known)}"
+    if kind in ("union_tag_not_found", "model_attributes_type", "model_type", "dict_type"):
+        return f"{where}: expected a mapping of names to values, but got {given!r}"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, but got {given!r}"
 
 
-def _fields_at(model: type[BaseModel], path: tuple) -> list[str]:
-    """The field names of the (possibly nested) model in which an unknown key was found."""
-    for part in path:
-        if isinstance(part, int) or part not in model.model_fields:
+def _words(listed: str) -> list[str]:
+    return [word.strip("' ") for word in listed.replace(" or ", ", ").split(",")]
+
+
+def _located(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[str, type[BaseModel]]:
+    """A place in `model` as text, without pydantic's names for members of unions; and the model that it lies in."""
+    text, owner = "", model
+    inner: list[type[BaseModel]] = []
+    for i, part in enumerate(loc):
+        if isinstance(part, int):
+            text += f"[{part}]"
             continue
-        inner = [m for m in _models_in(model.model_fields[part].annotation)]
-        if not inner:
-            return []
-        model = inner[0]
-    return list(model.model_fields)
+        member = next((m for m in inner if part in (m.__name__, *_tags(m))), None)
+        if inner:
+            owner = member or inner[0]
+        if member is None and not (part in ("str", "list[str]") and i and not inner):
+            text += f".{part}"
+        inner = (
+            []
+            if member
+            else list(_models_in(owner.model_fields[part].annotation))
+            if part in owner.model_fields
+            else []
+        )
+    return text.lstrip("."), owner
 
 
-def _models_in(annotation) -> list[type[BaseModel]]:
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    """What a discriminator of a union calls the model."""
+    field = model.model_fields.get("name")
+    return tuple(map(str, get_args(field.annotation))) if field else ()
+
+
+def _other_place(owner: type[BaseModel], key: str) -> str:
+    """Where an unknown key may belong: into a nested mapping that has it, or to a key of like spelling."""
+    for name, field in owner.model_fields.items():
+        if any(key in nested.model_fields for nested in _models_in(field.annotation)):
+            return f"; did you mean '{name}.{key}'?"
+    return nearest(key, owner.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

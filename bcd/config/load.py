@@ -6,81 +6,96 @@ spelling. Nothing here imports torch: building the DAG must stay fast.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-
+from bcd.config.architectures import DETECTOR_HEADS, SEGMENTATION_HEADS
 from bcd.config.check import check
-from bcd.config.schema import Dataset, Method, Model, Params, Recipe, WeightedTerm
-from bcd.config.terms import term_options
+from bcd.config.schema import (
+    AnyModel,
+    AnyRecipe,
+    Dataset,
+    DetectionModel,
+    DetectionRecipe,
+    Method,
+    Params,
+    SegmentationModel,
+    SegmentationRecipe,
+    WeightedTerm,
+    require_name,
+)
+from bcd.config.terms import check_options
+from bcd.config.yaml_file import read_yaml
+from bcd.data.formats import require_format
 from bcd.errors import UserError, nearest, pick
 
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets a second key silently replace the first; a params file must not."""
-
-
-def _mapping_without_duplicates(loader: _UniqueKeys, node: yaml.MappingNode) -> dict:
-    seen = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        if key_node.value in seen:
-            line = key_node.start_mark.line + 1
-            raise UserError(f"{loader.name}: line {line}: the key '{key_node.value}' stands twice; remove one")
-        seen.add(key_node.value)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
-
-
-def read_yaml(path: Path) -> dict:
-    try:
-        with path.open() as stream:
-            content = yaml.load(stream, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the command in the project's folder") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping of names to settings")
-    return content
+Entry = TypeVar("Entry")
 
 
 def load_params(folder: Path = Path("params")) -> Params:
     """Read and check the four files of `params/`; raises `UserError` at the first thing that is wrong."""
-    datasets = _load_datasets(folder / "datasets.yaml")
-    models = {
-        n: check(Model, v, f"{folder / 'models.yaml'}: {n}") for n, v in read_yaml(folder / "models.yaml").items()
-    }
-    raw_methods = read_yaml(folder / "methods.yaml")
-    methods = {n: parse_method(v, n, f"{folder / 'methods.yaml'}: {n}") for n, v in raw_methods.items()}
-    recipes = {
-        n: check(Recipe, v, f"{folder / 'recipes.yaml'}: {n}") for n, v in read_yaml(folder / "recipes.yaml").items()
-    }
-    return Params(datasets=datasets, models=models, methods=methods, recipes=recipes, raw_methods=raw_methods)
+    raw_datasets = read_yaml(folder / "datasets.yaml")
+    return Params(
+        datasets=_entries(folder / "datasets.yaml", lambda values, where: _dataset(values, raw_datasets, where)),
+        models=_entries(folder / "models.yaml", parse_model),
+        methods=_entries(folder / "methods.yaml", lambda values, where: parse_method(values, _name(where), where)),
+        recipes=_entries(folder / "recipes.yaml", parse_recipe),
+    )
 
 
-def _load_datasets(path: Path) -> dict[str, Dataset]:
-    raw = read_yaml(path)
-    datasets = {}
-    for name, values in raw.items():
-        where = f"{path}: {name}"
-        merged = dict(values) if isinstance(values, dict) else values
-        if isinstance(merged, dict) and (base := merged.pop("variant_of", None)):
-            merged = pick(raw, base, f"{where}.variant_of") | merged | {"files": base}
-        datasets[name] = dataset = check(Dataset, merged, where)
-        if not dataset.files:
-            datasets[name] = dataset.model_copy(update={"files": name})
-        if "train" not in dataset.splits:
-            raise UserError(f"{where}.splits: a split named 'train' is required")
-        training = min(dataset.images or dataset.splits["train"], dataset.splits["train"])
-        if dataset.labelled and dataset.labelled > training:
-            raise UserError(f"{where}.labelled: {dataset.labelled} is more than the {training} training images")
-    return datasets
+def default_suite(folder: Path = Path("params")) -> str:
+    """The name in params/suite.yaml."""
+    path = folder / "suite.yaml"
+    return checked_name(pick(read_yaml(path), "suite", str(path)), f"{path}: suite")
+
+
+def checked_name(name: object, where: str) -> str:
+    """`name`, if it can name something; UserError that starts with `where` otherwise."""
+    try:
+        return require_name(name)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _entries(path: Path, parse: Callable[[Any, str], Entry]) -> dict[str, Entry]:
+    return {checked_name(name, str(path)): parse(values, f"{path}: {name}") for name, values in read_yaml(path).items()}
+
+
+def _name(where: str) -> str:
+    return where.rpartition(": ")[2]
+
+
+def _dataset(values: Any, raw: Mapping[str, Any], where: str) -> Dataset:
+    """A dataset; a `variant_of` another has what that says, but for what it says itself."""
+    if isinstance(values, dict):
+        if "files" in values:
+            raise UserError(f"{where}.files: is not written; `variant_of: NAME` uses the files of another dataset")
+        values = {"files": _name(where)} | values
+        if base := values.pop("variant_of", None):
+            values = pick(raw, base, f"{where}.variant_of") | values | {"files": base}
+    dataset = check(Dataset, values, where)
+    require_format(dataset.format, None, f"{where}: format")
+    return dataset
+
+
+def parse_model(values: Any, where: str) -> AnyModel:
+    """A model from its YAML: the type that its head belongs to."""
+    return check(_model_type(values, where), values, where)
+
+
+def _model_type(values: Any, where: str) -> type[AnyModel]:
+    head = values.get("head") if isinstance(values, dict) else None
+    if head is not None and head not in (*SEGMENTATION_HEADS, *DETECTOR_HEADS):
+        raise UserError(f"{where}: head: '{head}' is not known{nearest(head, (*SEGMENTATION_HEADS, *DETECTOR_HEADS))}")
+    return DetectionModel if head in DETECTOR_HEADS else SegmentationModel
+
+
+def parse_recipe(values: Any, where: str) -> AnyRecipe:
+    """A recipe from its YAML: segmentation sees crops, detectors see whole images."""
+    view = values.get("view") if isinstance(values, dict) else None
+    crops = not isinstance(view, dict) or "crop" in view or "resize" not in view
+    return check(SegmentationRecipe if crops else DetectionRecipe, values, where)
 
 
 def parse_method(values: Any, name: str, where: str) -> Method:
@@ -89,20 +104,14 @@ def parse_method(values: Any, name: str, where: str) -> Method:
         return check(Method, values, where)
     if not values["terms"] and name != "none":
         raise UserError(f"{where}: a method without terms; add at least one, or use the method 'none'")
-    known, terms = term_options(), []
-    for i, raw in enumerate(values["terms"]):
-        at = f"{where}: terms[{i}]"
-        if not isinstance(raw, dict) or "term" not in raw:
-            raise UserError(f"{at}: a term is a mapping with at least 'term', 'taps' and 'weight'")
-        options = known.get(raw["term"])
-        if options is None:
-            raise UserError(f"{at}.term: '{raw['term']}' is not a term{nearest(raw['term'], known)}")
-        own = {k: v for k, v in raw.items() if k in WeightedTerm.model_fields and k != "options"}
-        for key in raw.keys() - own.keys() - options:
-            raise UserError(f"{at}.{key}: unknown key{nearest(key, [*options, *WeightedTerm.model_fields])}")
-        terms.append(own | {"options": {k: raw[k] for k in raw if k in options}})
+    terms = [_term(raw, f"{where}: terms[{i}]") for i, raw in enumerate(values["terms"])]
     return check(Method, values | {"terms": terms}, where)
 
 
-def default_suite(folder: Path = Path("params")) -> str:
-    return str(pick(read_yaml(folder / "suite.yaml"), "suite", str(folder / "suite.yaml")))
+def _term(raw: Any, where: str) -> dict[str, Any]:
+    if not isinstance(raw, dict) or not {"term", "taps", "weight"} <= raw.keys() or not raw["taps"]:
+        raise UserError(f"{where}: a term is a mapping with at least 'term', 'taps' and 'weight'")
+    fields = WeightedTerm.model_fields.keys() - {"options"}
+    options = {key: value for key, value in raw.items() if key not in fields}
+    checked = check_options(str(raw["term"]), options, where, beside=fields)
+    return {key: raw[key] for key in raw if key in fields} | {"options": checked}

@@ -499,6 +499,8 @@ class Variant(Strict):
     """`<term>.<field>` -> value, such as `cwd.weight: 10.0`; the second of two equal terms is `cwd/1`."""
     add: list[dict[str, Any]] = []
     """Terms that are added, written as in params/methods.yaml."""
+    terms: list[dict[str, Any]] | None = None
+    """All terms, in place of the method's; null leaves these."""
 
 
 class Panels(Strict):
@@ -579,7 +581,9 @@ class Table(Strict):
                 raise ValueError(f"a table needs the method '{needed}', which its other rows are compared with")
         for shown in self.panels.methods or []:
             if shown not in names:
-                raise ValueError(f"panels.methods: '{shown}' is no method of table '{self.name}'{nearest(shown, names)}")
+                raise ValueError(
+                    f"panels.methods: '{shown}' is no method of table '{self.name}'{nearest(shown, names)}"
+                )
         return self
 
     @property

@@ -3,18 +3,19 @@ entry for many published numbers. Pure functions of what `bcd.config.load` has r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
+from typing import Any, TypeVar
 
 from bcd.config.check import check
-from bcd.config.load import read_yaml
+from bcd.config.load import checked_name
 from bcd.config.overrides import override
-from bcd.config.schema import SHARED, Params, Suite, Table
+from bcd.config.schema import SHARED, Params, Strict, Suite, Table, repeated
+from bcd.config.yaml_file import read_yaml
 from bcd.errors import UserError, nearest
 
+Value = TypeVar("Value", bound=Strict)
 # What a setting can replace something of: `<part>.<name>.<field>`, where a name may hold `*`.
 PARTS = ("datasets", "models", "recipes", "tables")
 
@@ -99,10 +100,16 @@ def _cells(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 def load_suite(name: str, folder: Path = Path("params")) -> Suite:
     """Read `params/suites/<name>.yaml`, with the tables of the suites that it is made `of`."""
+    return _load(checked_name(name, "suite"), folder, ())
+
+
+def _load(name: str, folder: Path, above: tuple[str, ...]) -> Suite:
     path = folder / "suites" / f"{name}.yaml"
     if not path.exists():
         known = [p.stem for p in (folder / "suites").glob("*.yaml")]
         raise UserError(f"{path} does not exist{nearest(name, known)}")
+    if name in above:
+        raise UserError(f"{path}: of: a suite cannot be made of itself; it is by way of {' -> '.join((*above, name))}")
     raw = read_yaml(path)
     shared = {key: raw.pop(key) for key in SHARED if key in raw}
     if isinstance(raw.get("tables"), list):
@@ -111,18 +118,14 @@ def load_suite(name: str, folder: Path = Path("params")) -> Suite:
             if isinstance(table, dict) and "published" in table:
                 table["published"] = published_cells(table["published"])
     suite = check(Suite, raw | {"name": name}, str(path))
-    return _joined(suite, folder, str(path))
+    taken = [adopted(table, other) for other in suite.of for table in _load(other, folder, (*above, name)).tables]
+    return _joined(suite.model_copy(update={"tables": [*suite.tables, *taken]}), str(path))
 
 
-def _joined(suite: Suite, folder: Path, where: str) -> Suite:
-    """The suite with the tables that it takes from others, and with its settings of tables."""
-    if suite.name in suite.of:
-        raise UserError(f"{where}: of: a suite cannot be made of itself; remove '{suite.name}'")
-    taken = [adopted(table, other) for other in suite.of for table in load_suite(other, folder).tables]
-    suite = suite.model_copy(update={"tables": [*suite.tables, *taken]})
-    called = [table.name for table in suite.tables]
-    if twice := sorted({name for name in called if called.count(name) > 1}):
-        raise UserError(f"{where}: tables: two are called '{twice[0]}'; give one another name")
+def _joined(suite: Suite, where: str) -> Suite:
+    """The suite with its settings of tables; raises UserError for names that stand twice and settings of nothing."""
+    if twice := repeated(table.name for table in suite.tables):
+        raise UserError(f"{where}: tables: two are called '{twice}'; give one another name")
     if idle := idle_setting(suite):
         raise UserError(
             f"{where}: set.{idle}: it concerns nothing that the suite's tables use; write <part>.<name>.<field>, where "
@@ -133,23 +136,30 @@ def _joined(suite: Suite, folder: Path, where: str) -> Suite:
 
 
 def for_table(params: Params, suite: Suite, table: Table) -> Params:
-    """`params` as a table of the suite sees them: datasets under the table's names for them, and datasets, models and
-    recipes with the suite's settings. Names that are not defined are left to whoever looks them up."""
+    """`params` as a table of the suite sees them.
+
+    Datasets stand under the table's names for them, and datasets, models and recipes have the suite's settings.
+    Names that are not defined are left to whoever looks them up.
+    """
     if not suite.of and not suite.set:
         return params
-    changed = {}
-    for part, names in used_names(table).items():
-        known = getattr(params, part, {})
-        plain = {name: plain_name(suite, name) if part == "datasets" else name for name in names}
-        found = {
-            name: _as_set(suite, part, name, known[original]) for name, original in plain.items() if original in known
+    used = used_names(table)
+    datasets = {name: plain_name(suite, name) for name in used["datasets"]}
+    return params.model_copy(
+        update={
+            "datasets": params.datasets | _set_of(suite, "datasets", datasets, params.datasets),
+            "models": params.models | _set_of(suite, "models", {n: n for n in used["models"]}, params.models),
+            "recipes": params.recipes | _set_of(suite, "recipes", {n: n for n in used["recipes"]}, params.recipes),
         }
-        if part != "tables":
-            changed[part] = known | found
-    return params.model_copy(update=changed)
+    )
 
 
-def _as_set(suite: Suite, part: str, name: str, value: BaseModel):
+def _set_of(suite: Suite, part: str, names: dict[str, str], known: Mapping[str, Value]) -> dict[str, Value]:
+    """Of the table's `names` (-> those in params/) what is defined, with the suite's settings."""
+    return {name: _as_set(suite, part, name, known[plain]) for name, plain in names.items() if plain in known}
+
+
+def _as_set(suite: Suite, part: str, name: str, value: Value) -> Value:
     """`value` with what the suite's `set` says of it, checked like the file that it came from."""
     chosen = settings(suite, part, name)
     if not chosen:

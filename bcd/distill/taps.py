@@ -13,30 +13,40 @@ from bcd.errors import UserError
 class Taps:
     """Hooks on a model that keep the tapped tensors of its latest forward pass until they are read.
 
-        taps = Taps(model, {"stage1": "backbone:0", "logits": "head"})
-        model(image)
-        tensors = taps.read()      # {"stage1": (N, C, H, W), "logits": (N, C, H, W)}, with their graph
-        taps.remove()              # or use the object in a `with` statement
-
     A path is a module's name in `model.named_modules()`. What follows a colon picks from an output that is a list,
     tuple or dict: an index, or a key. A module that runs several times in one forward pass leaves its last output.
     A tensor that the model later changes in place is seen changed.
 
-    Deep-copying an object that holds the model and its Taps gives the copy Taps of its own; wrapping the model
+    Deep-copying an object that holds the model and its Taps gives the copy Taps of its own. Wrapping the model
     (DistributedDataParallel) changes nothing, as hooks sit on the inner modules.
+
+    Args:
+        model: what is tapped; it gets forward hooks, which `remove` or the end of a `with` statement takes off.
+        paths: tap name -> path.
 
     Raises:
         UserError: a path names no module of the model.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from bcd.distill.taps import Taps
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1))
+        >>> with Taps(model, {"stage1": "0", "logits": "1"}) as taps:
+        ...     output = model(torch.zeros(1, 3, 4, 6))
+        ...     tensors = taps.read()
+        >>> tensors["stage1"].shape, tensors["logits"] is output
+        (torch.Size([1, 8, 4, 6]), True)
     """
 
     def __init__(self, model: nn.Module, paths: Mapping[str, str]):
         self.paths = dict(paths)
         self._taken: dict[str, Tensor] = {}
         modules = dict(model.named_modules())
-        found = {name: _module(modules, name, path) for name, path in self.paths.items()}
+        modules_of = {name: _module(modules, name, path) for name, path in self.paths.items()}
         # Without this, a forward pass that skips a module would leave the tensor of an earlier one to be read.
         self._handles = [model.register_forward_pre_hook(self._forget)]
-        self._handles += [m.register_forward_hook(partial(self._take, name)) for name, m in found.items()]
+        self._handles += [m.register_forward_hook(partial(self._take, name)) for name, m in modules_of.items()]
 
     def read(self) -> dict[str, Tensor]:
         """The tensors of the latest forward pass, each once: reading forgets them.
@@ -66,14 +76,14 @@ class Taps:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A tensor with a graph can be neither copied nor pickled, and a copy has not run yet.
         return self.__dict__ | {"_taken": {}}
 
     def _forget(self, *_: object) -> None:
         self._taken.clear()
 
-    def _take(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _take(self, name: str, _module: nn.Module, _inputs: object, output: object) -> None:
         self._taken[name] = _pick(output, name, self.paths[name])
 
 
@@ -104,7 +114,7 @@ def _pick(output: Any, name: str, path: str) -> Tensor:
     return picked
 
 
-def _offer(output: Any) -> str:
+def _offer(output: object) -> str:
     if isinstance(output, Mapping):
         return "keys " + ", ".join(map(str, output))
     if isinstance(output, Sequence):

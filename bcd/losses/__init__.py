@@ -24,11 +24,10 @@ student and teacher agree.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bcd.config.schema import FACTS
 from bcd.losses.afdcd import AfDcd
@@ -61,40 +60,45 @@ from bcd.losses.vid import Vid
 
 @dataclass(frozen=True)
 class Term:
-    """A loss and how it is wired by default.
+    """A loss and how it is wired by default. Its options are those of `bcd.config.terms.term_options`.
 
-    loss            the function, or the `nn.Module` class of a loss with state
-    taps            names of the tapped tensors it compares unless the method names others
-    match_channels  project the student to the teacher's channels by a learned 1x1 convolution where they differ
-    joint           the loss takes all taps at once, as lists; otherwise it is averaged over them
+    Args:
+        loss: the function, or the `nn.Module` class of a loss with state.
+        taps: names of the tapped tensors it compares unless the method names others.
+        match_channels: project the student to the teacher's channels by a learned 1x1 convolution where they differ.
+        joint: the loss takes all taps at once, as lists; otherwise it is averaged over them.
+
+    Example:
+        >>> import torch
+        >>> from bcd.losses import TERMS
+        >>> term = TERMS["cwd"]
+        >>> term.taps, term.facts, term.match_channels
+        (('logits',), ('valid',), True)
+        >>> logits = torch.randn(2, 19, 64, 64)
+        >>> term.loss(logits, logits, temperature=4.0).item()
+        0.0
     """
 
-    loss: Callable | type[nn.Module]
+    loss: Callable[..., Tensor] | type[nn.Module]
     taps: tuple[str, ...]
     match_channels: bool = False
     joint: bool = False
 
     @property
-    def options(self) -> Mapping[str, Any]:
-        """Names and defaults of the options."""
-        return {k: v for k, v in _keywords(self.loss).items() if k not in FACTS}
-
-    @property
     def facts(self) -> tuple[str, ...]:
         """The facts of a batch that the loss reads, a subset of FACTS."""
-        call = self.loss.forward if inspect.isclass(self.loss) else self.loss
-        return tuple(name for name in FACTS if name in _keywords(call))
+        keywords = _keywords(getattr(self.loss, "forward", self.loss))
+        return tuple(name for name in FACTS if name in keywords)
 
     @property
     def reads_classes(self) -> bool:
         """Whether a class has to be told the number of classes when it is built."""
-        return inspect.isclass(self.loss) and "classes" in _keywords(self.loss)
+        return isinstance(self.loss, type) and "classes" in _keywords(self.loss)
 
 
-def _keywords(call: Callable) -> dict[str, Any]:
-    """Names and defaults of the keyword-only parameters."""
-    parameters = inspect.signature(call).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+def _keywords(call: Callable[..., object]) -> set[str]:
+    """Names of the keyword-only parameters."""
+    return {p.name for p in inspect.signature(call).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")

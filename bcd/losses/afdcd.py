@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcd.config.ranges import Count, Fraction, NonNegative, Positive, Several
 from bcd.errors import UserError
 from bcd.losses.masked import full_precision, masked_max_pool, masked_mean, prepare
 from bcd.losses.mgd import MaskedGenerator, image_sum_of_squares
@@ -37,13 +38,13 @@ class AfDcd(nn.Module):
         student_shape: Sequence[int],
         teacher_shape: Sequence[int],
         *,
-        feature: float = 4e-5,
-        contrast: float = 1e-3,
-        mask_ratio: float = 0.75,
-        temperature: float = 0.07,
-        groups: int = 16,
-        pool: int = 4,
-        patch: int = 4,
+        feature: NonNegative = 4e-5,
+        contrast: NonNegative = 1e-3,
+        mask_ratio: Fraction = 0.75,
+        temperature: Positive = 0.07,
+        groups: Several = 16,
+        pool: Count = 4,
+        patch: Count = 4,
     ):
         super().__init__()
         if groups < 2 or teacher_shape[1] % groups:

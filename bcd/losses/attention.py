@@ -3,12 +3,13 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.config.ranges import AtLeastOne
 from bcd.errors import UserError
 from bcd.losses.masked import masked_mean, prepare
 from bcd.losses.scale import tame
 
 
-def at(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, p: float = 2.0) -> Tensor:
+def at(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, p: AtLeastOne = 2.0) -> Tensor:
     """Mean over valid pixels of (Q_s - Q_t)^2, Q = the image's energy map as a unit vector over its valid pixels.
 
     Zagoruyko & Komodakis, "Paying More Attention to Attention" (arXiv 1612.03928), as computed by the authors

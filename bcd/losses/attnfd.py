@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bcd.config.ranges import Count
 from bcd.losses.masked import full_precision, prepare
 from bcd.losses.mgd import image_sum_of_squares
 from bcd.losses.reviewkd import ValidBatchNorm
@@ -26,7 +27,7 @@ class AttnFd(nn.Module):
         reduction: the student's channels over the width of the channel gate.
     """
 
-    def __init__(self, student_shape: Sequence[int], teacher_shape: Sequence[int], *, reduction: int = 16):
+    def __init__(self, student_shape: Sequence[int], teacher_shape: Sequence[int], *, reduction: Count = 16):
         super().__init__()
         student_channels, channels = student_shape[1], teacher_shape[1]
         hidden = max(1, student_channels // reduction)

@@ -5,13 +5,14 @@ docs/reference/methods.md says which of their words each operator answers.
 """
 
 from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bcd.errors import UserError
+from bcd.config.ranges import NonNegative, Positive
 from bcd.losses.masked import UNIT_EPS, masked_mean, prepare, spatial_kl
 
 # A residual no longer than this has no gradient, as the square root has none to give at zero.
@@ -23,8 +24,8 @@ def boundary(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    operator: str = "affinity",
-    distance: str = "l1",
+    operator: Literal["affinity", "residual", "attention"] = "affinity",
+    distance: Literal["l1", "l2"] = "l1",
 ) -> Tensor:
     """Mean difference between the boundary strengths of two feature maps; channel counts may differ.
 
@@ -33,19 +34,11 @@ def boundary(
         valid: bool (N, H, W).
         operator: `affinity`, `residual` or `attention`, the functions of this module.
         distance: `l1` (absolute) or `l2` (squared) difference of the strengths.
-
-    Raises:
-        UserError: an unknown operator or distance.
     """
-    if operator not in OPERATORS:
-        raise UserError(f"boundary: operator must be one of {', '.join(OPERATORS)}, not {operator!r}")
-    if distance not in ("l1", "l2"):
-        raise UserError(f"boundary: distance must be l1 or l2, not {distance!r}")
+    strength, length = OPERATORS[operator], DISTANCES[distance]
     student, teacher, valid = prepare(student, teacher, valid)
-    strength = OPERATORS[operator]
     student_strength, counted = strength(student, valid)
-    difference = student_strength - strength(teacher, valid)[0]
-    return masked_mean(difference.abs() if distance == "l1" else difference.square(), counted)
+    return masked_mean(length(student_strength - strength(teacher, valid)[0]), counted)
 
 
 def affinity(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,12 +79,12 @@ class _WindowSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, maps):
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
         return _window_sum(maps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
         return _window_sum(grad_output)
 
 
@@ -117,6 +110,7 @@ def attention(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 OPERATORS = {"affinity": affinity, "residual": residual, "attention": attention}
+DISTANCES = {"l1": torch.abs, "l2": torch.square}
 
 
 def posterior_boundary(
@@ -124,9 +118,9 @@ def posterior_boundary(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    temperature: float = 1.0,
-    epsilon: float = 2e-3,
-    min_energy: float = 2.0,
+    temperature: Positive = 1.0,
+    epsilon: Positive = 2e-3,
+    min_energy: NonNegative = 2.0,
 ) -> Tensor:
     """Match where each class's posterior changes: every class boundary counts alike, however thin or short.
 

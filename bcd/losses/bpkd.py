@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.config.ranges import NonNegative, OddWidth, Positive
 from bcd.errors import UserError
 from bcd.losses.channel import cwd
 from bcd.losses.masked import masked_mean, prepare
@@ -20,9 +21,9 @@ def bpkd_edge(
     *,
     valid: Tensor | None = None,
     image_label: Tensor,
-    temperature: float = 4.0,
-    alpha: float = 2.0,
-    width: int = 7,
+    temperature: Positive = 4.0,
+    alpha: NonNegative = 2.0,
+    width: OddWidth = 7,
 ) -> Tensor:
     """alpha T^2 * mean over images of sum_c 1 / n_c sum_i M_c(i) KL(p_t(i) || p_s(i)).
 
@@ -56,8 +57,8 @@ def bpkd_body(
     *,
     valid: Tensor | None = None,
     image_label: Tensor,
-    temperature: float = 4.0,
-    width: int = 7,
+    temperature: Positive = 4.0,
+    width: OddWidth = 7,
 ) -> Tensor:
     """`cwd` of the logits times 1 - M, with M from `edge_share`; an image without labels has no known edges: M = 0.
 
@@ -103,7 +104,7 @@ def edge_share(image_label: Tensor, logits: Tensor, width: int) -> Tensor:
 
 def _share(mask: Tensor, logits: Tensor) -> Tensor:
     """Share of each cell of the logits that the bool (N, Hi, Wi) covers, (N, H, W)."""
-    return F.adaptive_avg_pool2d(mask.to(logits.dtype), logits.shape[2:])
+    return F.adaptive_avg_pool2d(mask.to(logits.dtype), (logits.shape[2], logits.shape[3]))
 
 
 def _dilate(image: Tensor, width: int) -> Tensor:

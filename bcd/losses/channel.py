@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.config.ranges import Positive
 from bcd.losses.masked import masked_mean, prepare, spatial_kl
 
 
@@ -12,7 +13,7 @@ def cwd(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     official: bool = False,
 ) -> Tensor:
     """T^2 / (N C) * sum over images and channels of KL(phi_t || phi_s), phi = softmax over pixels of f / T.

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.config.ranges import Positive
 from bcd.losses.masked import UNIT_EPS, full_precision, masked_avg_pool, prepare
 from bcd.losses.tiled import TILE_ELEMENTS, known_gradient
 
@@ -12,7 +13,9 @@ POOL_FROM, POOL = 256, 4
 
 
 @full_precision
-def cirkd_batch(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, temperature: float = 0.1) -> Tensor:
+def cirkd_batch(
+    student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, temperature: Positive = 0.1
+) -> Tensor:
     """Mean over the ordered pairs of images (i, j) of mean over pixels a of i of KL(p_t(a; j) || p_s(a; j)).
 
     p(a; j) is the softmax over the pixels b of image j of cos(f_a, f_b) / tau; i = j is one of the pairs. Exact; the
@@ -54,8 +57,9 @@ def cross_image_kl(
     weight = (1 / (counted.to(student.dtype) * len(sizes) ** 2)).repeat_interleave(counted)
     features, gradient = student.detach(), torch.zeros_like(student)
     loss = student.new_zeros(())
-    for *keys, key_gradient in zip(*(x.split(sizes) for x in (features, teacher, gradient)), strict=True):
-        loss += relation_kl(features, teacher, *keys, weight, temperature, gradient, key_gradient, rows)
+    images = zip(features.split(sizes), teacher.split(sizes), gradient.split(sizes), strict=True)
+    for keys, teacher_keys, key_gradient in images:
+        loss += relation_kl(features, teacher, keys, teacher_keys, weight, temperature, gradient, key_gradient, rows)
     return known_gradient(student, loss, gradient)
 
 

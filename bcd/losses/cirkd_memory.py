@@ -1,12 +1,15 @@
 """Relations of pixels to a memory of the teacher's pixels and regions of earlier batches."""
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from bcd import distributed
+from bcd.config.ranges import Count, NonNegative, Positive
 from bcd.errors import UserError
 from bcd.losses.cirkd import pixels, relation_kl, unit
 from bcd.losses.masked import full_precision, prepare
@@ -53,20 +56,25 @@ class CirkdMemory(nn.Module):
         UserError: a memory too small for what one image brings.
     """
 
+    region_queue: Tensor
+    region_next: Tensor
+    pixel_queue: Tensor
+    pixel_next: Tensor
+
     def __init__(
         self,
         student_shape: Sequence[int],
         teacher_shape: Sequence[int],
         *,
         classes: int,
-        pixel_memory: int = 20000,
-        region_memory: int = 2000,
-        pixel_contrast: int = 4096,
-        region_contrast: int = 1024,
-        temperature: float = 0.1,
-        kd_temperature: float = 1.0,
-        pixel_weight: float = 1.0,
-        region_weight: float = 1.0,
+        pixel_memory: Annotated[int, Field(ge=16)] = 20000,
+        region_memory: Count = 2000,
+        pixel_contrast: Count = 4096,
+        region_contrast: Count = 1024,
+        temperature: Positive = 0.1,
+        kd_temperature: Positive = 1.0,
+        pixel_weight: NonNegative = 1.0,
+        region_weight: NonNegative = 1.0,
         official: bool = False,
     ):
         super().__init__()

@@ -3,11 +3,13 @@
 import importlib.util
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bcd.config.ranges import Count, Positive
 from bcd.losses.context_tiled import tiled_self_relation_kl
 from bcd.losses.masked import UNIT_EPS, full_precision, masked_avg_pool, prepare
 
@@ -18,9 +20,9 @@ def context(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: Positive = 0.1,
     normalise: bool = True,
-    pool: int = 1,
+    pool: Count = 1,
 ) -> Tensor:
     """Mean over valid pixels i of KL(R_t[i] || R_s[i]), R = softmax over the image's valid pixels of F^T F / tau.
 
@@ -54,7 +56,15 @@ class _SelfRelationKL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, student, teacher, valid, temperature, normalise, product_dtype):
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        valid: Tensor,
+        temperature: float,
+        normalise: bool,
+        product_dtype: torch.dtype,
+    ) -> Tensor:
         self_relation_kl = _fused_form(student, product_dtype) or tiled_self_relation_kl
         loss = student.new_zeros(())
         gradient = student.new_empty(student.shape) if ctx.needs_input_grad[0] else None
@@ -71,14 +81,14 @@ class _SelfRelationKL(torch.autograd.Function):
                 s[:, keep], t[:, keep], s_scale[keep], t_scale[keep], differentiate=gradient is not None
             )
             loss += value
-            if gradient is not None:
+            if gradient is not None and slope is not None:
                 image = gradient[n].flatten(1)
                 if not whole:
                     image.zero_()
                 image[:, keep] = slope
                 del slope
                 image *= s_scale * weight
-                if normalise:  # of a unit vector, the part of the gradient along itself goes nowhere
+                if unit is not None:  # of a unit vector, the part of the gradient along itself goes nowhere
                     along = (image * s).sum(0).mul_(s_scale.square()).masked_fill_(~unit, 0)
                     image.addcmul_(s, along, value=-temperature)
         ctx.save_for_backward(gradient)
@@ -86,12 +96,12 @@ class _SelfRelationKL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output, None, None, None, None, None
 
 
-def _fused_form(features: Tensor, product_dtype: torch.dtype) -> Callable | None:
+def _fused_form(features: Tensor, product_dtype: torch.dtype) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
     """The Triton form of `tiled_self_relation_kl`, or None where it cannot run."""
     if not features.is_cuda or features.dtype != torch.float32 or importlib.util.find_spec("triton") is None:
         return None

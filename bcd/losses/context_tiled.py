@@ -133,8 +133,12 @@ def _rooms(like: Tensor, shapes: list[tuple[int, int]], keep: bool) -> list[_Roo
         memory = like.new_empty(count if keep else 1, 3, *shape)
         parts = (part.unbind() for part in (memory, *memory.unbind(1), memory[:, :2]))
         here = weights[:, : shape[0], : shape[1]]
-        # In the order of the fields of _Room.
-        rooms[shape] = cycle([_Room(*views, here, *here, here[0].mT) for views in zip(*parts, strict=True)])
+        rooms[shape] = cycle(
+            [
+                _Room(every, of_s, of_t, moment, both, here, here[0], here[1], here[0].mT)
+                for every, of_s, of_t, moment, both in zip(*parts, strict=True)
+            ]
+        )
     return [next(rooms[shape]) for shape in shapes]
 
 

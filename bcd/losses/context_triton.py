@@ -56,8 +56,11 @@ def fused_self_relation_kl(
     return divergence.sum().clamp(min=0), None if gradient is None else gradient.mT
 
 
+# The kernels are without types, as Triton takes annotations for those of a kernel's arguments.
+
+
 @triton.jit
-def _logits(x, scale, rows, columns, length, channels, CHANNELS: tl.constexpr):
+def _logits(x, scale, rows, columns, length, channels, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
     """f_i . f_j for the given rows and columns, (rows, columns) in float32; 0 where either lies outside."""
     result = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
     for start in range(0, channels, CHANNELS):
@@ -72,7 +75,7 @@ def _logits(x, scale, rows, columns, length, channels, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def _divergence(
+def _divergence(  # type: ignore[no-untyped-def]
     s, t, s_scale, t_scale, length, s_channels, t_channels, log_sums, divergence,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -104,7 +107,7 @@ def _divergence(
 
 
 @triton.jit
-def _gradient(
+def _gradient(  # type: ignore[no-untyped-def]
     s, t, s_scale, t_scale, length, s_channels, t_channels, log_sums, gradient,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from bcd.config.ranges import NonNegative, Positive
 from bcd.losses.masked import masked_mean, prepare
 
 EPS = 1e-8  # added to the product of the norms, as in the official code
@@ -14,9 +15,9 @@ def dist(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    temperature: float = 1.0,
-    beta: float = 1.0,
-    gamma: float = 1.0,
+    temperature: Positive = 1.0,
+    beta: NonNegative = 1.0,
+    gamma: NonNegative = 1.0,
 ) -> Tensor:
     """T^2 * (beta * inter + gamma * intra), with p = softmax over classes of z / T and r the Pearson correlation.
 

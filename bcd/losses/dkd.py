@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.config.ranges import NonNegative, Positive
 from bcd.losses.masked import masked_mean, prepare
 
 
@@ -13,9 +14,9 @@ def dkd(
     *,
     valid: Tensor | None = None,
     label: Tensor,
-    temperature: float = 4.0,
-    alpha: float = 1.0,
-    beta: float = 8.0,
+    temperature: Positive = 4.0,
+    alpha: NonNegative = 1.0,
+    beta: NonNegative = 8.0,
     official: bool = False,
 ) -> Tensor:
     """T^2 * mean over valid labelled pixels of alpha KL(b_t || b_s) + beta KL(q_t || q_s).

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.config.ranges import AtLeastOne, Positive
 from bcd.errors import UserError
 from bcd.losses.attention import energy
 from bcd.losses.masked import UNIT_EPS, full_precision, masked_avg_pool, masked_mean, prepare
@@ -21,7 +22,7 @@ def psd(
     teacher: Sequence[Tensor],
     *,
     valid: Sequence[Tensor | None] | None = None,
-    p: float = 2.0,
+    p: AtLeastOne = 2.0,
 ) -> Tensor:
     """Mean over pairs of taps m < n and over valid cells of (R_s - R_t)^2, R = unit(Q_n - Q_m).
 
@@ -42,21 +43,22 @@ def psd(
         raise UserError("psd compares taps with each other: name at least two taps, such as stage3 and stage4")
     masks = valid or [None] * len(student)
     prepared = [prepare(s, t, v) for s, t, v in zip(student, teacher, masks, strict=True)]
-    size = tuple(min(s.shape[axis] for s, _, _ in prepared) for axis in (2, 3))
+    size = min(s.shape[2] for s, _, _ in prepared), min(s.shape[3] for s, _, _ in prepared)
     cells = torch.stack([_shares(v, size) > 0 for _, _, v in prepared]).all(0)
-    student, teacher = (_residuals([_attention(maps[role], maps[2], cells, p) for maps in prepared]) for role in (0, 1))
-    gaps = [(s - t).square() for s, t in zip(student, teacher, strict=True)]
+    of_student = _residuals([_attention(s, v, cells, p) for s, _, v in prepared])
+    of_teacher = _residuals([_attention(t, v, cells, p) for _, t, v in prepared])
+    gaps = [(s - t).square() for s, t in zip(of_student, of_teacher, strict=True)]
     return masked_mean(torch.stack(gaps).mean(0), cells.flatten(1))
 
 
-def _shares(valid: Tensor, size: tuple[int, ...]) -> Tensor:
+def _shares(valid: Tensor, size: tuple[int, int]) -> Tensor:
     """The share of valid pixels in each cell of a grid of `size`, float (N, *size)."""
     return F.adaptive_avg_pool2d(valid.float(), size)
 
 
 def _attention(features: Tensor, valid: Tensor, cells: Tensor, p: float) -> Tensor:
     """Energy averaged over the valid pixels of each cell, as unit vectors (N, cells); 0 outside `cells`."""
-    size = tuple(cells.shape[1:])
+    size = cells.shape[1], cells.shape[2]
     pooled = F.adaptive_avg_pool2d(energy(features, p), size) * cells
     shares = _shares(valid, size).to(pooled.dtype).masked_fill(~cells, 1)
     return F.normalize((pooled / shares).flatten(1), dim=1)
@@ -68,7 +70,7 @@ def _residuals(attention: Sequence[Tensor]) -> Iterator[Tensor]:
 
 
 @full_precision
-def csd(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, temperature: float = 4.0) -> Tensor:
+def csd(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, temperature: Positive = 4.0) -> Tensor:
     """Mean over images and channel pairs of (G_s - G_t)^2, G = phi phi^T, phi = softmax over pixels of f / T.
 
     f is averaged over the valid pixels of 2x2 windows before. The values are small, around 1e-7 on logits.

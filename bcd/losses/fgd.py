@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bcd.config.ranges import NonNegative, Positive
 from bcd.losses.masked import full_precision, prepare
 from bcd.losses.mgd import image_sum_of_squares
 
@@ -36,11 +37,11 @@ class Fgd(nn.Module):
         student_shape: Sequence[int],
         teacher_shape: Sequence[int],
         *,
-        temperature: float = 0.5,
-        foreground: float = 1e-3,
-        background: float = 5e-4,
-        attention: float = 5e-4,
-        relation: float = 5e-6,
+        temperature: Positive = 0.5,
+        foreground: NonNegative = 1e-3,
+        background: NonNegative = 5e-4,
+        attention: NonNegative = 5e-4,
+        relation: NonNegative = 5e-6,
     ):
         super().__init__()
         self.temperature = temperature
@@ -89,11 +90,11 @@ class GlobalContext(nn.Module):
         super().__init__()
         half = max(1, channels // 2)
         self.weight = nn.Conv2d(channels, 1, 1)
-        self.transform = nn.Sequential(
-            nn.Conv2d(channels, half, 1), nn.LayerNorm([half, 1, 1]), nn.ReLU(), nn.Conv2d(half, channels, 1)
-        )
+        narrow, wide = nn.Conv2d(channels, half, 1), nn.Conv2d(half, channels, 1)
+        self.transform = nn.Sequential(narrow, nn.LayerNorm([half, 1, 1]), nn.ReLU(), wide)
         nn.init.kaiming_normal_(self.weight.weight, nonlinearity="relu")
-        for zero in (self.weight.bias, self.transform[3].weight, self.transform[3].bias):
+        for zero in (self.weight.bias, wide.weight, wide.bias):
+            assert zero is not None  # for torch's types a convolution may have no bias
             nn.init.zeros_(zero)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ setting, github.com/winycg/CIRKD (losses/adv.py, train_kd.py).
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bcd import distributed
+from bcd.config.ranges import Count, NonNegative, Positive
 from bcd.errors import UserError
 from bcd.losses.critic import MIN_SIZE, Critic
 from bcd.losses.masked import full_precision, prepare
@@ -84,7 +86,7 @@ class Holistic(nn.Module):
         width: channels of the critic's first layer.
 
     Raises:
-        UserError: an unknown kind or optimiser; forward: the channel counts differ.
+        UserError: an unknown kind; forward: the channel counts differ.
     """
 
     def __init__(
@@ -92,19 +94,16 @@ class Holistic(nn.Module):
         student_shape: Sequence[int],
         teacher_shape: Sequence[int],
         *,
-        kind: str = "wgan-gp",
-        critic_optimizer: str = "sgd",
-        critic_lr: float = 4e-4,
-        critic_weight: float = 0.1,
-        penalty: float = 10.0,
-        width: int = 64,
+        kind: Literal["wgan-gp", "hinge"] = "wgan-gp",
+        critic_optimizer: Literal["sgd", "adam"] = "sgd",
+        critic_lr: Positive = 4e-4,
+        critic_weight: NonNegative = 0.1,
+        penalty: NonNegative = 10.0,
+        width: Count = 64,
     ):
         super().__init__()
         if kind not in KINDS:
             raise UserError(f"holistic: kind must be one of {', '.join(KINDS)}, not {kind!r}")
-        if critic_optimizer not in OPTIMIZERS:
-            choices = ", ".join(OPTIMIZERS)
-            raise UserError(f"holistic: critic_optimizer must be one of {choices}, not {critic_optimizer!r}")
         self.kind, self.critic_weight = kind, critic_weight
         self.penalty = penalty if kind == "wgan-gp" else 0.0
         self.critic = Critic(student_shape[1], width).requires_grad_(False)

@@ -1,14 +1,17 @@
 """Pixel-wise distillation of the class posterior."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcd.errors import UserError
+from bcd.config.ranges import Positive
 from bcd.losses.masked import masked_mean, prepare
 
 # What each repository makes of the mean over pixels. m: that mean, of the KL divergence or, for skd, of the cross
 # entropy; t: temperature; c: classes; pixels, images: how many of the batch are valid, or have a valid pixel.
-NORMALISATIONS = {
+NORMALISATIONS: dict[str, Callable[[Tensor, float, int, Tensor, Tensor], Tensor]] = {
     "cirkd": lambda m, t, c, pixels, images: t**2 * m,
     "torchdistiller": lambda m, t, c, pixels, images: m / c,
     "mmrazor-mean": lambda m, t, c, pixels, images: t**2 * m / c,
@@ -22,8 +25,8 @@ def kd(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    temperature: float = 1.0,
-    normalisation: str = "cirkd",
+    temperature: Positive = 1.0,
+    normalisation: Literal["cirkd", "torchdistiller", "mmrazor-mean", "mmrazor-batchmean", "skd"] = "cirkd",
 ) -> Tensor:
     """T^2 * mean over valid pixels of KL(p_t || p_s), with p = softmax over classes of z / T.
 
@@ -45,10 +48,9 @@ def kd(
         normalisation: a key of NORMALISATIONS.
 
     Raises:
-        UserError: an unknown normalisation, or the channel counts differ.
+        UserError: the channel counts differ.
     """
-    if normalisation not in NORMALISATIONS:
-        raise UserError(f"kd: normalisation must be one of {', '.join(NORMALISATIONS)}, not {normalisation!r}")
+    constants = NORMALISATIONS[normalisation]
     student, teacher, valid = prepare(student, teacher, valid, same_channels=True)
     log_student = F.log_softmax(student / temperature, dim=1)
     log_teacher = F.log_softmax(teacher / temperature, dim=1)
@@ -57,6 +59,4 @@ def kd(
     else:
         per_class = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
     mean = masked_mean(per_class.sum(1), valid)
-    return NORMALISATIONS[normalisation](
-        mean, temperature, student.shape[1], pixels=valid.sum(), images=valid.flatten(1).any(1).sum()
-    )
+    return constants(mean, temperature, student.shape[1], valid.sum(), valid.flatten(1).any(1).sum())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from bcd.errors import UserError
 
+P = ParamSpec("P")
 # Below this norm a feature counts as directionless; a smaller bound would let a dead pixel's gradient explode.
 UNIT_EPS = 1e-4
 
@@ -49,11 +51,11 @@ def prepare(
     return student.masked_fill(hole, 0), teacher.masked_fill(hole, 0), valid
 
 
-def full_precision(loss: Callable) -> Callable:
+def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Decorates a loss, or a `forward`, to run outside autocast, which would do its products in half precision."""
 
     @wraps(loss)
-    def run(*args, **kwargs):
+    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             return loss(*args, **kwargs)
 

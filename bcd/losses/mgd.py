@@ -1,11 +1,13 @@
 """Masked generative distillation: the student's map, with holes, has to generate the teacher's whole map."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcd.config.ranges import Fraction
 from bcd.errors import UserError
 from bcd.losses.masked import full_precision, prepare
 
@@ -34,8 +36,8 @@ class Mgd(nn.Module):
         student_shape: Sequence[int],
         teacher_shape: Sequence[int],
         *,
-        mask_ratio: float = 0.75,
-        mask: str = "pixel",
+        mask_ratio: Fraction = 0.75,
+        mask: Literal["pixel", "channel"] = "pixel",
     ):
         super().__init__()
         self.generate = MaskedGenerator(student_shape[1], teacher_shape[1], mask_ratio, mask)

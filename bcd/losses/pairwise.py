@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.config.ranges import Count, Fraction
 from bcd.errors import UserError
 from bcd.losses.masked import UNIT_EPS, full_precision, masked_max_pool, prepare
 from bcd.losses.tiled import TILE_ELEMENTS, known_gradient
@@ -15,8 +16,8 @@ def skd(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    pool: int = 2,
-    scale: float = 0.0,
+    pool: Count = 2,
+    scale: Fraction = 0.0,
     official: bool = False,
 ) -> Tensor:
     """Mean over pairs of nodes of one image of (A_s - A_t)^2, A = cosine similarity of max-pooled features.

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
+from bcd.config.ranges import Positive
 from bcd.losses.embedding import embed
 from bcd.losses.masked import full_precision, prepare
 
 
 @full_precision
-def pkt(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, epsilon: float = 1e-7) -> Tensor:
+def pkt(student: Tensor, teacher: Tensor, *, valid: Tensor | None = None, epsilon: Positive = 1e-7) -> Tensor:
     """Mean over image pairs of p_t log((p_t + epsilon) / (p_s + epsilon)), p_ij = k_ij / sum_j k_ij, k = (1 + cos) / 2.
 
     Passalis & Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer" (arXiv 1803.10837), in the

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcd.config.ranges import Count
 from bcd.losses.masked import full_precision, masked_mean, prepare
 
 # Side lengths of the pooled maps that the context loss compares beside the full ones.
@@ -29,7 +30,7 @@ class ReviewKd(nn.Module):
         student_shapes: Sequence[Sequence[int]],
         teacher_shapes: Sequence[Sequence[int]],
         *,
-        mid_channels: int = 256,
+        mid_channels: Count = 256,
     ):
         super().__init__()
         channels = [(s[1], t[1]) for s, t in zip(student_shapes, teacher_shapes, strict=True)]
@@ -44,7 +45,8 @@ class ReviewKd(nn.Module):
         """Lists with one map (N, C, H, W) and one mask bool (N, H, W) per tap, fine to coarse."""
         valid = [None] * len(student) if valid is None else valid
         student, teacher, valid = zip(*map(prepare, student, teacher, valid), strict=True)
-        fused, generated = None, []
+        fused: Tensor | None = None
+        generated: list[Tensor] = []
         for fusion, features, mask in reversed(list(zip(self.fusions, student, valid, strict=True))):
             output, fused = fusion(features, fused, mask)
             generated.insert(0, output)
@@ -73,7 +75,7 @@ class Fusion(nn.Module):
         Returns the generated (N, C_t, H, W) and the fused (N, mid, H, W); both are zero at invalid pixels.
         """
         fused = self.reduce_norm(self.reduce(features), valid)
-        if self.attention is not None:
+        if self.attention is not None and coarser is not None:
             coarser = F.interpolate(coarser, fused.shape[2:], mode="nearest") * valid.unsqueeze(1)
             own, other = self.attention(torch.cat([fused, coarser], dim=1)).sigmoid().split(1, dim=1)
             fused = fused * own + coarser * other
@@ -118,7 +120,8 @@ def hierarchical_context_loss(
     """
     if valid is None:
         valid = [torch.ones_like(s[:, 0], dtype=torch.bool) for s in student]
-    return sum(map(_context_loss, student, teacher, valid))
+    first, *others = map(_context_loss, student, teacher, valid)
+    return sum(others, first)
 
 
 def _context_loss(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:

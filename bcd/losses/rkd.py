@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcd.config.ranges import NonNegative
 from bcd.losses.embedding import embed
 from bcd.losses.masked import full_precision, prepare
 
@@ -17,8 +18,8 @@ def rkd(
     teacher: Tensor,
     *,
     valid: Tensor | None = None,
-    distance_weight: float = 25.0,
-    angle_weight: float = 50.0,
+    distance_weight: NonNegative = 25.0,
+    angle_weight: NonNegative = 50.0,
 ) -> Tensor:
     """Smooth-L1 differences of the pairwise distances and of the cosines of all triplets of image embeddings.
 

@@ -1,5 +1,7 @@
 """What losses share that hold their relations one tile at a time and gather the gradient while a tile exists."""
 
+from typing import Any
+
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -15,12 +17,12 @@ def known_gradient(student: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
 
 class _KnownGradient(Function):
     @staticmethod
-    def forward(ctx, _student, loss, gradient):
+    def forward(ctx: Any, _student: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output, None, None

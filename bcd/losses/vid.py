@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from bcd.config.ranges import Whole
 from bcd.losses.masked import full_precision, masked_mean, prepare
 
 # Keeps the variance away from zero, where the likelihood has no bound.
@@ -31,8 +34,8 @@ class Vid(nn.Module):
         student_shape: Sequence[int],
         teacher_shape: Sequence[int],
         *,
-        mid_channels: int = 0,
-        initial_variance: float = 5.0,
+        mid_channels: Whole = 0,
+        initial_variance: Annotated[float, Field(gt=1e-5)] = 5.0,
     ):
         super().__init__()
         channels = teacher_shape[1]

@@ -1,7 +1,8 @@
 """A segmentation model: backbone, decode head and, for training, an auxiliary head."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from bcd.models.base import DenseModel
 from bcd.models.layers import Backbone, Head, resize
 from bcd.models.weights import InitialWeights
 
@@ -15,19 +16,15 @@ TAPS = {
 }
 
 
-class Segmentor(nn.Module):
+class Segmentor(DenseModel):
     """Backbone and head as one module.
 
-    `taps` maps a tap name to the path of the module whose output it is; `path:i` means item i of a list output.
-    `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
-    `weights` says where the initial weights came from.
+    Of its taps, `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
     """
 
     backbone: Backbone
     head: Head
     aux: Head | None
-    taps: dict[str, str]
-    weights: InitialWeights
 
     def __init__(self, backbone: Backbone, head: Head, aux: Head | None = None):
         super().__init__()

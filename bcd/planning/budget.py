@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from bcd.config.schema import Dataset, Params
 from bcd.planning.cost import Rate, Rates, job_seconds
-from bcd.planning.survey import TO_TRAIN, Status, totals
+from bcd.planning.survey import Planned, totals
 from bcd.runs.expand import Row, groups
-from bcd.runs.run import digest
+from bcd.runs.status import TO_TRAIN
 
 HOUR = 3600
 
 
 @dataclass(frozen=True)
-class Line:
+class BudgetLine:
     """Of one table, or of all.
 
     runs: of the table, teachers included; left: those to be trained, in so many jobs
@@ -32,12 +32,12 @@ class Line:
     unknown: int
 
 
-def budget(tables: dict[str, list[Row]], statuses: list[Status], rates: Rates) -> list[Line]:
+def budget(tables: dict[str, list[Row]], planned: list[Planned], rates: Rates) -> list[BudgetLine]:
     """A line for each table and a last one, `all tables`; a run that several tables share counts in each of them."""
-    jobs = groups({status.run.key: status.run for status in statuses})
-    by_key = {status.run.key: status for status in statuses}
+    jobs = groups({one.run.key: one.run for one in planned})
+    by_key = {one.run.key: one for one in planned}
     wanted = {name: {run.key for row in rows for run in row.runs} for name, rows in tables.items()}
-    wanted["all tables"] = by_key.keys()
+    wanted["all tables"] = set(by_key)
     return [
         _line(name, [[by_key[run.key] for run in job if run.key in keys] for job in jobs.values()], rates)
         for name, keys in wanted.items()
@@ -45,34 +45,34 @@ def budget(tables: dict[str, list[Row]], statuses: list[Status], rates: Rates) -
 
 
 def report(
-    params: Params, tables: dict[str, list[Row]], statuses: list[Status], rates: Rates, price: float | None
+    params: Params, tables: dict[str, list[Row]], planned: list[Planned], rates: Rates, price: float | None
 ) -> list[str]:
     """The budget as text, with where its numbers come from; `price` is that of a GPU-hour."""
-    lines = budget(tables, statuses, rates)
-    unit = "GPU-h" if any(status.run.runtime["gpus"] for status in statuses) else "hours"
+    lines = budget(tables, planned, rates)
+    unit = "GPU-h" if any(one.run.runtime.gpus for one in planned) else "hours"
     heads = ["table", "runs", "to train", "jobs", unit, *(["cost"] if price else []), "groups save"]
     cells = [heads, *(_cells(line, price) for line in lines)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     text = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-    left = [status for status in statuses if status.left]
-    return [*text, "", *(_origins(left, rates) if left else []), _disk(params, statuses)]
+    left = [one for one in planned if one.status.left]
+    return [*text, "", *(_origins(left, rates) if left else []), _disk(params, planned)]
 
 
-def _line(name: str, jobs: list[list[Status]], rates: Rates) -> Line:
+def _line(name: str, jobs: list[list[Planned]], rates: Rates) -> BudgetLine:
     seconds, apart, busy = 0.0, 0.0, 0
     for job in jobs:
         # One training under two names is done once.
-        left = {digest(status.run.config): (status.run, status.left) for status in job if status.left}
+        left = {one.run.training.hash: (one.run, one.status.left) for one in job if one.status.left}
         if left:
-            gpus = max(1, job[0].run.runtime["gpus"])
-            one, many = job_seconds(left.values(), rates)
-            seconds, apart, busy = seconds + gpus * one, apart + gpus * many, busy + 1
-    runs = [status for job in jobs for status in job]
-    unknown = sum(status.left > 0 and status.seconds is None for status in runs)
-    return Line(name, len(runs), sum(status.left > 0 for status in runs), busy, seconds, apart, unknown)
+            gpus = max(1, job[0].run.runtime.gpus)
+            together, many = job_seconds(left.values(), rates)
+            seconds, apart, busy = seconds + gpus * together, apart + gpus * many, busy + 1
+    runs = [one for job in jobs for one in job]
+    unknown = sum(one.status.left > 0 and one.seconds is None for one in runs)
+    return BudgetLine(name, len(runs), sum(one.status.left > 0 for one in runs), busy, seconds, apart, unknown)
 
 
-def _cells(line: Line, price: float | None) -> list[str]:
+def _cells(line: BudgetLine, price: float | None) -> list[str]:
     some = line.left == 0 or line.unknown < line.left
     mark = f" + {line.unknown} unknown" if line.unknown else ""
     hours = f"{_number(line.seconds / HOUR)}{mark}" if some else "unknown"
@@ -86,11 +86,11 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _origins(left: list[Status], rates: Rates) -> list[str]:
+def _origins(left: list[Planned], rates: Rates) -> list[str]:
     """Which of the times are measured, which stated and which unknown."""
-    steps = [rates.step(status.run) for status in left]
-    shares = {status.run.group: rates.share(status.run) for status in left if status.run.config["terms"]}
-    unknown = sorted({status.run.model_name for status in left if status.seconds is None})
+    steps = [rates.step(one.run) for one in left]
+    shares = {one.run.group: rates.share(one.run) for one in left if one.run.training.terms}
+    unknown = sorted({one.run.model for one in left if one.seconds is None})
     hint = f" (--step-seconds MODEL=SECONDS states them; models: {', '.join(unknown)})" if unknown else ""
     return [
         f"Hours: a job takes {rates.start_seconds:g} s (assumed) + steps x (shared + a step of each of its students); "
@@ -112,12 +112,12 @@ def _tally(rates: Collection[Rate], what: str) -> str:
     return ", ".join(parts) or f"no {what}"
 
 
-def _disk(params: Params, statuses: list[Status]) -> str:
-    left = [status for status in statuses if status.state in TO_TRAIN]
-    unknown = sum(status.bytes is None for status in left)
-    known = f"{_size(totals(statuses)['bytes'])} for {len(left) - unknown} runs (weights, history, evaluation)"
+def _disk(params: Params, planned: list[Planned]) -> str:
+    left = [one for one in planned if one.status.verdict in TO_TRAIN]
+    unknown = sum(one.bytes is None for one in left)
+    known = f"{_size(totals(planned).bytes)} for {len(left) - unknown} runs (weights, history, evaluation)"
     parts = [known] * (unknown < len(left)) + [f"{unknown} runs of unknown size"] * bool(unknown)
-    files = sorted({status.run.files for status in statuses})
+    files = sorted({one.run.files for one in planned})
     archives = ", ".join(f"{name} {_archives(params.datasets[name])}" for name in files)
     return f"Disk: {', '.join(parts) or 'nothing more'}; archives: {archives}"
 

@@ -12,20 +12,22 @@ no teacher, so alone it pays no c. Evaluation is not counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from bcd.config.schema import AnyModel, AnyRecipe, SegmentationRecipe
 from bcd.errors import UserError, pick
-from bcd.runs import store
-from bcd.runs.run import Run, digest
+from bcd.runs.record import Record, read_as, read_json
+from bcd.runs.run import Run
+from bcd.runs.spec import Training, digest, model_json
 
 FORWARD_SHARE = 1 / 3  # a backward pass takes about twice as long as the forward pass before it
 START_SECONDS = 20.0  # imports and set-up of a process
 COMPLEXITY = "complexity.json"  # parameters of models, by benchmarks/complexity.py
 BYTES_PER_PARAMETER = 4
+Sample = tuple[float, str]  # seconds of a step, and the device
 CPU = "CPU "  # how the device of a record without a GPU begins
 
 
@@ -59,46 +61,48 @@ class Rates:
 
     def step(self, run: Run) -> Rate:
         """Of the student alone."""
-        if run.model_name in self.stated:
-            return Rate(self.stated[run.model_name], "stated")
-        distilled = bool(run.config["terms"])
-        if measured := self.steps.get(kind_of_run(run.config, distilled)):
+        if run.model in self.stated:
+            return Rate(self.stated[run.model], "stated")
+        distilled = bool(run.training.terms)
+        if measured := self.steps.get(kind_of_run(run.training, distilled)):
             return measured
-        if distilled and (measured := self.steps.get(kind_of_run(run.config, False))):
+        if distilled and (measured := self.steps.get(kind_of_run(run.training, False))):
             return replace(measured, origin="measured without terms")
         return Rate(self.stated[""], "stated") if "" in self.stated else UNKNOWN
 
     def share(self, run: Run) -> Rate:
         """Of what the students of a job share; nothing for a run without terms."""
-        if not run.config["terms"]:
+        if not run.training.terms:
             return Rate(0.0, "not needed")
-        measured = self.shared.get(kind_of_group(run.config, run.teacher.config["model"]))
+        if run.teacher is None:
+            return UNKNOWN
+        measured = self.shared.get(kind_of_group(run.training, run.teacher.training.model))
         if measured and self.step(run).origin == "measured":
             return measured
         teacher = self.step(run.teacher)
         if teacher.seconds is None:
             return UNKNOWN
-        images = _images(run.config["recipe"]) / _images(run.teacher.config["recipe"])
+        images = _images(run.training.recipe) / _images(run.teacher.training.recipe)
         return Rate(self.forward_share * teacher.seconds * images, "estimated")
 
     def size(self, run: Run) -> int | None:
         """Bytes that the finished run takes in the store."""
-        return self.sizes.get(kind_of_model(run.config), self.sizes.get(run.model_name))
+        return self.sizes.get(kind_of_model(run.training), self.sizes.get(run.model))
 
 
-def kind_of_run(config: Mapping[str, Any], distilled: bool) -> str:
+def kind_of_run(training: Training, distilled: bool) -> str:
     """Runs of the same task, model, batch and image size, all distilled or all not, are taken to cost the same."""
-    return digest({"model": config["model"], "distilled": distilled, **_batch(config)})
+    return digest({"model": model_json(training.model), "distilled": distilled, "batch": _batch(training)})
 
 
-def kind_of_group(config: Mapping[str, Any], teacher: Mapping[str, Any]) -> str:
+def kind_of_group(training: Training, teacher: AnyModel) -> str:
     """Groups of the same task, teacher model, batch and image size share the same time."""
-    return digest({"teacher": teacher, **_batch(config)})
+    return digest({"teacher": model_json(teacher), "batch": _batch(training)})
 
 
-def kind_of_model(config: Mapping[str, Any]) -> str:
+def kind_of_model(training: Training) -> str:
     """Finished runs of the same task and model are taken to have the same size."""
-    return digest({"task": config["task"], "model": config["model"]})
+    return digest({"task": training.task, "model": model_json(training.model)})
 
 
 def parse_stated(texts: Iterable[str], models: Collection[str]) -> dict[str, float]:
@@ -119,24 +123,23 @@ def parse_stated(texts: Iterable[str], models: Collection[str]) -> dict[str, flo
 
 def measured(results: Path) -> Rates:
     """Medians over every record in the store; where records of one kind are from GPUs and CPUs, those of GPUs count."""
-    records = [store.read_json(path) | {"folder": path.parent} for path in (results / "store").glob("*/record.json")]
-    steps: dict[str, list[tuple[float, str]]] = {}
+    found = {path.parent: read_as(Record, path) for path in (results / "store").glob("*/record.json")}
+    steps: dict[str, list[Sample]] = {}
     sizes: dict[str, list[int]] = {}
-    for record in records:
-        spec = record["spec"]
-        if record["steps"]:
-            sample = record["step_seconds"], _device(record)
-            steps.setdefault(kind_of_run(spec, bool(spec["terms"])), []).append(sample)
-        size = sum(file.stat().st_size for file in record["folder"].iterdir() if file.is_file())
-        sizes.setdefault(kind_of_model(spec), []).append(size)
-    shared: dict[str, list[tuple[float, str]]] = {}
-    for kind, *sample in _shared_times(records):
-        shared.setdefault(kind, []).append(tuple(sample))
-    weights = _weights(results / COMPLEXITY)
+    for folder, record in found.items():
+        training = record.spec.training
+        if record.steps:
+            sample = record.step_seconds, _device(record)
+            steps.setdefault(kind_of_run(training, bool(training.terms)), []).append(sample)
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        sizes.setdefault(kind_of_model(training), []).append(size)
+    shared: dict[str, list[Sample]] = {}
+    for kind, sample in _shared_times(found.values()):
+        shared.setdefault(kind, []).append(sample)
     return Rates(
         {kind: _rate(samples) for kind, samples in steps.items()},
         {kind: _rate(samples) for kind, samples in shared.items()},
-        weights | {kind: int(median(found)) for kind, found in sizes.items()},
+        _weights(results / COMPLEXITY) | {kind: int(median(all_sizes)) for kind, all_sizes in sizes.items()},
     )
 
 
@@ -145,8 +148,11 @@ def job_seconds(students: Iterable[tuple[Run, int]], rates: Rates) -> tuple[floa
 
     Students of unknown rate count as nothing, and so does an unknown share.
     """
-    known = [(steps, rates.step(run).seconds, rates.share(run).seconds or 0.0) for run, steps in students]
-    known = [one for one in known if one[1] is not None]
+    known = [
+        (steps, seconds, rates.share(run).seconds or 0.0)
+        for run, steps in students
+        if (seconds := rates.step(run).seconds) is not None
+    ]
     if not known:
         return 0.0, 0.0
     own = sum(steps * step for steps, step, _ in known)
@@ -155,45 +161,48 @@ def job_seconds(students: Iterable[tuple[Run, int]], rates: Rates) -> tuple[floa
     return rates.start_seconds + own + together, rates.start_seconds * len(known) + own + apart
 
 
-def _shared_times(records: list[dict[str, Any]]) -> Iterable[tuple[str, float, str]]:
-    """`(kind, seconds a step, device)` of each group that was trained at once and whose records are all there.
+def _shared_times(records: Iterable[Record]) -> Iterable[tuple[str, Sample]]:
+    """`(kind, (seconds a step, device))` of each group that was trained at once and whose records are all there.
 
     The time of a group that is none of its learners'. On a GPU, where kernels run behind the program, part of the
     teacher's pass is waited for in the first learner's step and counted there.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
+    groups: dict[tuple[float, float, int, int], list[Record]] = {}
     for record in records:
-        job = tuple(record[name] for name in ("group_seconds", "setup_seconds", "group_size", "steps"))
+        job = (record.group_seconds, record.setup_seconds, record.group_size, record.steps)
         groups.setdefault(job, []).append(record)
     for (whole, setup, size, steps), group in groups.items():
-        distilled = next((one for one in group if one["spec"]["terms"]), None)
-        if distilled and len(group) == size and not any(one["resumes"] for one in group):
-            rest = whole - setup - sum(one["train_seconds"] for one in group)
-            spec = distilled["spec"]
-            yield kind_of_group(spec, spec["teacher"]["model"]), max(rest, 0.0) / steps, _device(distilled)
+        distilled = next((record for record in group if record.spec.teacher), None)
+        if distilled and len(group) == size and not any(record.resumes for record in group):
+            rest = whole - setup - sum(record.train_seconds for record in group)
+            training, teacher = distilled.spec.training, distilled.spec.teacher
+            assert teacher is not None
+            yield kind_of_group(training, teacher.model), (max(rest, 0.0) / steps, _device(distilled))
 
 
-def _rate(samples: list[tuple[float, str]]) -> Rate:
-    chosen = [one for one in samples if not one[1].startswith(CPU)] or samples
+def _rate(samples: Sequence[Sample]) -> Rate:
+    chosen = [sample for sample in samples if not sample[1].startswith(CPU)] or samples
     devices = sorted({device for _, device in chosen})
     return Rate(median(seconds for seconds, _ in chosen), "measured", len(chosen), ", ".join(devices))
 
 
-def _device(record: Mapping[str, Any]) -> str:
-    hardware = record["hardware"]
-    return hardware["gpu"] if record["device"] == "cuda" else f"{CPU}{hardware['cpu']}"
+def _device(record: Record) -> str:
+    hardware = record.hardware
+    return hardware.gpu or "GPU" if record.device == "cuda" else f"{CPU}{hardware.cpu}"
 
 
-def _batch(config: Mapping[str, Any]) -> dict[str, Any]:
-    parts = ("batch", "unlabelled_batch", "crop", "resize", "precision")
-    return {"task": config["task"], **{part: config["recipe"].get(part) for part in parts}}
+def _batch(training: Training) -> list[object]:
+    """What the time of a step depends on beside the models."""
+    recipe, view = training.recipe, training.recipe.view.model_dump()
+    shown = [view.get("crop"), view.get("resize")]
+    return [training.task, recipe.batch, _images(recipe), *shown, recipe.precision]
 
 
-def _images(recipe: Mapping[str, Any]) -> int:
-    return recipe["batch"] + recipe.get("unlabelled_batch", 0)
+def _images(recipe: AnyRecipe) -> int:
+    return recipe.batch + (recipe.unlabelled_batch if isinstance(recipe, SegmentationRecipe) else 0)
 
 
 def _weights(path: Path) -> dict[str, int]:
     """Model -> bytes of its weights, where its parameters have been counted."""
-    models = store.read_json(path)["models"] if path.exists() else {}
+    models = read_json(path)["models"] if path.exists() else {}
     return {name: BYTES_PER_PARAMETER * facts["parameters"] for name, facts in models.items()}

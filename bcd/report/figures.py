@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING
 
-from bcd.report.headings import heading, partial_text, row_title, title
-from bcd.report.render import NOT_RUN, verdict
+from bcd.report.content import TEACHER, MeasuredRow, PairBlock, TableContent
+from bcd.report.render.text import NOT_RUN, heading, partial_text, row_title, title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {"better": "#1b7837", "worse": "#b2182b", None: "#404040"}
 SEED_COLOUR, SEED_OFFSET = "#9ecae1", 0.25  # dots lie below their bar, in rows
@@ -14,8 +18,8 @@ ROW_INCHES, PANEL_INCHES, MARGIN_INCHES = 0.3, 2.6, 1.5
 DPI = 150
 
 
-def forest(content: dict[str, Any]) -> bytes:
-    """PNG bytes of a forest plot of `bcd.report.tables.measure`'s content; equal tables give equal bytes.
+def forest(content: TableContent) -> bytes:
+    """PNG bytes of a forest plot of a table's content; equal tables give equal bytes.
 
     Rows of panels are pairs, columns main metrics, in a panel methods run downwards. The bar is the 95 % interval,
     the square the mean, both coloured where significant; light dots are the differences of single seeds.
@@ -29,42 +33,42 @@ def forest(content: dict[str, Any]) -> bytes:
     return data.getvalue()
 
 
-def _figure(content: dict[str, Any]):
+def _figure(content: TableContent) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    pairs, metrics = content["pairs"], content["main_metrics"]
-    alone = ("teacher", content["baseline"])
-    compared = [[row for row in pair["rows"] if row["method"] not in alone] for pair in pairs]
+    pairs, metrics = content.pairs, content.main_metrics
+    alone = (TEACHER, content.baseline)
+    compared = [[row for row in pair.rows if row.method not in alone] for pair in pairs]
     heights = [len(rows) * ROW_INCHES + MARGIN_INCHES for rows in compared]
     figure = Figure(figsize=(PANEL_INCHES * len(metrics) + MARGIN_INCHES, sum(heights)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    if "partial" in content:
-        figure.suptitle(partial_text(content), color=COLOURS["worse"], fontweight="bold", fontsize=11)
+    if content.partial:
+        figure.suptitle(partial_text(content.partial), color=COLOURS["worse"], fontweight="bold", fontsize=11)
     blocks = figure.subfigures(len(pairs), 1, height_ratios=heights, squeeze=False)[:, 0]
     for block, pair, rows in zip(blocks, pairs, compared, strict=True):
-        block.suptitle(f"{heading(pair)}: difference to {content['baseline']}", fontsize=10)
+        block.suptitle(f"{heading(pair)}: difference to {content.baseline}", fontsize=10)
         panels = block.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for panel, metric in zip(panels, metrics, strict=True):
-            _panel(panel, metric, rows, content["baseline"], _gap(pair, content["baseline"], metric))
-        panels[0].set_yticks(range(len(rows)), [row_title(row, content["seeds"]) for row in rows])
+            _panel(panel, metric, rows, content.baseline, _gap(pair, content.baseline, metric))
+        panels[0].set_yticks(range(len(rows)), [row_title(row, content) for row in rows])
     return figure
 
 
-def _panel(panel, metric: str, rows: list[dict[str, Any]], baseline: str, gap: float | None) -> None:
+def _panel(panel: Axes, metric: str, rows: list[MeasuredRow], baseline: str, gap: float | None) -> None:
     for y, row in enumerate(rows):
-        found = row["cells"][metric]["difference"]
+        found = row.cells[metric].difference
         if found is None:
-            why = "nothing to compare with" if row["runs"] else NOT_RUN
+            why = "nothing to compare with" if row.runs else NOT_RUN
             panel.text(0.5, y, why, transform=panel.get_yaxis_transform(), ha="center", va="center", fontsize=8)
             continue
-        seeds = [v for v in found["values"] if v is not None]
+        seeds = [v for v in found.values if v is not None]
         panel.plot(seeds, [y + SEED_OFFSET] * len(seeds), "o", color=SEED_COLOUR, markersize=3.5, zorder=1)
-        if found["mean"] is None or found["low"] is None:
+        if found.mean is None or found.low is None or found.high is None:
             continue
-        colour = COLOURS[verdict(row["cells"][metric])]
-        panel.plot([found["low"], found["high"]], [y, y], color=colour, linewidth=1.4, zorder=2)
-        panel.plot([found["mean"]], [y], "s", color=colour, markersize=4.5, zorder=3)
+        colour = COLOURS[row.cells[metric].verdict]
+        panel.plot([found.low, found.high], [y, y], color=colour, linewidth=1.4, zorder=2)
+        panel.plot([found.mean], [y], "s", color=colour, markersize=4.5, zorder=3)
     panel.axvline(0, color="black", linewidth=0.8, zorder=0)
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_title(f"Δ {title(metric)}", fontsize=9)
@@ -76,8 +80,7 @@ def _panel(panel, metric: str, rows: list[dict[str, Any]], baseline: str, gap: f
         panel.spines[side].set_visible(False)
 
 
-def _gap(pair: dict[str, Any], baseline: str, metric: str) -> float | None:
+def _gap(pair: PairBlock, baseline: str, metric: str) -> float | None:
     """How far the row that others are compared with is from the teacher."""
-    means = {row["method"]: row["cells"][metric]["mean"] for row in pair["rows"]}
-    both = means["teacher"], means[baseline]
-    return None if None in both else both[0] - both[1]
+    teacher, other = (pair.row(method).cells[metric].mean for method in (TEACHER, baseline))
+    return None if teacher is None or other is None else teacher - other

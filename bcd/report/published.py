@@ -1,8 +1,7 @@
 """Numbers that others published, shown beside a table's own: lines of `params/published/*.csv`, each with its source.
 
-A table's `published` entries (`bcd.config.schema.Published`) say which line stands beside which cell; `attach` looks
-them up.
-They never enter a mean, a difference or a test.
+A table's `published` entries (`bcd.config.schema.Published`) say which line stands beside which cell. `look_up` finds
+them for a table's content. They never enter a mean, a difference or a test.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ import csv
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 from bcd.config.schema import Published, Table
 from bcd.errors import UserError, nearest
+from bcd.report.content import TEACHER, PublishedCell, Reference, Source
 
 FOLDER = Path("params/published")
 # Runs of people who tried to repeat a published number: the doubts about it.
@@ -38,14 +38,14 @@ NAMED = 3  # lines that a message names
 
 
 @dataclass(frozen=True)
-class Line:
+class PublishedLine:
     """One line of a CSV file; `number` counts from 1, which is the header."""
 
     file: str
     number: int
     columns: dict[str, str]
 
-    def agrees(self, other: Line, columns: Collection[str]) -> bool:
+    def agrees(self, other: PublishedLine, columns: Collection[str]) -> bool:
         return all(self.columns[column] == other.columns[column] for column in columns)
 
 
@@ -61,29 +61,29 @@ class Shown:
     pair: int
     method: str
     metric: str
-    line: Line
+    line: PublishedLine
     undistilled: str | None
-    doubts: list[Line]
+    doubts: list[PublishedLine]
     note: str
 
 
-def attach(pairs: list[dict[str, Any]], suite: str, table: Table, folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """Add `published` to every row of `pairs` (of `bcd.report.tables.measure`); returns the numbered sources.
+def look_up(
+    suite: str, table: Table, folder: Path = FOLDER
+) -> tuple[dict[tuple[int, str], dict[str, PublishedCell]], list[Source]]:
+    """The published numbers of a table and their sources, which are numbered in reading order.
 
-    `row["published"]` maps a metric to `value` (percent), `undistilled` (percent or null), `source` (a number), `file`,
-    `line` and `columns`, the whole line as it stands in the file. A source has `number`, `title`, `url`, `detail` and
-    `doubts`, each of which has `title`, `url` and `detail`. Raises UserError as `resolve` does.
+    Returns (pair, method) -> metric -> number, and the sources. Raises UserError as `resolve` does.
     """
     found = {(one.pair, one.method, one.metric): one for one in resolve(suite, table, folder)}
-    cited: dict[tuple, list[Shown]] = {}
-    for i, pair in enumerate(pairs):
-        for row in pair["rows"]:
-            row["published"] = {}
-            for one in (found[key] for metric in METRICS if (key := (i, row["method"], metric)) in found):
-                citation = (*(one.line.columns[column] for column in CITATION), one.note)
-                cited.setdefault(citation, []).append(one)
-                row["published"][one.metric] = _cell(one) | {"source": list(cited).index(citation) + 1}
-    return [{"number": number} | _source(group) for number, group in enumerate(cited.values(), 1)]
+    cells: dict[tuple[int, str], dict[str, PublishedCell]] = {}
+    cited: dict[tuple[str, ...], list[Shown]] = {}
+    places = product(range(len(table.pairs)), (TEACHER, *table.method_names), METRICS)
+    for shown in (found[place] for place in places if place in found):
+        citation = (*(shown.line.columns[column] for column in CITATION), shown.note)
+        cited.setdefault(citation, []).append(shown)
+        source = list(cited).index(citation) + 1
+        cells.setdefault((shown.pair, shown.method), {})[shown.metric] = _cell(shown, source)
+    return cells, [_source(number, group) for number, group in enumerate(cited.values(), 1)]
 
 
 def resolve(suite: str, table: Table, folder: Path = FOLDER) -> list[Shown]:
@@ -108,13 +108,13 @@ def resolve(suite: str, table: Table, folder: Path = FOLDER) -> list[Shown]:
     return list(shown.values())
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[PublishedLine]:
     """The lines of one file; raises UserError naming the line for other columns, no number, or no source."""
     with path.open(newline="") as stream:
         reader = csv.DictReader(stream)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise UserError(f"{path}: its columns must be {', '.join(COLUMNS)}")
-        lines = [Line(path.name, reader.line_num, columns) for columns in reader]
+        lines = [PublishedLine(path.name, reader.line_num, columns) for columns in reader]
     for line in lines:
         where, columns = f"{path}: line {line.number}", line.columns
         if None in columns or None in columns.values():
@@ -138,9 +138,9 @@ def _pair(entry: Published, table: Table, where: str) -> int:
     raise UserError(f"{where}.pair: name one pair, by its index or by a student that no other pair has: {known}")
 
 
-def _check(entry: Published, table: Table, files: dict[str, list[Line]], where: str) -> None:
+def _check(entry: Published, table: Table, files: dict[str, list[PublishedLine]], where: str) -> None:
     """Raise UserError unless the entry is about a cell of the table, a file that exists and its columns."""
-    rows = ["teacher", *(method if isinstance(method, str) else method.name for method in table.methods)]
+    rows = [TEACHER, *table.method_names]
     metrics = [metric for metric in METRICS if metric in (*table.metrics, *table.main_metrics)]
     conditions = [column for column in COLUMNS if column not in ("metric", "value")]
     for field, given, known in (
@@ -154,11 +154,11 @@ def _check(entry: Published, table: Table, files: dict[str, list[Line]], where: 
                 raise UserError(f"{where}.{field}: '{name}' cannot stand here{nearest(name, known)}")
 
 
-def _only(entry: Published, lines: list[Line], path: Path, where: str) -> Line:
+def _only(entry: Published, lines: list[PublishedLine], path: Path, where: str) -> PublishedLine:
     """The one line that the entry names; its metric is that of the entry."""
     wanted = entry.where | {"metric": METRICS[entry.metric]}
 
-    def others(line: Line) -> list[str]:
+    def others(line: PublishedLine) -> list[str]:
         return [column for column, value in wanted.items() if line.columns[column] != value]
 
     matching = [line for line in lines if not others(line)]
@@ -175,13 +175,13 @@ def _only(entry: Published, lines: list[Line], path: Path, where: str) -> Line:
     )
 
 
-def _listed(lines: list[Line], columns: Callable[[Line], list[str]]) -> str:
+def _listed(lines: list[PublishedLine], columns: Callable[[PublishedLine], list[str]]) -> str:
     """`line 3 (schedule '2x'); line 9 (schedule '1x')`: of each line the columns that `columns(line)` names."""
     facts = [", ".join(f"{column} '{line.columns[column]}'" for column in columns(line)) for line in lines]
     return "; ".join(f"line {line.number} ({fact})" for line, fact in zip(lines, facts, strict=True))
 
 
-def _undistilled(line: Line, lines: list[Line]) -> str | None:
+def _undistilled(line: PublishedLine, lines: list[PublishedLine]) -> str | None:
     if line.columns["method"] == "none":
         return None
     same = {"source_url", "schedule", *EXPERIMENT} - {"method"}
@@ -190,35 +190,48 @@ def _undistilled(line: Line, lines: list[Line]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _cell(one: Shown) -> dict[str, Any]:
-    return {
-        "value": float(one.line.columns["value"]),
-        "undistilled": None if one.undistilled is None else float(one.undistilled),
-        "file": one.line.file,
-        "line": one.line.number,
-        "columns": one.line.columns,
-    }
+def _cell(shown: Shown, source: int) -> PublishedCell:
+    return PublishedCell(
+        value=float(shown.line.columns["value"]),
+        undistilled=None if shown.undistilled is None else float(shown.undistilled),
+        source=source,
+        file=shown.line.file,
+        line=shown.line.number,
+        columns=shown.line.columns,
+    )
 
 
-def _source(group: list[Shown]) -> dict[str, Any]:
+def _source(number: int, group: list[Shown]) -> Source:
     """The note of numbers that share one: what they are about, and the doubts about any of them."""
-    about, doubts = [], []
-    for one in group:
-        columns = one.line.columns
-        renamed = columns["method"] if columns["method"].casefold() not in ("none", one.method.casefold()) else ""
-        plain = f"({columns['metric']} {one.undistilled} undistilled)" if one.undistilled is not None else ""
-        about.append(" ".join(filter(None, [renamed, columns["model"], columns["backbone"], plain])))
-        doubts += [doubt for doubt in one.doubts if doubt not in doubts]
-    source = _reference(group[0].line, ", ".join(dict.fromkeys(about)), group[0].note)
-    return source | {"doubts": [_reference(doubt, _finding(doubt.columns)) for doubt in doubts]}
+    line, about = group[0].line, ", ".join(dict.fromkeys(map(_about, group)))
+    doubts: list[PublishedLine] = []
+    for shown in group:
+        doubts += [doubt for doubt in shown.doubts if doubt not in doubts]
+    return Source(
+        title=line.columns["source_title"],
+        url=line.columns["source_url"],
+        detail=_detail(line, about, group[0].note),
+        number=number,
+        doubts=[_doubt(doubt) for doubt in doubts],
+    )
 
 
-def _finding(columns: dict[str, str]) -> str:
-    return " ".join(columns[name] for name in ("method", "model", "backbone", "metric", "value"))
+def _about(shown: Shown) -> str:
+    """`FGD RetinaNet R50 (box AP 37.40 undistilled)`; the method only where our row is called otherwise."""
+    columns = shown.line.columns
+    renamed = columns["method"] if columns["method"].casefold() not in ("none", shown.method.casefold()) else ""
+    plain = f"({columns['metric']} {shown.undistilled} undistilled)" if shown.undistilled is not None else ""
+    return " ".join(filter(None, [renamed, columns["model"], columns["backbone"], plain]))
 
 
-def _reference(line: Line, about: str, note: str = "") -> dict[str, str]:
+def _doubt(line: PublishedLine) -> Reference:
+    columns = line.columns
+    finding = " ".join(columns[name] for name in ("method", "model", "backbone", "metric", "value"))
+    return Reference(title=columns["source_title"], url=columns["source_url"], detail=_detail(line, finding))
+
+
+def _detail(line: PublishedLine, about: str, note: str = "") -> str:
+    """`about; input; schedule; the line's note; the entry's note`, as far as there are any."""
     columns = line.columns
     schedule = columns["schedule"] and f"schedule {columns['schedule']}"
-    detail = "; ".join(filter(None, [about, columns["crop_or_input"], schedule, columns["note"], note]))
-    return {"title": columns["source_title"], "url": columns["source_url"], "detail": detail}
+    return "; ".join(filter(None, [about, columns["crop_or_input"], schedule, columns["note"], note]))

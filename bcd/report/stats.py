@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats as distributions
@@ -11,6 +12,8 @@ from bcd import metrics as semantic
 from bcd.errors import UserError
 
 LEVEL = 0.95
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def compare(
     return {m: _difference(exact[m], resampled[m], seed_weights, images) for m in metrics}
 
 
-def holm(pvalues: Mapping[Hashable, float], alpha: float = 0.05) -> dict[Hashable, bool]:
+def holm(pvalues: Mapping[Key, float], alpha: float = 0.05) -> dict[Key, bool]:
     """Which hypotheses Holm's step-down procedure rejects at family-wise error rate `alpha` (Holm 1979).
 
     Args:

@@ -6,11 +6,12 @@ import hashlib
 from dataclasses import dataclass
 
 from bcd.config.load import parse_method
-from bcd.config.overrides import override
-from bcd.config.schema import Method, Pair, Params, Suite, Table, Variant
+from bcd.config.overrides import changed_terms
+from bcd.config.schema import Method, Pair, Params, Suite, Table, TaskName, Variant
 from bcd.config.suites import for_table
 from bcd.errors import UserError, pick
-from bcd.runs.run import Request, Run, digest, resolved
+from bcd.runs.resolve import Request, resolved
+from bcd.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def groups(runs: dict[str, Run]) -> dict[str, list[Run]]:
         grouped.setdefault(run.group, []).append(run)
     jobs = {}
     for address, group in grouped.items():
-        parts = _parts(group, group[0].runtime["learners"])
+        parts = _parts(group, group[0].runtime.learners)
         jobs |= {f"{address}-{i}": part for i, part in enumerate(parts, 1)} if len(parts) > 1 else {address: parts[0]}
     return jobs
 
@@ -88,7 +89,7 @@ def _parts(group: list[Run], learners: int | None) -> list[list[Run]]:
     """A group in parts of at most `learners` trainings; one training under two names stays in one part."""
     trainings: dict[str, list[Run]] = {}
     for run in group:
-        trainings.setdefault(digest(run.config), []).append(run)
+        trainings.setdefault(run.training.hash, []).append(run)
     same, size = list(trainings.values()), learners or len(trainings)
     return [sum(same[i : i + size], []) for i in range(0, len(same), size)]
 
@@ -96,12 +97,15 @@ def _parts(group: list[Run], learners: int | None) -> list[list[Run]]:
 def _method(params: Params, entry: str | Variant, where: str) -> tuple[str, Method]:
     if isinstance(entry, str):
         return entry, pick(params.methods, entry, f"{where}.methods")
-    base = pick(params.raw_methods, entry.base, f"{where}.methods.{entry.name}.base")
-    changed = override(base, entry.set, f"{where}.methods.{entry.name}.set")
-    return entry.name, parse_method(changed, entry.name, f"{where}.methods.{entry.name}")
+    at = f"{where}.methods.{entry.name}"
+    base = pick(params.methods, entry.base, f"{at}.base")
+    if entry.terms is not None and (entry.set or entry.add):
+        raise UserError(f"{at}: 'terms' says all terms; leave out 'set' and 'add'")
+    terms = changed_terms(base.terms, entry.set, entry.add, f"{at}.set") if entry.terms is None else entry.terms
+    return entry.name, parse_method({"description": base.description, "terms": terms}, entry.name, at)
 
 
-def _teacher_run(params: Params, suite: Suite, task: str, pair: Pair, where: str) -> Run:
+def _teacher_run(params: Params, suite: Suite, task: TaskName, pair: Pair, where: str) -> Run:
     dataset, name = pair.teacher_dataset or pair.dataset, pair.teacher
     request = Request(
         f"{task}/{dataset}/{name}/none/s0", task, dataset, name, pair.teacher_recipe, "none", params.methods["none"],
@@ -110,7 +114,7 @@ def _teacher_run(params: Params, suite: Suite, task: str, pair: Pair, where: str
     return resolved(params, suite.split, request, where)
 
 
-def _student_request(task: str, pair: Pair, name: str, method: Method, repetition: int, teacher: Run) -> Request:
+def _student_request(task: TaskName, pair: Pair, name: str, method: Method, repetition: int, teacher: Run) -> Request:
     names = f"{pair.student}-from-{pair.teacher}"
     return Request(
         f"{task}/{pair.dataset}/{names}/{name}/s{repetition}", task, pair.dataset, pair.student, pair.recipe, name,

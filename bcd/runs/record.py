@@ -1,158 +1,215 @@
-"""What a run leaves behind: the full record in the store and the small JSON file that the DAG passes on.
+"""What a run leaves behind, as types of its JSON files.
 
-The small file holds nothing that differs between two executions of the same run (no times, no host), so both DAG
-engines see equal bytes; those facts live in the record.
+`Record` is record.json in the store, with times and circumstances. `Report` is an evaluation beside it. `RunResult` is
+the small JSON that the DAG passes on: it holds nothing that differs between two executions of the same run (no times,
+no host), so both DAG engines see equal bytes.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import os
-import platform
-import subprocess
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from bcd.config.terms import term_sources
-from bcd.runs.run import Run
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError
 
-PACKAGE = Path(__file__).parents[1]
-# What a training result depends on, apart from the task, the data format and the losses that the run uses.
-TRAINING_CODE = ("train/loop.py", "train/learner.py", "distill", "data/decode.py", "data/tree.py", 
-                 "data/semantic/stream.py",
-                 "models")  # fmt: skip
-# Task -> what its training, and what its evaluation, depends on beside that.
-TASK_CODE = {
-    "semantic": (
-        ("tasks/semantic.py", "data/semantic/split.py", "data/semantic/transforms.py"),
-        ("tasks/semantic.py", "metrics/boundary.py", "metrics/regions.py", "metrics/rows.py", "metrics/semantic.py"),
-    ),
-    "detection": (
-        ("tasks/detection.py", "models/detection", "data/objects"),
-        ("tasks/detection.py", "metrics/boundary.py", "metrics/detection.py", "metrics/average_precision.py"),
-    ),
-}  # fmt: skip
-TASK_CODE["instance"] = TASK_CODE["detection"]
-VERSIONS = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")
+from bcd.errors import UserError
+from bcd.runs.code import CodeHashes
+from bcd.runs.spec import RunSpec
+
+Content = TypeVar("Content", bound=BaseModel)
 
 
-def code_fingerprints(run_config: dict[str, Any]) -> dict[str, str]:
-    """`{"train", "evaluate"}`: hashes of the code that a run's weights and its metrics are made by.
+class Json(BaseModel):
+    """A JSON file of ours. Keys that are not listed are kept by nobody: files may be younger than this code."""
 
-    Comments, docstrings and formatting do not count; of the losses only those of the run's own terms do.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+def _spec(content: object) -> RunSpec:
+    if isinstance(content, RunSpec):
+        return content
+    if not isinstance(content, Mapping):
+        raise ValueError("a spec is a mapping")
+    try:
+        return RunSpec.from_json(content)
+    except KeyError as error:
+        raise ValueError(f"the spec lacks {error}") from None
+
+
+Spec = Annotated[RunSpec, PlainValidator(_spec), PlainSerializer(RunSpec.to_json)]
+Code = Annotated[
+    CodeHashes,
+    PlainValidator(lambda found: found if isinstance(found, CodeHashes) else CodeHashes(**found)),
+    PlainSerializer(lambda code: {"train": code.train, "evaluate": code.evaluate}),
+]
+
+
+def read_spec(folder: Path) -> RunSpec:
+    """The spec in a folder of the store; raises UserError if it is missing or damaged."""
+    path = folder / "spec.json"
+    try:
+        return RunSpec.from_json(read_json(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a spec of this program ({error}); delete the folder {folder}") from None
+
+
+class Git(Json):
+    """Where the code came from; nulls outside of a repository."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+class Hardware(Json):
+    """What a run was trained on."""
+
+    cpu: str
+    cores: int | None
+    gpu: str | None
+    cpu_capability: str
+
+
+class Weights(Json):
+    """The weights file of a run."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+class Record(Json):
+    """What training left: the spec, what it was done with, what it took, and the weights.
+
+    pretrained     where the initial weights came from
+    macs           multiply-accumulates on one image of `macs_input`, height and width
+    train_seconds  of the run's own steps; `step_seconds` is their mean
+    group_seconds  of the whole job, set-up included, with `group_size` students
     """
-    sources = term_sources()
-    losses = _with_imports(frozenset(sources[t["term"]][0] for t in run_config["terms"]))
-    train, evaluate = TASK_CODE[run_config["task"]]
-    train = (*TRAINING_CODE, *train, f"data/formats/{run_config['data']['format']}.py", *losses)
-    return {"train": _fingerprint(train), "evaluate": _fingerprint(evaluate)}
+
+    spec: Spec
+    code: Code
+    git: Git
+    versions: dict[str, str]
+    hardware: Hardware
+    finished: str
+    steps: int
+    train_seconds: float
+    step_seconds: float
+    resumes: int
+    threads: int
+    pretrained: str
+    group_size: int
+    setup_seconds: float
+    group_seconds: float
+    weights: Weights
+    parameters: int
+    macs: int
+    macs_input: list[int]
+    peak_memory_bytes: int
+    device: str
+    world: int
 
 
-@cache
-def _with_imports(files: frozenset[Path]) -> list[str]:
-    """The loss files and those of `bcd/losses/` that they import, directly or not, as paths below the package."""
-    found, waiting = set(), set(files)
-    while waiting:
-        file = waiting.pop()
-        found.add(file)
-        imports = [n.module for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.ImportFrom)]
-        names = [m.removeprefix("bcd.losses.") for m in imports if m and m.startswith("bcd.losses.")]
-        waiting |= {PACKAGE / "losses" / f"{name}.py" for name in names} - found
-    return sorted(str(file.relative_to(PACKAGE)) for file in found)
+class Report(Json):
+    """One evaluation in a run's folder: `eval-<hash>.json`; the rows lie beside it.
+
+    Beside these fields the file holds how images were shown (`bcd.runs.spec.Evaluation`).
+    """
+
+    hash: str
+    split: str
+    images: int
+    rows_sha256: str
+    metrics: dict[str, float]
+    code: str
+    seconds: float
 
 
-@cache
-def _fingerprint(parts: tuple[str, ...]) -> str:
-    files = [f for part in parts for f in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))]
-    total = hashlib.sha256()
-    for file in sorted(set(files)):
-        total.update(str(file.relative_to(PACKAGE)).encode())
-        total.update(_meaning(file.read_text()).encode())
-    return total.hexdigest()[:16]
+class DataFacts(Json):
+    """What a caption must say about a run's data."""
+
+    manifest_sha256: str
+    origin: str
+    official: bool
+    note: str
+    licence: str
 
 
-def _meaning(source: str) -> str:
-    """The syntax tree of a module as text, without docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:]
-    return ast.dump(tree)
+class TeacherFacts(Json):
+    """The teacher that a run was distilled from."""
+
+    key: str
+    store: str
+    weights_sha256: str
 
 
-def git_state() -> dict[str, Any]:
-    """Commit and whether the tree differs from it; nulls outside a repository."""
+class EvaluationFacts(Json):
+    """Which evaluation the metrics are of."""
 
-    def git(*arguments: str) -> str | None:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=PACKAGE, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "-uno")) if commit else None}
+    hash: str
+    split: str
+    images: int
+    rows_sha256: str
 
 
-def hardware() -> dict[str, Any]:
-    """Processor, cores and, if torch sees one, the GPU."""
-    import torch
+class RunResult(Json):
+    """What tables and students need to know of a finished run. Equal results give equal bytes.
 
-    names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "gpu": gpu,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability()}  # fmt: skip
+    store        the spec's hash
+    fingerprint  `Run.fingerprint` when it was made
+    teacher      None for a run without terms
+    metrics      in percent, or as docs/reference/metrics.md says; NaN where undefined
+    """
 
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
-
-
-def finished_record(spec: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished training: the spec, what the loop reports (`facts`) and the circumstances."""
-    return {
-        "spec": spec,
-        "code": code_fingerprints(spec),
-        "git": git_state(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        **facts,
-    }
+    key: str
+    task: str
+    dataset: str
+    model: str
+    method: str
+    repetition: int
+    seed: int
+    fingerprint: str
+    store: str
+    data: DataFacts
+    teacher: TeacherFacts | None
+    pretrained: str
+    weights_sha256: str
+    parameters: int
+    macs: int
+    macs_input: list[int]
+    code: Code
+    evaluation: EvaluationFacts
+    metrics: dict[str, float]
 
 
-def run_json(run: Run, spec_hash: str, finished: dict, evaluation: dict, manifest: dict, teacher: dict | None) -> dict:
-    """The DAG's edge: what tables and students need to know of a finished run. Equal bytes for equal results."""
-    return {
-        "key": run.key,
-        "task": run.config["task"],
-        "dataset": run.dataset,
-        "model": run.model_name,
-        "method": run.method,
-        "repetition": run.repetition,
-        "seed": run.config["seed"],
-        "fingerprint": run.fingerprint,
-        "store": spec_hash,
-        "data": manifest,
-        "teacher": teacher,
-        "pretrained": finished["pretrained"],
-        "weights_sha256": finished["weights"]["sha256"],
-        "parameters": finished["parameters"],
-        "macs": finished["macs"],
-        "macs_input": finished["macs_input"],
-        "code": {"train": finished["code"]["train"], "evaluate": evaluation["code"]},
-        "evaluation": {k: evaluation[k] for k in ("hash", "split", "images", "rows_sha256")},
-        "metrics": evaluation["metrics"],
-    }
+def dump(value: Any) -> str:
+    """JSON as we write it everywhere: sorted, indented, newline at the end."""
+    content = value.model_dump() if isinstance(value, BaseModel) else value
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path, remedy: str = "delete it and run `snakemake` again") -> Any:
+    """The content of a JSON file of ours; raises UserError with the remedy if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `snakemake` to make it") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions") from None
+
+
+def read_as(kind: type[Content], path: Path, remedy: str = "delete it and run `snakemake` again") -> Content:
+    """A JSON file of ours as its type; raises UserError for other content, too."""
+    content = read_json(path, remedy)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "its content"
+        raise UserError(
+            f"{path} is not a {kind.__name__} of this program ({where}: {first['msg']}); {remedy}"
+        ) from None

@@ -1,122 +1,204 @@
-"""The finished runs that a table, a figure or a panel is made of, checked against today's params, data and code."""
+"""Where a run stands against today's params, teachers, data and code: the one place that judges it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bcd.data.acquire.manifest import MANIFEST
 from bcd.errors import UserError
 from bcd.files import sha256_file
-from bcd.metrics import load_rows
 from bcd.runs import store
-from bcd.runs.record import code_fingerprints
-from bcd.runs.run import Run, run_file
+from bcd.runs.code import CodeHashes, fingerprints
+from bcd.runs.record import RunResult, read_as
+from bcd.runs.run import Run
+from bcd.runs.spec import RESULTS, RunSpec, Training
 
+DATA = Path("data")
 NAMED = 10  # keys that a message lists before it only counts the rest
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A run, its small JSON (`bcd.runs.record.run_json`), and where the store keeps it.
+class Verdict(StrEnum):
+    """What is to be done about a run."""
 
-    stale: the code that trained or evaluated it has changed since.
+    DONE = "done"  # nothing
+    STALE = "stale"  # the code that made it has changed: redone when the user says so
+    CHANGED = "changed"  # its parameters, data or teacher have: to be trained
+    STORED = "stored"  # finished in the store, only its small JSON is missing: costs nothing
+    UNFINISHED = "unfinished"  # to be continued
+    MISSING = "missing"  # to be trained
+
+
+TO_TRAIN = (Verdict.MISSING, Verdict.UNFINISHED, Verdict.CHANGED)
+USABLE = (Verdict.DONE, Verdict.STALE)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The verdict on a run.
+
+    why     for what is not usable, the reason, in the words of a message about several runs
+    step    how far its training has come
+    file    its small JSON, which `result` is the content of, if it is there
+    folder  its place in the store; None while its data or its teacher is missing or changed
     """
 
     run: Run
+    verdict: Verdict
+    why: str
+    step: int
     file: Path
-    edge: dict[str, Any]
-    folder: Path
-    stale: bool
+    result: RunResult | None
+    folder: Path | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether tables may be made of it."""
+        return self.verdict in USABLE
+
+    @property
+    def stale(self) -> bool:
+        """Whether the code that trained or evaluated it has changed since."""
+        return self.verdict is Verdict.STALE
+
+    @property
+    def left(self) -> int:
+        """Steps that are still to be trained."""
+        return self.run.training.recipe.steps - self.step if self.verdict in TO_TRAIN else 0
+
+    @property
+    def finished(self) -> RunResult:
+        """The small JSON of a usable run."""
+        if self.result is None:
+            raise ValueError(f"{self.run.key} is {self.verdict}")
+        return self.result
+
+    @property
+    def place(self) -> Path:
+        """The folder of a run that has one."""
+        if self.folder is None:
+            raise ValueError(f"{self.run.key} has no folder: it is {self.verdict}")
+        return self.folder
 
     @property
     def rows_file(self) -> Path:
-        return self.folder / f"eval-{self.edge['evaluation']['hash']}.npz"
+        """Per-image counts of its evaluation."""
+        return self.place / f"eval-{self.finished.evaluation.hash}.npz"
 
     @property
     def predictions_file(self) -> Path:
-        return self.folder / f"eval-{self.edge['evaluation']['hash']}-predictions.npz"
+        """Predictions of the panel images."""
+        return self.place / f"eval-{self.finished.evaluation.hash}-predictions.npz"
+
+
+def code_of(training: Training) -> CodeHashes:
+    """Hashes of today's code that such a training and its evaluation are made by."""
+    return fingerprints(training.task, training.data.format, sorted({term.term for term in training.terms}))
+
+
+def judge_all(suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Path = DATA) -> dict[str, Status]:
+    """The status of each run and of its teacher by key, teachers first."""
+    wanted = {run.key: run for run in runs}
+    wanted = {run.teacher.key: run.teacher for run in wanted.values() if run.teacher} | wanted
+    manifests = {files: manifest_sha256(data / files) for files in {run.files for run in wanted.values()}}
+    statuses: dict[str, Status] = {}
+    for key, run in sorted(wanted.items(), key=lambda item: item[1].teacher is not None):
+        teacher = statuses[run.distilled_from.key] if run.distilled_from else None
+        statuses[key] = judge(suite, run, manifests[run.files], teacher, results)
+    return statuses
+
+
+def judge(suite: str, run: Run, manifest: str | None, teacher: Status | None, results: Path = RESULTS) -> Status:
+    """The verdict on one run.
+
+    manifest: hash of the manifest of its data, None where the data is not here, since tables need results alone.
+    teacher: that of the run's teacher, None for a run without terms.
+    """
+    file = run.file(suite, results)
+    result = read_as(RunResult, file) if file.exists() else None
+    why = _mismatch(run, result, manifest, teacher)
+    if result and not why:
+        verdict = Verdict.DONE if result.code == code_of(run.training) else Verdict.STALE
+        steps = run.training.recipe.steps
+        return Status(run, verdict, "", steps, file, result, results / "store" / result.store)
+    spec = _spec(run, manifest, teacher)
+    folder = spec and spec.folder(results)
+    if folder and store.record(folder):
+        return Status(run, Verdict.STORED, why, run.training.recipe.steps, file, result, folder)
+    step = (store.unfinished_step(folder) if folder else None) or 0
+    verdict = Verdict.UNFINISHED if step else Verdict.CHANGED if result else Verdict.MISSING
+    return Status(run, verdict, why, step, file, result, folder)
+
+
+def _mismatch(run: Run, result: RunResult | None, manifest: str | None, teacher: Status | None) -> str:
+    """Why the small JSON is not today's, or ""."""
+    if result is None:
+        return "runs are missing"
+    if result.fingerprint != run.fingerprint:
+        return "runs were made with other parameters"
+    if result.teacher and not (teacher and teacher.result):
+        return "runs have no teacher here to be checked against"
+    if result.teacher and teacher and teacher.result and result.teacher.weights_sha256 != teacher.result.weights_sha256:
+        return "runs were distilled from another teacher than today's"
+    if manifest and result.data.manifest_sha256 != manifest:
+        return f"runs were made with other data than data/{run.files}"
+    return ""
+
+
+def _spec(run: Run, manifest: str | None, teacher: Status | None) -> RunSpec | None:
+    """The run's spec, or None while its data or its teacher is missing or changed."""
+    if manifest is None or (teacher and not teacher.usable):
+        return None
+    return run.spec(manifest, teacher.finished.weights_sha256 if teacher else None)
+
+
+def manifest_sha256(folder: Path) -> str | None:
+    """Hash of the manifest of a dataset's folder, None where the data is not here."""
+    path = folder / MANIFEST
+    return sha256_file(path) if path.exists() else None
 
 
 def find_runs(
-    suite: str, runs: Iterable[Run], results: Path, data: Path
-) -> tuple[dict[str, Finished], dict[str, list[str]]]:
-    """The given runs and their teachers: those that fit today's parameters, teachers and data, and what is wrong.
-
-    results, data: the folders `results` and `data` of the project. Returns the usable runs by key, and, for the others,
-    reason -> keys; one of the reasons is that the run's small JSON is missing.
-    """
-    wanted = {run.key: run for run in runs}
-    wanted = {run.teacher.key: run.teacher for run in wanted.values() if run.teacher} | wanted
-    edges = {key: _edge(run_file(suite, run, results)) for key, run in wanted.items()}
-    manifests = {files: _manifest_sha256(data / files) for files in {run.files for run in wanted.values()}}
-    found: dict[str, Finished] = {}
+    suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Path = DATA
+) -> tuple[dict[str, Status], dict[str, list[str]]]:
+    """The given runs and their teachers: the usable ones by key, and of the others reason -> keys."""
+    statuses = judge_all(suite, runs, results, data)
     unusable: dict[str, list[str]] = {}
-    for key, run in wanted.items():
-        edge, teacher = edges[key], edges[run.teacher.key] if run.teacher else None
-        if why := _mismatch(run, edge, teacher, manifests[run.files]):
-            unusable.setdefault(why, []).append(key)
-            continue
-        folder, stale = results / "store" / edge["store"], edge["code"] != code_fingerprints(run.config)
-        found[key] = Finished(run, run_file(suite, run, results), edge, folder, stale)
-    return found, unusable
+    for key, status in statuses.items():
+        if not status.usable:
+            unusable.setdefault(status.why, []).append(key)
+    return {key: status for key, status in statuses.items() if status.usable}, unusable
 
 
-def refusal(suite: str, unusable: dict[str, list[str]]) -> str:
+def refusal(suite: str, unusable: Mapping[str, list[str]]) -> str:
     """What is wrong with the runs of a suite and how to mend it, from the reasons of `find_runs`."""
     reasons = "; ".join(f"{why}: {_listed(keys)}" for why, keys in sorted(unusable.items()))
     return f"suite '{suite}': {reasons}; run `snakemake --config suite={suite}` to make them"
 
 
-def read_runs(suite: str, runs: Iterable[Run], results: Path, data: Path) -> dict[str, Finished]:
-    """The given runs and their teachers by key.
-
-    Raises UserError naming every run whose small JSON is missing, or was made from other parameters, another teacher or
-    other data than today's.
-    """
+def read_runs(suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Path = DATA) -> dict[str, Status]:
+    """The given runs and their teachers by key; raises UserError naming every run that is not usable."""
     found, unusable = find_runs(suite, runs, results, data)
     if unusable:
         raise UserError(refusal(suite, unusable))
     return found
 
 
-def read_rows(finished: Finished) -> dict[str, np.ndarray]:
+def read_rows(status: Status) -> dict[str, np.ndarray]:
     """Per-image counts `{name: (I, C)}` of the run; raises UserError unless they are the bytes that were recorded."""
-    path = finished.rows_file
-    if not path.exists() or sha256_file(path) != finished.edge["evaluation"]["rows_sha256"]:
+    from bcd.metrics import load_rows
+
+    path = status.rows_file
+    if not path.exists() or sha256_file(path) != status.finished.evaluation.rows_sha256:
         raise UserError(
-            f"{path} is missing or changed since {finished.run.key} was evaluated; delete {path.with_suffix('.json')} "
-            f"and {finished.file}, then run `snakemake` to evaluate it again"
+            f"{path} is missing or changed since {status.run.key} was evaluated; delete {path.with_suffix('.json')} "
+            f"and {status.file}, then run `snakemake` to evaluate it again"
         )
     return load_rows(path)[0]
-
-
-def _edge(path: Path) -> dict[str, Any] | None:
-    return store.read_json(path) if path.exists() else None
-
-
-def _manifest_sha256(folder: Path) -> str | None:
-    """None where the data is not here: tables can be made from results alone."""
-    path = folder / MANIFEST
-    return sha256_file(path) if path.exists() else None
-
-
-def _mismatch(run: Run, edge: dict | None, teacher: dict | None, manifest_sha256: str | None) -> str | None:
-    if edge is None:
-        return "runs are missing"
-    if edge["fingerprint"] != run.fingerprint:
-        return "runs were made with other parameters"
-    if edge["teacher"] and not teacher:
-        return "runs have no teacher here to be checked against"
-    if edge["teacher"] and edge["teacher"]["weights_sha256"] != teacher["weights_sha256"]:
-        return "runs were distilled from another teacher than today's"
-    if manifest_sha256 and edge["data"]["manifest_sha256"] != manifest_sha256:
-        return f"runs were made with other data than data/{run.files}"
-    return None
 
 
 def _listed(keys: list[str]) -> str:

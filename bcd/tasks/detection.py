@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bcd import metrics
-from bcd.config.schema import Model
+from bcd.config.schema import AnyModel, DetectionRecipe
 from bcd.data.objects.split import ObjectSplit, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.semantic.split import evenly_spaced
 from bcd.data.semantic.stream import cached
-from bcd.data.semantic.transforms import Resize
+from bcd.models.base import DenseModel
 from bcd.models.complexity import counted
-from bcd.models.detection import Detections, Regions, Targets, build_detector
+from bcd.models.detection import Detections, Regions, Targets
+from bcd.runs.spec import DetectionEvaluation, Evaluation, Training
+from bcd.tasks import Evaluated, build_model
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # detections kept for panels, evenly spaced over the split
@@ -30,43 +31,47 @@ FOREGROUND_IOU = 0.5
 class DetectionTask:
     """See `bcd.tasks.Task`."""
 
-    def __init__(self, spec: dict[str, Any], data: Path, *, in_memory: bool):
-        self.spec, self.recipe, self.data = spec, spec["recipe"], spec["data"]
-        self.classes, self.masks = len(self.data["classes"]), spec["task"] == "instance"
+    def __init__(self, training: Training, data: Path, *, in_memory: bool):
+        if not isinstance(training.recipe, DetectionRecipe):
+            raise TypeError(f"detection needs a DetectionRecipe, not a {type(training.recipe).__name__}")
+        self.training, self.recipe, self.data = training, training.recipe, training.data
+        self.view = training.recipe.view
+        self.classes, self.masks = len(self.data.classes), training.task == "instance"
+        self._mean, self._std = tuple(self.data.mean), tuple(self.data.std)
         self._root, self._in_memory = data, in_memory
         self._splits: dict[str, ObjectSplit] = {}
-        self._normalise = {"mean": tuple(self.data["mean"]), "std": tuple(self.data["std"])}
 
-    def build(self, model: dict[str, Any]) -> nn.Module:
-        return build_detector(Model(**model), self.classes)
+    def build(self, model: AnyModel) -> DenseModel:
+        return build_model(model, self.classes)
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[ObjectBatch]:
         """Images with at least one object that is no crowd, as detectron2 trains on (FILTER_EMPTY_ANNOTATIONS)."""
         split, recipe = self._open("train"), self.recipe
         annotated = split.annotated
-        labelled = [annotated[i] for i in evenly_spaced(len(annotated), self.data["labelled"] or len(annotated))]
+        labelled = [annotated[i] for i in evenly_spaced(len(annotated), self.data.labelled or len(annotated))]
         return object_stream(
             split.read,
             labelled,
-            batch=recipe["batch"],
-            seed=self.spec["seed"],
-            resize=Resize.of(recipe["resize"]),
-            flip=recipe["flip"],
+            batch=recipe.batch,
+            seed=self.training.seed,
+            resize=self.view.resize,
+            flip=recipe.flip,
             masks=self.masks,
-            pad=recipe["pad"],
+            pad=self.view.pad,
             start=start,
-            steps=recipe["steps"],
+            steps=recipe.steps,
             rank=rank,
             world=world,
             workers=workers,
-            **self._normalise,
+            mean=self._mean,
+            std=self._std,
         )
 
-    def losses(self, model: nn.Module, batch: ObjectBatch) -> dict[str, Tensor]:
+    def losses(self, model: DenseModel, batch: ObjectBatch) -> dict[str, Tensor]:
         """The detector's own losses; with the regions of a teacher, also the class scores there, for the tap."""
         return model(batch.image, batch.sizes, batch.targets, batch.regions)
 
-    def forward(self, model: nn.Module, batch: ObjectBatch, taps: Collection[str]) -> ObjectBatch:
+    def forward(self, model: DenseModel, batch: ObjectBatch, taps: Collection[str]) -> ObjectBatch:
         """Feature taps need no more than the pyramid; `logits` need regions, which the batch then holds."""
         if "logits" not in taps:
             model.features(batch.image)
@@ -74,7 +79,7 @@ class DetectionTask:
         regions = model.propose(batch.image, batch.sizes)
         return replace(batch, regions=regions, region_classes=region_classes(regions, batch.targets, self.classes))
 
-    def taps(self, model: nn.Module) -> dict[str, str]:
+    def taps(self, model: DenseModel) -> dict[str, str]:
         return model.taps
 
     def sample(self) -> ObjectBatch:
@@ -83,7 +88,7 @@ class DetectionTask:
         image, valid = torch.zeros(1, 3, height, width), torch.ones(1, height, width, dtype=torch.bool)
         return ObjectBatch(image, [(height, width)], [nothing], valid, ["blank"], 1)
 
-    def cost(self, model: nn.Module) -> tuple[int, list[int]]:
+    def cost(self, model: DenseModel) -> tuple[int, list[int]]:
         """Of detection on a blank image: what a two-stage detector costs beside depends on what it sees."""
         sample = self.sample().to(next(model.parameters()).device)
         training = model.training
@@ -92,23 +97,23 @@ class DetectionTask:
         model.train(training)
         return macs, list(self._input_size())
 
-    def evaluate(self, model: nn.Module, evaluation: dict[str, Any], on: torch.device) -> dict[str, Any]:
+    def evaluate(self, model: DenseModel, evaluation: Evaluation, on: torch.device) -> Evaluated:
         """Rows of every image of the split, and what is detected in the panel images."""
-        split = self._open(evaluation["split"])
+        if not isinstance(evaluation, DetectionEvaluation):
+            raise TypeError(f"detection needs a DetectionEvaluation, not a {type(evaluation).__name__}")
+        split, detector = self._open(evaluation.split), _detector(model)
         shown = set(evenly_spaced(len(split), min(PANEL_IMAGES, len(split))))
-        results, names, predictions = [], [], {}
+        results: list[Result] = []
+        names: list[str] = []
+        predictions: dict[str, np.ndarray] = {}
         model.to(on).eval()
         batches = object_eval_batches(
-            split.read,
-            range(len(split)),
-            batch=EVALUATION_BATCH,
-            resize=Resize.of(evaluation["resize"]),
-            pad=evaluation["pad"],
-            **self._normalise,
-        )
+            split.read, range(len(split)), batch=EVALUATION_BATCH, resize=evaluation.resize, pad=evaluation.pad,
+            mean=self._mean, std=self._std,
+        )  # fmt: skip
         with torch.no_grad():
             for image, sizes, originals, batch_names in batches:
-                for found, name in zip(model.detect(image.to(on), sizes, originals), batch_names, strict=True):
+                for found, name in zip(detector.detect(image.to(on), sizes, originals), batch_names, strict=True):
                     if len(names) in shown:
                         predictions |= _arrays(len(names), found)
                     results += coco_results(found, split.image_ids[len(names)])
@@ -118,7 +123,7 @@ class DetectionTask:
             # Without a box, an object counts as small or large by the area of its mask, as in detectron2.
             results = [{k: v for k, v in entry.items() if k != "bbox"} for entry in results]
             rows |= metrics.detection_rows(split.truth, results, split.image_ids, ("mask", "boundary"))
-        return {"names": names, "rows": rows, "predictions": predictions, "metrics": metrics.summarise_detection(rows)}
+        return Evaluated(names, rows, predictions, metrics.summarise_detection(rows))
 
     def _open(self, name: str) -> ObjectSplit:
         """The split, opened once: the learners of a group are evaluated on the same decoded images."""
@@ -129,8 +134,8 @@ class DetectionTask:
 
     def _input_size(self) -> tuple[int, int]:
         """Height and width of a padded image of the largest training size, in the shape of the limits."""
-        short, pad = max(self.recipe["resize"]["short_sides"]), self.recipe["pad"]
-        return tuple(-(-side // pad) * pad for side in (short, max(short, self.recipe["resize"]["max_long_side"])))
+        short, pad = max(self.view.resize.short_sides), self.view.pad
+        return tuple(-(-side // pad) * pad for side in (short, max(short, self.view.resize.max_long_side)))
 
 
 def region_classes(regions: Regions, targets: list[Targets], background: int) -> Tensor:

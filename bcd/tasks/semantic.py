@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcd import distributed, metrics
-from bcd.config.schema import Model
+from bcd.config.schema import AnyModel, SegmentationRecipe, Sliding
 from bcd.data.semantic.split import Split, evenly_spaced, open_split
 from bcd.data.semantic.stream import Batch, cached, eval_batches, stream
-from bcd.data.semantic.transforms import Augment, Resize, Size
+from bcd.data.semantic.transforms import Augment, Size
 from bcd.label import IGNORE
-from bcd.models import build, flops
+from bcd.models import flops
+from bcd.models.base import DenseModel
 from bcd.models.layers import resize
+from bcd.runs.spec import Evaluation, SegmentationEvaluation, Training
+from bcd.tasks import Evaluated, build_model
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
@@ -27,38 +29,42 @@ PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
 class SemanticTask:
     """See `bcd.tasks.Task`."""
 
-    def __init__(self, spec: dict[str, Any], data: Path, *, in_memory: bool):
-        self.spec, self.recipe, self.data = spec, spec["recipe"], spec["data"]
-        self.classes = len(self.data["classes"])
+    def __init__(self, training: Training, data: Path, *, in_memory: bool):
+        if not isinstance(training.recipe, SegmentationRecipe):
+            raise TypeError(f"segmentation needs a SegmentationRecipe, not a {type(training.recipe).__name__}")
+        self.training, self.recipe, self.data = training, training.recipe, training.data
+        self.view = training.recipe.view
+        self.classes = len(self.data.classes)
+        self._mean, self._std = tuple(self.data.mean), tuple(self.data.std)
         self._root, self._in_memory = data, in_memory
         self._splits: dict[str, Split] = {}
 
-    def build(self, model: dict[str, Any]) -> nn.Module:
-        return build(Model(**model), self.classes)
+    def build(self, model: AnyModel) -> DenseModel:
+        return build_model(model, self.classes)
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[Batch]:
-        split, recipe = self._read_split("train"), self.recipe
-        labelled = evenly_spaced(len(split), self.data["labelled"] or len(split))
+        split, recipe, view = self._read_split("train"), self.recipe, self.view
+        labelled = evenly_spaced(len(split), self.data.labelled or len(split))
         augment = Augment(
-            crop=tuple(recipe["crop"]),
-            scale=tuple(recipe["scale"]),
-            resize=_resize(recipe),
-            flip=recipe["flip"],
-            photometric=recipe["photometric"],
-            cat_max_ratio=recipe["cat_max_ratio"],
-            mean=tuple(self.data["mean"]),
-            std=tuple(self.data["std"]),
+            crop=(view.crop[0], view.crop[1]),
+            scale=(view.scale[0], view.scale[1]),
+            resize=view.resize,
+            flip=recipe.flip,
+            photometric=view.photometric,
+            cat_max_ratio=view.cat_max_ratio,
+            mean=self._mean,
+            std=self._std,
         )
         return stream(
             split.read,
             labelled,
             sorted(set(range(len(split))) - set(labelled)),
-            batch=recipe["batch"],
-            unlabelled_batch=recipe["unlabelled_batch"],
-            seed=self.spec["seed"],
+            batch=recipe.batch,
+            unlabelled_batch=recipe.unlabelled_batch,
+            seed=self.training.seed,
             augment=augment,
             start=start,
-            steps=recipe["steps"],
+            steps=recipe.steps,
             rank=rank,
             world=world,
             workers=workers,
@@ -71,7 +77,7 @@ class SemanticTask:
             self._splits[name] = Split(split.samples, cached(split.read)) if self._in_memory else split
         return self._splits[name]
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: DenseModel, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the labelled images at image size: mean over pixels that are not ignored.
 
         The auxiliary head's has the recipe's `aux_weight` (0.4 in PSPNet, Zhao et al. 2017, section 3.3).
@@ -80,57 +86,58 @@ class SemanticTask:
         label = batch.label[: batch.labelled]
         losses = {"task": _cross_entropy(outputs["logits"][: batch.labelled], label)}
         if "aux" in outputs:
-            losses["aux"] = self.recipe["aux_weight"] * _cross_entropy(outputs["aux"][: batch.labelled], label)
+            losses["aux"] = self.recipe.aux_weight * _cross_entropy(outputs["aux"][: batch.labelled], label)
         return losses
 
-    def forward(self, model: nn.Module, batch: Batch, taps: Collection[str]) -> Batch:
+    def forward(self, model: DenseModel, batch: Batch, taps: Collection[str]) -> Batch:
         model(batch.image)
         return batch
 
     def sample(self) -> Batch:
-        height, width = self.recipe["crop"]
+        height, width = self.view.crop
         empty = torch.zeros(1, height, width, dtype=torch.int64)
         return Batch(torch.zeros(1, 3, height, width), empty, empty == 0, 1, ["blank"])
 
-    def cost(self, model: nn.Module) -> tuple[int, list[int]]:
-        return flops(model, self.recipe["crop"]), list(self.recipe["crop"])
+    def cost(self, model: DenseModel) -> tuple[int, list[int]]:
+        return flops(model, self.view.crop), list(self.view.crop)
 
-    def taps(self, model: nn.Module) -> dict[str, str]:
+    def taps(self, model: DenseModel) -> dict[str, str]:
         return model.taps
 
-    def evaluate(self, model: nn.Module, evaluation: dict[str, Any], on: torch.device) -> dict[str, Any]:
+    def evaluate(self, model: DenseModel, evaluation: Evaluation, on: torch.device) -> Evaluated:
         """Counts of every image of the split, and the label maps predicted for the panel images."""
-        split = self._read_split(evaluation["split"])
+        if not isinstance(evaluation, SegmentationEvaluation):
+            raise TypeError(f"segmentation needs a SegmentationEvaluation, not a {type(evaluation).__name__}")
+        split = self._read_split(evaluation.split)
         shown = set(evenly_spaced(len(split), min(PANEL_IMAGES, len(split))))
-        counts, names, predictions = [], [], {}
+        counts: list[dict[str, np.ndarray]] = []
+        names: list[str] = []
+        predictions: dict[str, np.ndarray] = {}
         model.to(on).eval()
-        view = {
-            "mean": tuple(self.data["mean"]),
-            "std": tuple(self.data["std"]),
-            "resize": _resize(evaluation),
-            "batch": EVALUATION_BATCH,
-        }
-        for image, labels, batch_names in eval_batches(split.read, range(len(split)), **view):
-            predicted = predict(model, image.to(on), labels[0].shape, evaluation["sliding"])
-            predicted = predicted.cpu().numpy().astype(np.uint8)
-            for one, label, name in zip(predicted, labels, batch_names, strict=True):
+        batches = eval_batches(
+            split.read, range(len(split)), mean=self._mean, std=self._std, resize=evaluation.resize,
+            batch=EVALUATION_BATCH,
+        )  # fmt: skip
+        for image, labels, batch_names in batches:
+            chosen = predict(model, image.to(on), labels[0].shape, evaluation.sliding).cpu().numpy().astype(np.uint8)
+            for one, label, name in zip(chosen, labels, batch_names, strict=True):
                 if len(names) in shown:
                     predictions[f"{len(names)}"] = one
                 counts.append(metrics.image_counts(one, label, classes=self.classes, ignore=IGNORE))
                 names.append(name)
         rows = metrics.stack(counts)
-        return {"names": names, "rows": rows, "predictions": predictions, "metrics": metrics.summarise(rows)}
+        return Evaluated(names, rows, predictions, metrics.summarise(rows))
 
 
 @torch.no_grad()
-def predict(model: nn.Module, image: Tensor, size: Size, sliding: dict[str, list[int]] | None) -> Tensor:
+def predict(model: nn.Module, image: Tensor, size: Size, sliding: Sliding | None) -> Tensor:
     """Class ids int64 (N, *size) of `image` (N, 3, H, W), at once or averaged over overlapping windows.
 
     size: of the label, to which logits of another size are brought before a class is chosen.
-    sliding: `crop` and `stride` as (height, width); windows are moved inwards at the borders, and the logits of
+    sliding: windows are moved inwards at the borders, and the logits of
     overlapping windows are averaged (mmsegmentation's `slide` mode).
     """
-    logits = _slide(model, image, **sliding) if sliding else model(image)["logits"]
+    logits = _slide(model, image, sliding.crop, sliding.stride) if sliding else model(image)["logits"]
     if logits.shape[2:] != size:
         logits = resize(logits, size)
     return logits.max(1).indices  # as argmax, which is much slower on a CPU
@@ -139,21 +146,19 @@ def predict(model: nn.Module, image: Tensor, size: Size, sliding: dict[str, list
 def _slide(model: nn.Module, image: Tensor, crop: Sequence[int], stride: Sequence[int]) -> Tensor:
     (crop_h, crop_w), (stride_h, stride_w) = crop, stride
     height, width = image.shape[2:]
-    total = count = 0
+    total: Tensor | None = None
+    count: Tensor | None = None
     for top in _starts(height, crop_h, stride_h):
         for left in _starts(width, crop_w, stride_w):
             window = (slice(None), slice(None), slice(top, top + crop_h), slice(left, left + crop_w))
             logits = model(image[window])["logits"]
-            if isinstance(total, int):
+            if total is None or count is None:
                 total = logits.new_zeros(image.shape[0], logits.shape[1], height, width)
                 count = logits.new_zeros(1, 1, height, width)
             total[window] += logits
             count[window] += 1
+    assert total is not None and count is not None  # an image has at least one window
     return total / count
-
-
-def _resize(values: dict[str, Any]) -> Resize | None:
-    return Resize.of(values["resize"]) if values.get("resize") else None
 
 
 def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

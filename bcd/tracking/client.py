@@ -52,8 +52,8 @@ def known_runs(client: Any, experiment: str) -> dict[str, dict[str, Any]]:
     while token != "":
         page = client.search_runs([experiment], max_results=1000, page_token=token)
         for run in page:
-            if {"bcd.key", "bcd.runs.store"} <= run.data.tags.keys():
-                found.setdefault(run.data.tags["bcd.key"], {})[run.data.tags["bcd.runs.store"]] = run
+            if {"bcd.key", "bcd.store"} <= run.data.tags.keys():
+                found.setdefault(run.data.tags["bcd.key"], {})[run.data.tags["bcd.store"]] = run
         token = page.token or ""
     return found
 

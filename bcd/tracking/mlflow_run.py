@@ -11,64 +11,80 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bcd.runs.run import digest
+from bcd.config.overrides import flat_term, term_keys
+from bcd.runs.record import Record, RunResult
+from bcd.runs.spec import RunSpec, digest
 
+Item = TypeVar("Item")
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # MLflow's limits
 LONGEST_VALUE = 500  # of a parameter, in characters; MLflow takes 6000 but shows them in a table
 CURVE = "train/loss"  # logged in every line of a history, so its last step says how far a run was logged
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrackedRun:
     """A run as far as it has come.
 
-    key, suite, store: its name, its suite and its spec's hash. spec: its spec. folder: its place in the store.
-    record: None while it trains. edge: its small JSON, None until it is evaluated. tables: where it appears.
-    panel: PNG bytes of its predictions, if there are any.
+    key, suite  its name and its suite
+    spec        what it is
+    folder      its place in the store
+    record      None while it trains
+    result      None until it is evaluated
+    tables      where it appears
+    panel       PNG bytes of its predictions, if there are any
     """
 
     key: str
     suite: str
-    store: str
-    spec: dict[str, Any]
+    spec: RunSpec
     folder: Path
-    record: dict[str, Any] | None = None
-    edge: dict[str, Any] | None = None
+    record: Record | None = None
+    result: RunResult | None = None
     tables: tuple[str, ...] = ()
     panel: bytes | None = None
 
     @property
     def state(self) -> str:
         """Hash of everything that final metrics and tags are made of."""
-        return digest({"edge": self.edge, "tables": self.tables})
+        return digest({"edge": self.result and self.result.model_dump(), "tables": self.tables})
 
 
-def params(spec: dict[str, Any]) -> dict[str, str]:
-    """The spec as flat text, `recipe.lr` -> '0.05'; lists of numbers or names stay one value."""
-    return {name: _shortened(value) for name, value in _flat(spec, "")}
+def params(spec: RunSpec) -> dict[str, str]:
+    """The spec as flat text, `recipe.lr` -> '0.05'; terms by name, `terms.cwd.weight` -> '10.0'.
+
+    Lists of numbers or names stay one value.
+    """
+    content = spec.to_json()
+    keys = term_keys([term.term for term in spec.training.terms])
+    content["terms"] = dict(zip(keys, map(flat_term, spec.training.terms), strict=True))
+    return {name: _shortened(value) for name, value in _flat(content, "")}
 
 
-def tags(entry: Entry) -> dict[str, str]:
+def tags(tracked: TrackedRun) -> dict[str, str]:
     """What a run can be searched and filtered by."""
-    task, dataset, models, method, repetition = entry.key.split("/")
+    task, dataset, models, method, repetition = tracked.key.split("/")
+    training, record, result = tracked.spec.training, tracked.record, tracked.result
     found = {
-        "key": entry.key, "suite": entry.suite, "store": entry.store, "task": task, "dataset": dataset,
+        "key": tracked.key, "suite": tracked.suite, "store": tracked.spec.hash, "task": task, "dataset": dataset,
         "models": models, "method": method, "repetition": repetition.removeprefix("s"),
-        "seed": str(entry.spec["seed"]), "tables": ", ".join(entry.tables),
-        "data.manifest_sha256": entry.spec["manifest_sha256"],
+        "seed": str(training.seed), "tables": ", ".join(tracked.tables),
+        "data.manifest_sha256": tracked.spec.manifest_sha256,
     }  # fmt: skip
-    if entry.record:
-        found |= {f"code.{part}": value for part, value in entry.record["code"].items()}
-        found |= {"git.commit": str(entry.record["git"]["commit"]), "git.dirty": str(entry.record["git"]["dirty"])}
-        found["pretrained"] = entry.record["pretrained"]
-    if entry.edge:
-        found |= {f"code.{part}": value for part, value in entry.edge["code"].items()}
-        found |= {f"data.{name}": str(entry.edge["data"][name]) for name in ("origin", "official", "note", "licence")}
-        found |= {f"teacher.{name}": value for name, value in (entry.edge["teacher"] or {}).items()}
-        found |= {"weights_sha256": entry.edge["weights_sha256"], "evaluation": entry.edge["evaluation"]["hash"]}
-        found["split"] = entry.edge["evaluation"]["split"]
+    if record:
+        found |= {"code.train": record.code.train, "code.evaluate": record.code.evaluate}
+        found |= {"git.commit": str(record.git.commit), "git.dirty": str(record.git.dirty)}
+        found["pretrained"] = record.pretrained
+    if result:
+        found |= {"code.train": result.code.train, "code.evaluate": result.code.evaluate}
+        data = result.data
+        found |= {"data.origin": data.origin, "data.official": str(data.official), "data.note": data.note,
+                  "data.licence": data.licence}  # fmt: skip
+        if result.teacher:
+            found |= {f"teacher.{name}": value for name, value in result.teacher.model_dump().items()}
+        found |= {"weights_sha256": result.weights_sha256, "evaluation": result.evaluation.hash}
+        found["split"] = result.evaluation.split
     return {f"bcd.{name}": value for name, value in found.items() if value}
 
 
@@ -79,24 +95,24 @@ def history(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
 
 
-def push(client: Any, experiment: str, known: Any | None, entry: Entry) -> str:
-    """Write what the MLflow run `known` lacks of `entry`, or a new run if there is none; returns its id.
+def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -> str:
+    """Write what the MLflow run `known` lacks of `tracked`, or a new run if there is none; returns its id.
 
     client: an MlflowClient. Curves continue where they end, so nothing is logged twice. May be interrupted at any
     point: the tag `bcd.synced` is set last.
     """
-    start, end, step_seconds = _times(entry)
+    start, end, step_seconds = _times(tracked)
     if known is None:
-        identity = {"bcd.key": entry.key, "bcd.runs.store": entry.store}
-        known = client.create_run(experiment, start_time=start, tags=identity, run_name=entry.key)
+        identity = {"bcd.key": tracked.key, "bcd.store": tracked.spec.hash}
+        known = client.create_run(experiment, start_time=start, tags=identity, run_name=tracked.key)
         logged = -1
     else:
         logged = max((point.step for point in client.get_metric_history(known.info.run_id, CURVE)), default=-1)
     run_id = known.info.run_id
-    if entry.record is None and known.info.status != "RUNNING":
+    if tracked.record is None and known.info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")
-    _log_facts(client, known, entry)
-    lines = [line for line in history(entry.folder) if line["step"] > logged]
+    _log_facts(client, known, tracked)
+    lines = [line for line in history(tracked.folder) if line["step"] > logged]
     last = lines[-1]["step"] if lines else 0
     points = [
         (_curve_name(name), value, end - round(1000 * step_seconds * (last - line["step"])), line["step"])
@@ -105,19 +121,19 @@ def push(client: Any, experiment: str, known: Any | None, entry: Entry) -> str:
         if name != "step"
     ]
     _log_metrics(client, run_id, points)
-    if entry.edge:
-        _finish(client, known, entry, end)
+    if tracked.record and tracked.result:
+        _finish(client, known, tracked, tracked.record, tracked.result, end)
     return run_id
 
 
-def _log_facts(client: Any, known: Any, entry: Entry) -> None:
+def _log_facts(client: Any, known: Any, tracked: TrackedRun) -> None:
     """Parameters (write-once, so only new ones) and tags."""
     from mlflow.entities import Param, RunTag
 
-    new = [Param(k, v) for k, v in params(entry.spec).items() if k not in known.data.params]
+    new = [Param(k, v) for k, v in params(tracked.spec).items() if k not in known.data.params]
     for chunk in _chunks(new, PARAMS_PER_REQUEST):
         client.log_batch(known.info.run_id, params=chunk)
-    changed = [RunTag(k, v) for k, v in tags(entry).items() if known.data.tags.get(k) != v]
+    changed = [RunTag(k, v) for k, v in tags(tracked).items() if known.data.tags.get(k) != v]
     client.log_batch(known.info.run_id, tags=changed)
 
 
@@ -128,33 +144,33 @@ def _log_metrics(client: Any, run_id: str, points: Iterable[tuple[str, float, in
         client.log_batch(run_id, metrics=chunk)
 
 
-def _finish(client: Any, known: Any, entry: Entry, end: int) -> None:
+def _finish(client: Any, known: Any, tracked: TrackedRun, record: Record, result: RunResult, end: int) -> None:
     """Final metrics that are new or different, artifacts and the end."""
     run_id, before = known.info.run_id, known.data.metrics
     # An undefined metric, such as the AP of large objects where there are none, is not written: nan never equals nan.
-    defined = {name: value for name, value in entry.edge["metrics"].items() if math.isfinite(value)}
-    final = defined | {name: entry.edge[name] for name in ("parameters", "macs")}
-    final |= {name: entry.record[name] for name in ("train_seconds", "peak_memory_bytes")}
+    defined = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
+    final = defined | {"parameters": result.parameters, "macs": result.macs}
+    final |= {"train_seconds": record.train_seconds, "peak_memory_bytes": record.peak_memory_bytes}
     changed = {k: float(v) for k, v in final.items() if before.get(k) != v}
     now = round(1000 * time.time())  # of two values at one step, MLflow shows that of the later time
-    _log_metrics(client, run_id, [(name, value, now, entry.record["steps"]) for name, value in changed.items()])
-    client.log_artifact(run_id, str(entry.folder / "record.json"))
-    if entry.panel:
+    _log_metrics(client, run_id, [(name, value, now, record.steps) for name, value in changed.items()])
+    client.log_artifact(run_id, str(tracked.folder / "record.json"))
+    if tracked.panel:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "predictions.png"
-            path.write_bytes(entry.panel)
+            path.write_bytes(tracked.panel)
             client.log_artifact(run_id, str(path))
     client.set_terminated(run_id, "FINISHED", end)
-    client.set_tag(run_id, "bcd.synced", entry.state)
+    client.set_tag(run_id, "bcd.synced", tracked.state)
 
 
-def _times(entry: Entry) -> tuple[int, int, float]:
+def _times(tracked: TrackedRun) -> tuple[int, int, float]:
     """Start and end in milliseconds since 1970, seconds of a step; a run that still trains ends now."""
-    if entry.record is None:
+    if tracked.record is None:
         now = round(1000 * time.time())
         return now, now, 0.0
-    end = round(1000 * datetime.fromisoformat(entry.record["finished"]).timestamp())
-    return end - round(1000 * entry.record["train_seconds"]), end, entry.record["step_seconds"]
+    end = round(1000 * datetime.fromisoformat(tracked.record.finished).timestamp())
+    return end - round(1000 * tracked.record.train_seconds), end, tracked.record.step_seconds
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -177,5 +193,5 @@ def _curve_name(name: str) -> str:
     return f"train/{re.sub(r'[^A-Za-z0-9_. :/-]', '_', name)}"
 
 
-def _chunks(items: list, size: int) -> Iterator[list]:
+def _chunks(items: list[Item], size: int) -> Iterator[list[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -10,9 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +20,8 @@ from bcd.files import atomic_write
 from bcd.report.panels import run_panel
 from bcd.runs import store
 from bcd.runs.expand import suite_runs, table_rows
-from bcd.runs.run import Run, run_file
-from bcd.runs.status import Finished
+from bcd.runs.record import dump, read_spec
+from bcd.runs.status import Status, judge_all
 from bcd.tracking.client import (
     connected,
     known_runs,
@@ -34,11 +31,11 @@ from bcd.tracking.client import (
     tracking_uri,
     without_password,
 )
-from bcd.tracking.mlflow_run import Entry, push
+from bcd.tracking.mlflow_run import TrackedRun, push
 
 
 @dataclass(frozen=True)
-class Report:
+class SyncReport:
     """What a sync did: finished runs of the suite, how many were written, and why it ended early, if it did."""
 
     suite: str
@@ -56,29 +53,29 @@ class Report:
         return f"MLflow at {self.uri}: {self.runs} runs of suite '{self.suite}', {self.written} written"
 
 
-def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Path = Path("data")) -> Report:
+def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Path = Path("data")) -> SyncReport:
     """Bring MLflow up to the finished runs of a suite and write `results/<suite>/tracking.json`.
 
     Runs that were synced before and have not changed since are not written again. A server that cannot be reached
     is reported, never raised; UserError is raised for damaged result files only.
     """
-    entries = _finished_entries(params, suite, results)
+    entries = _finished(params, suite, results, data)
     written, error = 0, None
     try:
         with connected(suite.name, results) as (client, experiment):
             known = known_runs(client, experiment)
-            for run, entry in entries:
-                mine = known.get(run.key, {})
-                found = mine.get(entry.store)
-                if found is None or found.data.tags.get("bcd.synced") != entry.state:
-                    push(client, experiment, found, replace(entry, panel=_panel(run, entry, results, data)))
+            for status, tracked in entries:
+                mine = known.get(tracked.key, {})
+                found = mine.get(tracked.spec.hash)
+                if found is None or found.data.tags.get("bcd.synced") != tracked.state:
+                    push(client, experiment, found, replace(tracked, panel=_panel(status, data)))
                     written += 1
-                supersede(client, entry.store, mine)
+                supersede(client, tracked.spec.hash, mine)
     except tracking_errors() as raised:
         error = reason(raised)
-    report = Report(suite.name, without_password(tracking_uri(results)), len(entries), written, error)
+    report = SyncReport(suite.name, without_password(tracking_uri(results)), len(entries), written, error)
     content = {"suite": suite.name, "runs": len(entries), "synced": error is None}
-    atomic_write(results / suite.name / "tracking.json", store.dump(content))
+    atomic_write(results / suite.name / "tracking.json", dump(content))
     return report
 
 
@@ -115,63 +112,27 @@ def follow(
             time.sleep(min(1.0, interval))
 
 
-def ui(port: int = 5000, results: Path = Path("results")) -> int:
-    """Serve MLflow's pages on 127.0.0.1 until Ctrl-C and return the server's exit status.
-
-    Raises UserError if MLFLOW_TRACKING_URI names a server (which has pages of its own) or if the port is taken.
-    """
-    uri = tracking_uri(results)
-    if uri.startswith(("http:", "https:")):
-        raise UserError(f"MLFLOW_TRACKING_URI is a server; open {without_password(uri)} in a browser instead")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
-    with connected(None, results):
-        pass  # creates the database once, before the server's processes all try to
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    # A session of its own, so that everything the server starts can be ended with it.
-    # Without the last part MLflow opens its pages about traces of language models.
-    print(f"runs: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
-    server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], start_new_session=True)
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        _end_session(server)
-
-
-def _finished_entries(params: Params, suite: Suite, results: Path) -> list[tuple[Run, Entry]]:
-    """Every run of the suite that has its small JSON and its record."""
+def _finished(params: Params, suite: Suite, results: Path, data: Path) -> list[tuple[Status, TrackedRun]]:
+    """Every run of the suite that has its small JSON and its record, also where these are not today's."""
     tables: dict[str, list[str]] = {}
     for table in suite.tables:
         for row in table_rows(params, suite, table):
             for run in row.runs:
                 tables.setdefault(run.key, []).append(table.name)
-    entries = []
-    for run in suite_runs(params, suite).values():
-        path = run_file(suite.name, run, results)
-        edge = store.read_json(path) if path.exists() else None
-        folder = edge and results / "store" / edge["store"]
-        if folder and (record := store.record(folder)):
-            names = tuple(dict.fromkeys(tables[run.key]))
-            entry = Entry(run.key, suite.name, folder.name, record["spec"], folder, record, edge, names)
-            entries.append((run, entry))
-    return entries
+    found = []
+    for key, status in judge_all(suite.name, suite_runs(params, suite).values(), results, data).items():
+        result = status.result
+        folder = result and results / "store" / result.store
+        if result and folder and (record := store.record(folder)):
+            names = tuple(dict.fromkeys(tables[key]))
+            found.append((status, TrackedRun(key, suite.name, record.spec, folder, record, result, names)))
+    return found
 
 
-def _panel(run: Run, entry: Entry, results: Path, data: Path) -> bytes | None:
+def _panel(status: Status, data: Path) -> bytes | None:
     """The picture of a run's predictions, if its dataset is here and its parameters are still today's."""
-    if entry.edge["fingerprint"] != run.fingerprint:
-        return None
-    finished = Finished(run, run_file(entry.suite, run, results), entry.edge, entry.folder, stale=False)
     try:
-        return run_panel(finished, data)
+        return run_panel(status, data) if status.usable else None
     except UserError:
         return None
 
@@ -179,28 +140,11 @@ def _panel(run: Run, entry: Entry, results: Path, data: Path) -> bytes | None:
 def _push_now(suite: str, key: str, folder: Path, results: Path, last: bool) -> None:
     if not (folder / "spec.json").exists():
         return
-    record = store.record(folder)
-    entry = Entry(key, suite, folder.name, store.read_json(folder / "spec.json"), folder, record)
+    tracked = TrackedRun(key, suite, read_spec(folder), folder, store.record(folder))
     with connected(suite, results) as (client, experiment):
         mine = known_runs(client, experiment).get(key, {})
-        run_id = push(client, experiment, mine.get(entry.store), entry)
-        supersede(client, entry.store, mine)
+        run_id = push(client, experiment, mine.get(tracked.spec.hash), tracked)
+        supersede(client, tracked.spec.hash, mine)
         if last:
             failed = (folder / "failure.json").exists()
-            client.set_terminated(run_id, "FINISHED" if record else "FAILED" if failed else "KILLED")
-
-
-def _end_session(server: subprocess.Popen) -> None:
-    """End a process and everything it started, gently first."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, number)
-        except ProcessLookupError:
-            return
-        for _ in range(50):
-            server.poll()
-            try:
-                os.killpg(server.pid, 0)
-            except ProcessLookupError:
-                return
-            time.sleep(0.1)
+            client.set_terminated(run_id, "FINISHED" if tracked.record else "FAILED" if failed else "KILLED")

@@ -14,7 +14,7 @@ from torch import nn
 
 from bcd.errors import UserError
 from bcd.files import atomic_write
-from bcd.runs.store import dump
+from bcd.runs.record import dump
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:

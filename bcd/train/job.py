@@ -2,102 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import traceback
+from collections.abc import Callable, Sequence
 
 from bcd.data.acquire import manifest
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.runs import store
-from bcd.runs.record import code_fingerprints, run_json
-from bcd.runs.run import Run, digest, run_file, spec_of
+from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, TeacherFacts, dump
+from bcd.runs.run import Run
+from bcd.runs.spec import RESULTS, RunSpec
+from bcd.runs.status import DATA, Status, code_of, judge_all
+from bcd.tasks import Task
 
-DATA, RESULTS = Path("data"), Path("results")
+Say = Callable[[str], None]
 
 
-def data_facts(run: Run) -> dict[str, Any]:
-    """What a record and a caption must say about the run's data."""
+def data_facts(run: Run) -> DataFacts:
+    """What a result and a caption must say about the run's data; raises UserError where the data is not here."""
     loaded = manifest.load(DATA / run.files)
-    return {"manifest_sha256": loaded.sha256, "origin": loaded.origin, "official": loaded.official,
-            "note": loaded.note, "licence": loaded.licence}  # fmt: skip
-
-
-def teacher_facts(suite: str, run: Run) -> dict[str, str] | None:
-    """Key, store folder and weights hash of the run's teacher; None for a run without terms."""
-    if not run.config["terms"]:
-        return None
-    path = run_file(suite, run.teacher, RESULTS)
-    if not path.exists():
-        raise UserError(f"{path} is missing: the teacher of {run.key} is not trained; run `snakemake teachers`")
-    edge = store.read_json(path)
-    if edge["fingerprint"] != run.teacher.fingerprint:
-        raise UserError(f"{path} was made with other parameters; run `snakemake teachers` to train this teacher again")
-    return {"key": edge["key"], "store": edge["store"], "weights_sha256": edge["weights_sha256"]}
-
-
-def resolve(suite: str, run: Run) -> dict[str, Any]:
-    """The full spec of a run, once its data and its teacher exist."""
-    teacher = teacher_facts(suite, run)
-    return spec_of(
-        run,
-        manifest_sha256=data_facts(run)["manifest_sha256"],
-        teacher_weights_sha256=teacher and teacher["weights_sha256"],
+    return DataFacts(
+        manifest_sha256=loaded.sha256,
+        origin=loaded.origin,
+        official=loaded.official,
+        note=loaded.note,
+        licence=loaded.licence,
     )
 
 
-def run_group(suite: str, runs: list[Run], say: Callable[[str], None]) -> None:
+def teacher_of(suite: str, run: Run) -> TeacherFacts | None:
+    """The run's trained teacher; None for a run without terms. Raises UserError unless it is today's."""
+    if run.distilled_from is None:
+        return None
+    found = judge_all(suite, [run.distilled_from], RESULTS, DATA)[run.distilled_from.key]
+    if found.result is None:
+        raise UserError(f"{found.file} is missing: the teacher of {run.key} is not trained; run `snakemake teachers`")
+    if not found.usable:
+        raise UserError(
+            f"{found.file} is not today's ({found.why}); run `snakemake teachers` to train this teacher again"
+        )
+    return _teacher_facts(found)
+
+
+def _teacher_facts(teacher: Status) -> TeacherFacts:
+    result = teacher.finished
+    return TeacherFacts(key=result.key, store=result.store, weights_sha256=result.weights_sha256)
+
+
+def resolve(suite: str, run: Run) -> RunSpec:
+    """The full spec of a run, once its data and its teacher exist."""
+    teacher = teacher_of(suite, run)
+    return run.spec(data_facts(run).manifest_sha256, teacher.weights_sha256 if teacher else None)
+
+
+def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
     """Train, evaluate and write the small JSON of each run. All must belong to one group.
 
     Raises UserError naming the runs that failed, after the others are finished and written.
     """
     if len({run.group for run in runs}) != 1:
         raise UserError("the keys belong to different groups; they must differ in the method only")
-    specs = [resolve(suite, run) for run in runs]
-    shared = {digest({k: spec[k] for k in ("data", "recipe", "seed", "model")}) for spec in specs}
-    if len(shared) != 1:
+    first = runs[0].training
+    if any((t.data, t.recipe, t.seed, t.model) != (first.data, first.recipe, first.seed, first.model) for t in
+           (run.training for run in runs)):  # fmt: skip
         raise UserError("runs of one group must share data, recipe, model and seed; train them one by one")
+    specs = [resolve(suite, run) for run in runs]
     from bcd import distributed
     from bcd.tasks import make_task
     from bcd.train import loop
 
-    task = make_task(specs[0], DATA / runs[0].files, in_memory=runs[0].runtime["in_memory"])
-    teacher = next((teacher_facts(suite, run) for run in runs if run.config["terms"]), None)
-    folder = teacher and RESULTS / "store" / teacher["store"]
+    task = make_task(first, DATA / runs[0].files, in_memory=runs[0].in_memory)
+    teacher = next((found for run in runs if (found := teacher_of(suite, run))), None)
+    folder = RESULTS / "store" / teacher.store if teacher else None
     failed = loop.train(specs, task, folder, runs[0].runtime, RESULTS, say)
     rank = distributed.rank()
     distributed.finish()
     if rank != 0:
         return
-    for run, spec in zip(runs, specs, strict=True):
-        if digest(spec) not in failed:
-            evaluate_run(suite, run, spec, task, say)
-    if failed:
-        names = [f"{r.key}: {failed[digest(s)]}" for r, s in zip(runs, specs, strict=True) if digest(s) in failed]
+    reasons = [
+        _finish(suite, run, spec, task, failed.get(spec.hash), say) for run, spec in zip(runs, specs, strict=True)
+    ]
+    if any(reasons):
         raise UserError(
-            "; ".join(names) + "; the last good state is kept in results/store; change the method or recipe"
+            "; ".join(reason for reason in reasons if reason)
+            + "; the others are finished, and its last good state is kept in results/store; change the method or recipe"
         )
 
 
-def evaluate_run(suite: str, run: Run, spec: dict, task: Any, say: Callable[[str], None]) -> dict[str, Any]:
+def _finish(suite: str, run: Run, spec: RunSpec, task: Task, failed: str | None, say: Say) -> str | None:
+    """Evaluate a trained run; returns `key: reason` if its training or its evaluation failed."""
+    if failed is None:
+        try:
+            evaluate_run(suite, run, spec, task, say)
+        except UserError as error:
+            failed = str(error)
+        except Exception as error:  # of this run only: the others have nothing to do with it
+            say(traceback.format_exc())
+            failed = f"{type(error).__name__}: {error}"
+    return failed and f"{run.key}: {failed}"
+
+
+def evaluate_run(suite: str, run: Run, spec: RunSpec, task: Task, say: Say) -> RunResult:
     """Evaluate a finished run (or find its evaluation in the store) and write its small JSON."""
     from bcd.train import loop
 
-    folder = store.entry(spec, RESULTS)
+    folder, code = spec.folder(RESULTS), code_of(run.training)
     with store.open_entry(spec, RESULTS):
-        code = code_fingerprints(run.config)["evaluate"]
-        evaluation = loop.evaluate(spec, folder, task, run.evaluation, code, say)
-    edge = run_json(run, digest(spec), store.record(folder), evaluation, data_facts(run), teacher_facts(suite, run))
-    atomic_write(run_file(suite, run, RESULTS), store.dump(edge))
-    return edge
+        report = loop.evaluate(spec, folder, task, run.evaluation, code.evaluate, say)
+    trained = store.record(folder)
+    if trained is None:
+        raise UserError(f"{folder} is not finished; run the same command again to finish it")
+    result = RunResult(
+        key=run.key,
+        task=run.training.task,
+        dataset=run.dataset,
+        model=run.model,
+        method=run.method,
+        repetition=run.repetition,
+        seed=run.training.seed,
+        fingerprint=run.fingerprint,
+        store=spec.hash,
+        data=data_facts(run),
+        teacher=teacher_of(suite, run),
+        pretrained=trained.pretrained,
+        weights_sha256=trained.weights.sha256,
+        parameters=trained.parameters,
+        macs=trained.macs,
+        macs_input=trained.macs_input,
+        code=CodeHashes(train=trained.code.train, evaluate=report.code),
+        evaluation=EvaluationFacts(
+            hash=report.hash, split=report.split, images=report.images, rows_sha256=report.rows_sha256
+        ),
+        metrics=report.metrics,
+    )
+    atomic_write(run.file(suite, RESULTS), dump(result))
+    return result
 
 
-def evaluate_finished(suite: str, run: Run, say: Callable[[str], None]) -> dict[str, float]:
+def evaluate_finished(suite: str, run: Run, say: Say) -> dict[str, float]:
     """Metrics of a finished run, evaluated anew if the store does not hold this evaluation."""
     from bcd.tasks import make_task
 
     spec = resolve(suite, run)
-    if not store.record(store.entry(spec, RESULTS)):
+    if not store.record(spec.folder(RESULTS)):
         raise UserError(f"{run.key} is not trained; run `bcd train --suite {suite} {run.key}`")
-    task = make_task(spec, DATA / run.files, in_memory=False)
-    return evaluate_run(suite, run, spec, task, say)["metrics"]
+    task = make_task(run.training, DATA / run.files, in_memory=False)
+    return evaluate_run(suite, run, spec, task, say).metrics

@@ -10,28 +10,36 @@ import io
 import signal
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bcd import distributed
+from bcd.config.schema import Runtime
 from bcd.data.loading import dead_workers_named
-from bcd.distill.distiller import observe
+from bcd.distill.distiller import Shapes, observe
 from bcd.distill.taps import Taps
+from bcd.errors import UserError
 from bcd.files import atomic_write, sha256_file
+from bcd.metrics import save_rows
 from bcd.models import count_parameters
 from bcd.runs import store
-from bcd.runs.record import finished_record
-from bcd.runs.run import digest
-from bcd.runs.store import dump
+from bcd.runs.provenance import git_state, hardware, versions
+from bcd.runs.record import Record, Report, Weights, dump, read_as
+from bcd.runs.spec import Evaluation, RunSpec, digest
+from bcd.runs.status import code_of
 from bcd.tasks import Task
-from bcd.train.checkpoint import drop_state, load_weights, save_weights
+from bcd.train.checkpoint import drop_state, save_weights
 from bcd.train.learner import Learner, tap_paths
+from bcd.train.trained import load_model
 
 Say = Callable[[str], None]
 
@@ -41,67 +49,87 @@ class Stopped(Exception):
 
 
 def train(
-    specs: list[dict[str, Any]], task: Task, teacher: Path | None, runtime: dict[str, Any], results: Path, say: Say
+    specs: Sequence[RunSpec], task: Task, teacher: Path | None, runtime: Runtime, results: Path, say: Say
 ) -> dict[str, str]:
     """Train every spec that the store does not hold yet; they share data, seed and teacher.
 
     teacher: folder of the teacher's finished run, None if no spec has terms. Returns spec hash -> why it failed, for
-    learners whose loss was not finite. Raises UserError if another process trains one of them, and `Stopped` after
-    a SIGTERM or SIGINT once everything is saved.
+    learners that could not go on; the others are finished. Raises UserError if another process trains one of them,
+    and `Stopped` after a SIGTERM or SIGINT once everything is saved.
     """
     device = distributed.start()
-    _deterministic(specs[0]["recipe"]["threads"], device)
+    _deterministic(specs[0].training.recipe.threads, device)
     with ExitStack() as locks:
-        missing = {}
-        for spec in {digest(spec): spec for spec in specs}.values():
-            folder = store.entry(spec, results)
-            if store.record(folder):
+        missing = []
+        for spec in {spec.hash: spec for spec in specs}.values():
+            if store.record(spec.folder(results)):
                 continue
             if distributed.rank() == 0:
                 locks.enter_context(store.open_entry(spec, results))
-            if not store.record(folder):
-                missing[digest(spec)] = (spec, folder)
+            if not store.record(spec.folder(results)):
+                missing.append(spec)
         if not missing:
             return {}
-        return _train_missing(missing, task, teacher, runtime, device, say)
+        return _train_missing(missing, task, teacher, runtime, results, device, say)
 
 
 def _train_missing(
-    missing: dict, task: Task, teacher_folder: Path | None, runtime: dict, device: torch.device, say: Say
+    specs: Sequence[RunSpec],
+    task: Task,
+    teacher_folder: Path | None,
+    runtime: Runtime,
+    results: Path,
+    device: torch.device,
+    say: Say,
 ) -> dict[str, str]:
     begin = time.perf_counter()
-    specs = [spec for spec, _ in missing.values()]
-    recipe = specs[0]["recipe"]
     teacher = Teacher(task, specs, teacher_folder, device)
-    learners = [Learner(spec, hash_, folder, task, teacher.shapes, device) for hash_, (spec, folder) in missing.items()]
+    failed: dict[str, str] = {}
+    learners = []
+    for spec in specs:
+        with _ending(lambda why, spec=spec: failed.update({spec.hash: why}), say):
+            learners.append(Learner(spec, spec.folder(results), task, teacher.shapes, device))
     setup = time.perf_counter() - begin
-    with _signals() as asked_to_stop, dead_workers_named():
-        _loop(learners, task, teacher, recipe, runtime, device, asked_to_stop, say)
-    shared = {
-        "group_size": len(learners),
-        "setup_seconds": round(setup, 3),
-        "group_seconds": round(time.perf_counter() - begin, 3),
-    }
+    if learners:
+        with _signals() as asked_to_stop, dead_workers_named():
+            _loop(learners, task, teacher, runtime, asked_to_stop, say)
+    took = time.perf_counter() - begin
     for learner in learners:
         if not learner.failed and distributed.rank() == 0:
-            _finish(learner, task, shared)
-    return {learner.hash: learner.failed for learner in learners if learner.failed}
+            with _ending(learner.fail, say):
+                _finish(learner, task, len(learners), setup, took)
+    return failed | {learner.spec.hash: learner.failed for learner in learners if learner.failed}
+
+
+@contextmanager
+def _ending(fail: Callable[[str], None], say: Say) -> Iterator[None]:
+    """An exception of one student ends that student only: the others have nothing to do with it.
+
+    Of several processes all would have to agree on who goes on, so there it ends the job.
+    """
+    try:
+        yield
+    except Exception as error:
+        if distributed.world() > 1:
+            raise
+        if not isinstance(error, UserError):
+            say(traceback.format_exc())
+        fail(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
 
 def _loop(
-    learners: list[Learner],
+    learners: Sequence[Learner],
     task: Task,
     teacher: Teacher,
-    recipe: dict,
-    runtime: dict,
-    device: torch.device,
-    asked_to_stop,
+    runtime: Runtime,
+    asked_to_stop: list[int],
     say: Say,
 ) -> None:
-    start, total = min(learner.step for learner in learners), recipe["steps"]
+    recipe = learners[0].recipe
+    start, total = min(learner.step for learner in learners), recipe.steps
     if start and distributed.rank() == 0:
         say(f"continuing from step {start} of {total}")
-    batches = task.batches(start, rank=distributed.rank(), world=distributed.world(), workers=runtime["workers"])
+    batches = task.batches(start, rank=distributed.rank(), world=distributed.world(), workers=runtime.workers)
     clock = time.perf_counter()
     for step in range(start, total):
         # A learner that was saved later than the others waits until the stream reaches its step.
@@ -111,20 +139,21 @@ def _loop(
                 return
             next(batches)
             continue
-        batch = next(batches).to(device)
-        tensors, batch = teacher(batch) if any(learner.spec["terms"] for learner in active) else ({}, batch)
+        batch = next(batches).to(active[0].device)
+        tensors, batch = teacher(batch) if any(learner.training.terms for learner in active) else ({}, batch)
         for learner in active:
-            learner.train_step(batch, tensors)
+            with _ending(learner.fail, say):
+                learner.train_step(batch, tensors)
             if learner.failed:
                 say(f"{learner.folder}: {learner.failed}")
         stop = distributed.anywhere(bool(asked_to_stop))
-        if stop or ((step + 1) % runtime["checkpoint_every"] == 0 and step + 1 < total):
+        if stop or ((step + 1) % runtime.checkpoint_every == 0 and step + 1 < total):
             for learner in active:
                 if not learner.failed:
                     learner.save()
         if stop:
             raise Stopped(f"stopped at step {step + 1} of {total}; the same command continues from here")
-        if (step + 1) % recipe["log_every"] == 0 and distributed.rank() == 0:
+        if (step + 1) % recipe.log_every == 0 and distributed.rank() == 0:
             rate = (time.perf_counter() - clock) / (step + 1 - start)
             left = rate * (total - step - 1)
             say(f"step {step + 1}/{total}, {len(active)} learners, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
@@ -134,16 +163,18 @@ class Teacher:
     """A frozen model in eval mode and its taps.
 
     Called with a batch it returns its tap tensors, without gradients, and the batch with what its students share.
+    `shapes` are those of its taps; empty where no spec has terms.
     """
 
-    def __init__(self, task: Task, specs: list[dict], folder: Path | None, device: torch.device):
-        self._names = {tap for spec in specs for term in spec["terms"] for tap in term["taps"]}
-        self.shapes: dict[str, Any] = {}
-        if not self._names:
+    def __init__(self, task: Task, specs: Sequence[RunSpec], folder: Path | None, device: torch.device):
+        self._names = {tap for spec in specs for term in spec.training.terms for tap in term.taps}
+        self.shapes: Shapes = {}
+        known = next((spec.teacher for spec in specs if spec.teacher), None)
+        if known is None or folder is None:
             return
         self._task, self._device = task, device
-        self._precision = specs[0]["recipe"]["precision"]
-        self._model = load_model(task, next(s["teacher"]["model"] for s in specs if s["terms"]), folder).to(device)
+        self._precision = specs[0].training.recipe.precision
+        self._model = load_model(task, known.model, folder).to(device)
         self._model.requires_grad_(False).eval()
         paths = tap_paths(task, self._model, self._names)
         sample = task.sample().to(device)
@@ -157,62 +188,67 @@ class Teacher:
         return self._taps.read(), batch
 
 
-def load_model(task: Task, model: dict[str, Any], folder: Path) -> nn.Module:
-    """The trained model of a finished run, on the CPU; its weights must be those of the record."""
-    built = task.build(model | {"pretrained": "none"})
-    load_weights(store.checked_weights(folder), built)
-    return built
-
-
-def evaluate(
-    spec: dict[str, Any], folder: Path, task: Task, evaluation: dict[str, Any], code: str, say: Say
-) -> dict[str, Any]:
+def evaluate(spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, code: str, say: Say) -> Report:
     """Evaluate a finished run, or return the evaluation that the store already holds."""
-    from bcd.metrics import save_rows
-
-    name = f"eval-{digest(evaluation)}"
+    shown = evaluation.model_dump()
+    name = f"eval-{digest(shown)}"
     report = folder / f"{name}.json"
     if report.exists():
-        return store.read_json(report)
-    say(f"evaluating {folder} on '{evaluation['split']}'")
+        return read_as(Report, report)
+    say(f"evaluating {folder} on '{evaluation.split}'")
     begin = time.perf_counter()
-    result = task.evaluate(load_model(task, spec["model"], folder), evaluation, distributed.own_device())
-    save_rows(folder / f"{name}.npz", result["rows"], result["names"])
-    atomic_write(folder / f"{name}-predictions.npz", _npz(result["predictions"]))
-    content = {
-        "hash": digest(evaluation),
-        **evaluation,
-        "images": len(result["names"]),
-        "rows_sha256": sha256_file(folder / f"{name}.npz"),
-        "metrics": result["metrics"],
-        "code": code,
-        "seconds": round(time.perf_counter() - begin, 3),
-    }
-    atomic_write(report, dump(content))
-    return content
+    model = load_model(task, spec.training.model, folder)
+    result = task.evaluate(model, evaluation, distributed.own_device())
+    save_rows(folder / f"{name}.npz", result.rows, result.names)
+    atomic_write(folder / f"{name}-predictions.npz", _npz(result.predictions))
+    found = Report(
+        hash=digest(shown),
+        split=evaluation.split,
+        images=len(result.names),
+        rows_sha256=sha256_file(folder / f"{name}.npz"),
+        metrics=result.metrics,
+        code=code,
+        seconds=round(time.perf_counter() - begin, 3),
+    )
+    atomic_write(report, dump(shown | found.model_dump()))
+    return found
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # an array may be called anything
     return buffer.getvalue()
 
 
-def _finish(learner: Learner, task: Task, shared: dict[str, Any]) -> None:
+def _finish(learner: Learner, task: Task, group_size: int, setup: float, took: float) -> None:
     path = learner.folder / "model.safetensors"
     save_weights(path, learner.student)
-    weights = {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     macs, macs_input = task.cost(learner.student)
-    facts = learner.finish() | shared | {
-        "weights": weights,
-        "parameters": count_parameters(learner.student),
-        "macs": macs,
-        "macs_input": macs_input,
-        "peak_memory_bytes": _peak_memory(learner.device),
-        "device": learner.device.type,
-        "world": distributed.world(),
-    }  # fmt: skip
-    atomic_write(learner.folder / "record.json", dump(finished_record(learner.spec, facts)))
+    record = Record(
+        spec=learner.spec,
+        code=code_of(learner.training),
+        git=git_state(),
+        versions=versions(),
+        hardware=hardware(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        steps=learner.step,
+        train_seconds=round(learner.seconds, 3),
+        step_seconds=learner.seconds / max(1, learner.step),
+        resumes=learner.resumes,
+        threads=torch.get_num_threads(),
+        pretrained=learner.pretrained,
+        group_size=group_size,
+        setup_seconds=round(setup, 3),
+        group_seconds=round(took, 3),
+        weights=Weights(file=path.name, bytes=path.stat().st_size, sha256=sha256_file(path)),
+        parameters=count_parameters(learner.student),
+        macs=macs,
+        macs_input=macs_input,
+        peak_memory_bytes=_peak_memory(learner.device),
+        device=learner.device.type,
+        world=distributed.world(),
+    )
+    atomic_write(learner.folder / "record.json", dump(record))
     drop_state(learner.folder)
 
 
@@ -235,14 +271,14 @@ def _deterministic(threads: int, device: torch.device) -> None:
 
 
 @contextmanager
-def _signals():
+def _signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT instead of dying from them; a second Ctrl-C takes effect at once.
 
     A second SIGTERM does not: Slurm, srun and torchrun each pass on the one that they were sent.
     """
     received: list[int] = []
 
-    def remember(number: int, _frame) -> None:
+    def remember(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and number in received:
             sys.exit(128 + number)
         received.append(number)

@@ -1,5 +1,6 @@
 """The paper suites: their rows, pairs and published numbers, the optimiser they need, and suites made of others."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -8,14 +9,15 @@ from support.project import ROOT
 from test_config import edit
 
 from bcd.config.load import load_params
-from bcd.config.schema import Params, Recipe, Suite
+from bcd.config.schema import AdamW, CropView, Params, Resize, SegmentationRecipe, Suite
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.models import build
 from bcd.report import published
 from bcd.report.panels import palette_of
 from bcd.runs import expand
-from bcd.train.learner import make_optimizer, parameter_groups
+from bcd.runs.spec import training_json
+from bcd.train.optimizer import make_optimizer, parameter_groups
 
 PAPERS = ("bpkd", "bcd-seg", "coco")
 OURS = {"brd", "bcd", "bckd", "bpkd", "pbd"}
@@ -26,7 +28,13 @@ BPKD_PAIRS = {
     ("fcn-hrnet-w48", "fcn-hrnet-w18s"),
     ("isanet-r101", "isanet-r18"),
 }
-WARM = {"optimizer": "adamw", "lr": 6.0e-5, "weight_decay": 0.01}
+
+
+def warm(**optimizer: object) -> SegmentationRecipe:
+    return SegmentationRecipe(
+        steps=1, batch=1, lr=6.0e-5, optimizer=AdamW(name="adamw", weight_decay=0.01, **optimizer),
+        view=CropView(crop=[8, 8]),
+    )  # fmt: skip
 
 
 @cache
@@ -108,31 +116,31 @@ def test_paper_smoke_has_every_table_and_row_of_the_paper_suites():
 
 def test_paper_smoke_takes_two_steps_on_two_images_and_no_gpu():
     for run in smoke_runs().values():
-        recipe, data = run.config["recipe"], run.config["data"]
-        assert recipe["steps"] == 2 and recipe["batch"] <= 2 and recipe["precision"] == "float32"
-        assert data["images"] == 2 and run.config["model"]["pretrained"] == "none"
-        assert run.runtime["gpus"] == 0 and run.files in ("cityscapes", "ade20k", "pascal-context", "voc2012",
+        recipe, data = run.training.recipe, run.training.data
+        assert recipe.steps == 2 and recipe.batch <= 2 and recipe.precision == "float32"
+        assert data.images == 2 and run.training.model.pretrained == "none"
+        assert run.runtime.gpus == 0 and run.files in ("cityscapes", "ade20k", "pascal-context", "voc2012",
                                                           "cocostuff10k", "coco2017")  # fmt: skip
-        assert data["size"] or run.evaluation["resize"]
+        assert data.size or run.evaluation.resize
 
 
 @pytest.mark.parametrize(("dataset", "short", "longest"), [("ade20k", 512, 2048), ("pascal-context", 520, 520)])
 def test_images_have_the_size_that_mmsegmentation_gives_them(dataset, short, longest):
     """In training and in evaluation; those of Cityscapes are shown as they are."""
-    wanted = {"short_sides": [short], "max_long_side": longest}
+    wanted = Resize(short_sides=[short], max_long_side=longest)
     for run in expand.suite_runs(params(), suite("bpkd")).values():
-        for part in (run.config["recipe"], run.evaluation):
-            assert part.get("resize") == {dataset: wanted}.get(run.dataset, part.get("resize"))
-            assert ("resize" in part) == (run.dataset != "cityscapes")
+        for part in (run.training.recipe.view, run.evaluation):
+            assert part.resize == {dataset: wanted}.get(run.dataset, part.resize)
+            assert bool(part.resize) == (run.dataset != "cityscapes")
 
 
 def test_what_is_not_replaced_is_as_the_suite_says():
     key = "semantic/bcd-seg.voc2012/pspnet-r18-from-pspnet-r101/cirkd/s0"
-    plain = expand.suite_runs(params(), suite("bcd-seg"))[key.replace("bcd-seg.", "")].config
-    small = smoke_runs()[key].config
-    assert small["terms"] == plain["terms"] and small["model"] == plain["model"] | {"pretrained": "none"}
-    assert (small["recipe"]["lr"], small["recipe"]["scale"]) == (plain["recipe"]["lr"], plain["recipe"]["scale"])
-    assert small["data"]["classes"] == plain["data"]["classes"]
+    plain = expand.suite_runs(params(), suite("bcd-seg"))[key.replace("bcd-seg.", "")].training
+    small = smoke_runs()[key].training
+    assert small.terms == plain.terms and small.model == plain.model.model_copy(update={"pretrained": "none"})
+    assert (small.recipe.lr, small.recipe.view.scale) == (plain.recipe.lr, plain.recipe.view.scale)
+    assert small.data.classes == plain.data.classes
 
 
 # fmt: off
@@ -140,7 +148,7 @@ MISTAKES = [  # what stands in paper-smoke.yaml, what is written instead, what t
     ("recipes.*.steps: 2", "recipes.*.steps: two", ["paper-smoke.yaml: set.recipes.", "steps", "valid integer"]),
     ("recipes.*.steps: 2", "recipes.*.stepz: 2", ["set.recipes.", "stepz", "did you mean 'steps'"]),
     ("recipes.*.steps: 2", "recipe.*.steps: 2", ["set.recipe.*.steps", "datasets, models, recipes, tables"]),
-    ("recipes.coco-*.resize", "recipes.cocoa-*.resize", ["set.recipes.cocoa-*.resize", "concerns nothing"]),
+    ("recipes.coco-*.view.resize", "recipes.cocoa-*.view.resize", ["set.recipes.cocoa-*", "concerns nothing"]),
     ("tables.*.seeds: 1", "tables.*.seeds: 0", ["set.tables.bpkd-cityscapes-psp", "seeds", "greater than 0"]),
     ("of: [bpkd,", "of: [bpkdd,", ["bpkdd.yaml does not exist", "'bpkd'"]),
     ("of: [bpkd,", "of: [paper-smoke, bpkd,", ["made of itself"]),
@@ -180,7 +188,7 @@ def test_transformers_train_as_their_authors_do(model, recipe):
     torch.manual_seed(0)
     student = build(params().models[model].model_copy(update={"pretrained": "none"}), 3)
     modules = dict(student.named_modules())
-    groups = make_optimizer(student, params().recipes[recipe].model_dump()).param_groups
+    groups = make_optimizer(student, params().recipes[recipe]).param_groups
     names = {id(parameter): name for name, parameter in student.named_parameters()}
     seen = 0
     for group in groups:
@@ -199,20 +207,22 @@ def test_the_longest_word_decides_and_others_are_plain():
     groups = parameter_groups(student, {"head": 10.0, "head.classifier.bias": 2.0}, ["bias"])
     assert {key: len(found) for key, found in groups.items()} == {(10.0, True): 1, (2.0, False): 1, (1.0, True): 1}
     other = torch.nn.Parameter(torch.zeros(3))
-    recipe = WARM | {"lr_factors": {"head": 10.0}, "no_decay": []}
+    recipe = warm(lr_factors={"head": 10.0})
     found = make_optimizer(student, recipe, [other]).param_groups
     assert [group["lr_factor"] for group in found] == [10.0, 1.0]
     assert any(parameter is other for parameter in found[1]["params"])
-    assert len(make_optimizer(student, WARM).param_groups) == 1  # recipes from before there were words
+    assert len(make_optimizer(student, warm()).param_groups) == 1  # recipes from before there were words
 
 
 @pytest.mark.parametrize("field", [{"lr_factors": {"haed": 10.0}}, {"no_decay": ["haed"]}])
 def test_a_word_in_no_name_is_an_error(field):
     with pytest.raises(UserError, match=f"{next(iter(field))}: no parameter of this model has 'haed'.*such as weight"):
-        make_optimizer(torch.nn.Linear(1, 1), WARM | field)
+        make_optimizer(torch.nn.Linear(1, 1), warm(**field))
 
 
 def test_addresses_of_runs_without_words_are_as_before():
-    fields = {"steps": 1, "batch": 1, "optimizer": "sgd", "lr": 0.1}
-    assert not {"lr_factors", "no_decay"} & Recipe(**fields).model_dump().keys()
-    assert Recipe(**fields, no_decay=["norm"]).model_dump()["no_decay"] == ["norm"]
+    """Words of the optimiser are younger than the first runs: they stand in the JSON only where there are any."""
+    training = smoke_runs()["semantic/bpkd.cityscapes/pspnet-r18-from-pspnet-r101/none/s0"].training
+    assert not {"lr_factors", "no_decay"} & training_json(training)["recipe"].keys()
+    with_words = replace(training, recipe=warm(no_decay=["norm"]))
+    assert training_json(with_words)["recipe"]["no_decay"] == ["norm"]

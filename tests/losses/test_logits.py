@@ -110,11 +110,6 @@ def test_kd_by_hand(normalisation, expected):
     assert value == pytest.approx(expected, rel=1e-12)
 
 
-def test_kd_names_its_choices():
-    with pytest.raises(UserError, match="cirkd, torchdistiller, mmrazor-mean, mmrazor-batchmean, skd"):
-        kd(row((0, 0)), row((0, 0)), normalisation="mean")
-
-
 def test_dkd_by_hand():
     # p_t = (2, 1, 1) / 4, so b_t = (1/2, 1/2) and q_t = (1/2, 1/2);
     # p_s = (2, 3, 1) / 6, so b_s = (1/3, 2/3) and q_s = (3/4, 1/4).

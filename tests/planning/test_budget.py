@@ -1,6 +1,7 @@
 """What `bcd plan` says that a suite will cost: by hand from stated times, and from real records."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.project import ROOT
@@ -12,7 +13,8 @@ from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.planning import budget, cost, survey
 from bcd.runs import expand, store
-from bcd.runs.run import run_file
+from bcd.runs.record import RunResult, read_as
+from bcd.runs.status import Status, Verdict
 
 T, S = 0.9, 0.5  # seconds of a step of teacher and student
 STATED = {"coco-retinanet-r101": T, "coco-retinanet-r18": S}
@@ -27,11 +29,12 @@ def coco():
 
 
 def record(key):
-    return store.record(survey.RESULTS / "store" / store.read_json(run_file("smoke", runs()[key]))["store"])
+    return store.record(survey.RESULTS / "store" / read_as(RunResult, runs()[key].file("smoke")).store)
 
 
 def statuses(all_runs, rates):
-    return [survey.Status(run, "missing", 0, rates.step(run).seconds, rates.size(run)) for run in all_runs.values()]
+    missing = {run.key: Status(run, Verdict.MISSING, "", 0, Path(), None, None) for run in all_runs.values()}
+    return [survey.planned(status, rates) for status in missing.values()]
 
 
 def lines(coco, rates):
@@ -64,7 +67,9 @@ def test_what_nobody_knows_is_counted_and_in_no_sum(coco):
 
 
 def test_jobs_are_limited_by_the_recipe_and_gpus_multiply(coco):
-    limited = {k: replace(run, runtime=run.runtime | {"learners": 4, "gpus": 2}) for k, run in coco[2].items()}
+    limited = {
+        k: replace(run, runtime=run.runtime.model_copy(update={"learners": 4, "gpus": 2})) for k, run in coco[2].items()
+    }
     rates = cost.Rates(stated=STATED)
     by_name = {line.name: line for line in budget.budget(coco[1], statuses(limited, rates), rates)}
     whole, found = lines(coco, rates)["retinanet-r18"], by_name["retinanet-r18"]
@@ -96,13 +101,13 @@ def test_times_come_from_records(project, capsys):
     rates = cost.measured(survey.RESULTS)
     bcd = runs()[f"{PAIR}/bcd/s1"]
     step, share = rates.step(bcd), rates.share(bcd)
-    assert (step.seconds, step.origin, step.records) == (kd["step_seconds"], "measured", 1)
-    rest = kd["group_seconds"] - kd["setup_seconds"] - kd["train_seconds"] - none["train_seconds"]
+    assert (step.seconds, step.origin, step.records) == (kd.step_seconds, "measured", 1)
+    rest = kd.group_seconds - kd.setup_seconds - kd.train_seconds - none.train_seconds
     assert (share.seconds, share.origin) == (pytest.approx(rest / 2), "measured") and share.device.startswith("CPU")
     assert rates.share(runs()[f"{PAIR}/none/s1"]).seconds == 0
-    found = {status.run.key: status for status in survey.survey("smoke", runs())}
-    assert found[f"{PAIR}/kd/s0"].left == 0 and found[bcd.key].left == 2
-    assert found[bcd.key].bytes == rates.size(bcd) > none["weights"]["bytes"]
+    found = {one.run.key: one for one in survey.survey("smoke", runs())}
+    assert found[f"{PAIR}/kd/s0"].status.left == 0 and found[bcd.key].status.left == 2
+    assert found[bcd.key].bytes == rates.size(bcd) > none.weights.bytes
     main.plan(suite="smoke", step_seconds=["smoke-retinanet=0.5"], price=1.0)
     said = capsys.readouterr().out
     assert "3 done" in said and "missing    " not in said

@@ -7,8 +7,10 @@ import pytest
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.planning import survey
-from bcd.runs import expand, record, store
-from bcd.runs.run import Run, run_file
+from bcd.runs import expand, status
+from bcd.runs.code import CodeHashes
+from bcd.runs.run import Run
+from bcd.runs.status import Verdict
 from bcd.train import job
 
 PAIR = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
@@ -23,12 +25,12 @@ def train(*keys: str) -> None:
     job.run_group("smoke", [runs()[key] for key in keys], lambda text: None)
 
 
-def statuses() -> dict[str, survey.Status]:
-    return {status.run.key: status for status in survey.survey("smoke", runs())}
+def planned() -> dict[str, survey.Planned]:
+    return {one.run.key: one for one in survey.survey("smoke", runs())}
 
 
 def states() -> dict[str, str]:
-    return {key: status.state for key, status in statuses().items()}
+    return {key: str(one.status.verdict) for key, one in planned().items()}
 
 
 @pytest.fixture
@@ -39,11 +41,11 @@ def trained(project):
 
 
 def test_done_and_missing_with_an_estimate_from_records(trained):
-    found = statuses()
-    assert [found[key].state for key in (TEACHER, f"{PAIR}/kd/s0", f"{PAIR}/kd/s1")] == ["done", "done", "missing"]
+    found, said = planned(), states()
+    assert [said[key] for key in (TEACHER, f"{PAIR}/kd/s0", f"{PAIR}/kd/s1")] == ["done", "done", "missing"]
     assert found[f"{PAIR}/kd/s1"].seconds > 0 and found[f"{PAIR}/kd/s1"].bytes > 0
     totals = survey.totals(list(found.values()))
-    assert totals["states"]["done"] == 3 and totals["seconds"] > 0
+    assert totals.verdicts[Verdict.DONE] == 3 and totals.seconds > 0
 
 
 def test_a_changed_weight_and_back(trained):
@@ -57,7 +59,7 @@ def test_a_changed_weight_and_back(trained):
 
 
 def test_a_lost_edge_is_stored_and_costs_nothing(trained):
-    run_file("smoke", runs()[f"{PAIR}/kd/s0"]).unlink()
+    runs()[f"{PAIR}/kd/s0"].file("smoke").unlink()
     assert states()[f"{PAIR}/kd/s0"] == "stored"
     before = sorted((trained / "results/store").glob("*/record.json"))
     train(f"{PAIR}/none/s0", f"{PAIR}/kd/s0")
@@ -66,29 +68,24 @@ def test_a_lost_edge_is_stored_and_costs_nothing(trained):
 
 
 def test_older_code_is_stale_until_the_user_drops_it(trained, monkeypatch):
-    monkeypatch.setattr(record, "_fingerprint", lambda parts: "other")
+    monkeypatch.setattr(status, "code_of", lambda training: CodeHashes("other", "other"))
     assert states()[f"{PAIR}/kd/s0"] == "stale"
-    dropped = survey.drop_stale("smoke", list(statuses().values()))
+    dropped = survey.drop_stale(planned().values())
     assert set(dropped) == {TEACHER, f"{PAIR}/none/s0", f"{PAIR}/kd/s0"}
     assert states()[TEACHER] == "missing"
 
 
 def test_an_unfinished_run_says_how_far_it_came(trained):
     run = runs()[f"{PAIR}/cwd/s0"]
-    folder = store.entry(job.resolve("smoke", run))
+    folder = job.resolve("smoke", run).folder()
     folder.mkdir(parents=True)
     (folder / "progress.json").write_text('{"step": 1}')
-    status = statuses()[run.key]
-    assert (status.state, status.step) == ("unfinished", 1)
+    found = planned()[run.key].status
+    assert (found.verdict, found.step) == (Verdict.UNFINISHED, 1)
 
 
-def test_without_data_nothing_counts_as_done(trained):
+def test_without_data_finished_runs_are_still_done(trained):
+    """Results need no data; what is to be trained needs it, and says that it is missing."""
+    before = states()
     shutil.rmtree(trained / "data" / "scenes-smoke")
-    assert set(states().values()) == {"missing", "changed"}
-    assert survey.data_state(runs()) == {"scenes-smoke": "missing"}
-
-
-def test_fingerprints_ignore_comments_and_see_code():
-    base = record._meaning('def f(x):\n    """Doc."""\n    return x  # why\n')
-    assert record._meaning("def f(x):\n    return x\n") == base
-    assert record._meaning("def f(x):\n    return -x\n") != base
+    assert states() == before and survey.data_state(runs()) == {"scenes-smoke": "missing"}

@@ -3,16 +3,16 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.project import kill
+from support.project import calls_of
 from support.suite_results import change_weight, finish_run, finished_fixture, load, project_fixture  # noqa: F401
 
 from bcd import metrics
@@ -338,13 +338,21 @@ def test_the_figure_has_a_panel_for_each_pair_and_main_metric(project):
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_bytes(project, in_child):
     paths = build()
     wanted = {path: path.read_bytes() for path in paths}
-    for milliseconds in (20, 150, 300, 600, 1000, 1500):
+    calls = project / "calls"
+
+    def count() -> None:
         for path in paths:
             path.unlink(missing_ok=True)
-        pid, wait = in_child(build)
-        time.sleep(milliseconds / 1000)
-        kill(pid)
-        wait()
+        calls.write_text(str(calls_of(build)))
+
+    pid, wait = in_child(count)
+    assert wait() == 0
+    for share in (0.05, 0.5, 0.9, 0.98):
+        for path in paths:
+            path.unlink(missing_ok=True)
+        fatal = int(share * int(calls.read_text()))
+        pid, wait = in_child(lambda fatal=fatal: calls_of(build, fatal))
+        assert wait() == -signal.SIGKILL
         # A file is there with all its bytes or not at all.
         assert all(path.read_bytes() == wanted[path] for path in paths if path.exists())
     assert {path: path.read_bytes() for path in build()} == wanted

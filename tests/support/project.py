@@ -1,9 +1,12 @@
 """A project in a temporary folder and real commands in it."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,3 +37,35 @@ def run(*command: str, cwd: Path, check: bool = True, **env: str) -> subprocess.
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+def calls_of(function: Callable[[], object], fatal: int = 0) -> int:
+    """Run `function` and count the calls of functions, Python's and C's, that it makes in this thread.
+
+    At the `fatal`-th of them the process kills itself: a point of the program, whatever the machine's speed.
+    """
+    seen = 0
+
+    def count(_frame, event: str, _what) -> None:
+        nonlocal seen
+        if event in ("call", "c_call"):
+            seen += 1
+            if seen == fatal:
+                kill(os.getpid())
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+def fatal_calls(calls: int, number: int, seed: int = 0) -> list[int]:
+    """At which calls to kill a program of so many, time and again, so that all kills land.
+
+    Together they are 0.9 of `calls`: what one process leaves undone takes the next at least as many calls.
+    """
+    generator = random.Random(seed)
+    shares = [generator.uniform(0.5, 1.5) for _ in range(number)]
+    return [int(0.9 * calls * share / sum(shares)) for share in shares]

@@ -1,5 +1,6 @@
 """The finished runs of a suite without any training: predictions are labels with noise, everything else is real."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,10 +18,22 @@ from bcd.data.objects.split import open_objects
 from bcd.data.semantic.split import open_split
 from bcd.files import sha256_file
 from bcd.models.detection import Detections
-from bcd.runs import store
+from bcd.runs.code import CodeHashes
 from bcd.runs.expand import suite_runs
-from bcd.runs.record import code_fingerprints, run_json
-from bcd.runs.run import digest, run_file, spec_of
+from bcd.runs.record import (
+    DataFacts,
+    EvaluationFacts,
+    Git,
+    Hardware,
+    Record,
+    Report,
+    RunResult,
+    TeacherFacts,
+    Weights,
+    dump,
+)
+from bcd.runs.spec import digest
+from bcd.runs.status import code_of
 from bcd.tasks.detection import coco_results
 
 # How much of the images each method gets wrong; `kd` is as good as `none`.
@@ -66,10 +79,10 @@ def change_weight(method):
 def finish_suite(root, name="smoke"):
     """Write every run file, record, history and evaluation of suite `name` below `root/results`."""
     params, suite = load(name)
-    edges = {}
+    results = {}
     for run in suite_runs(params, suite).values():
-        edges[run.key] = finish_run(root, suite.name, run, edges.get(run.teacher.key) if run.teacher else None)
-    return edges
+        results[run.key] = finish_run(root, suite.name, run, results.get(run.teacher.key) if run.teacher else None)
+    return results
 
 
 def finish_run(root, suite, run, teacher, noise=None, salt=""):
@@ -77,60 +90,70 @@ def finish_run(root, suite, run, teacher, noise=None, salt=""):
     data = manifest.load(root / "data" / run.files)
     role = run.method if run.teacher else "teacher"
     facts = None
-    if run.config["terms"]:
-        facts = {name: teacher[name] for name in ("key", "store", "weights_sha256")}
-    spec = spec_of(run, manifest_sha256=data.sha256, teacher_weights_sha256=facts and facts["weights_sha256"])
-    folder = store.entry(spec, root / "results")
+    if run.distilled_from:
+        facts = TeacherFacts(key=teacher.key, store=teacher.store, weights_sha256=teacher.weights_sha256)
+    spec = run.spec(data.sha256, facts and facts.weights_sha256)
+    folder = spec.folder(root / "results")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spec.json").write_text(store.dump(spec))
+    (folder / "spec.json").write_text(dump(spec.to_json()))
     write_history(folder, range(1, 3))
-    finished = record(spec, digest({"weights": run.key, "salt": salt}) * 4, code_fingerprints(run.config))
-    (folder / "record.json").write_text(store.dump(finished))
-    evaluation = evaluate(root, run, folder, NOISE.get(role, NOISE["none"]) if noise is None else noise)
-    described = {
-        "manifest_sha256": data.sha256, "origin": data.origin, "official": data.official,
-        "note": data.note, "licence": data.licence,
-    }  # fmt: skip
-    edge = run_json(run, digest(spec), finished, evaluation, described, facts)
-    path = run_file(suite, run, root / "results")
+    finished = record(spec, digest({"weights": run.key, "salt": salt}) * 4)
+    (folder / "record.json").write_text(dump(finished))
+    report = evaluate(root, run, folder, NOISE.get(role, NOISE["none"]) if noise is None else noise)
+    result = RunResult(
+        key=run.key, task=run.training.task, dataset=run.dataset, model=run.model, method=run.method,
+        repetition=run.repetition, seed=run.training.seed, fingerprint=run.fingerprint, store=spec.hash,
+        data=DataFacts(
+            manifest_sha256=data.sha256, origin=data.origin, official=data.official, note=data.note,
+            licence=data.licence,
+        ),
+        teacher=facts, pretrained=finished.pretrained, weights_sha256=finished.weights.sha256,
+        parameters=finished.parameters, macs=finished.macs, macs_input=finished.macs_input,
+        code=CodeHashes(train=finished.code.train, evaluate=report.code),
+        evaluation=EvaluationFacts(**report.model_dump(include=set(EvaluationFacts.model_fields))),
+        metrics=report.metrics,
+    )  # fmt: skip
+    path = run.file(suite, root / "results")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(store.dump(edge))
-    return edge
+    path.write_text(dump(result))
+    return result
 
 
 def write_history(folder, steps):
     lines = [{"step": s, "lr": 0.1 / s, "loss": 2.0 / s, "task": 1.5 / s, "cwd": 0.5 / s} for s in steps]
-    (folder / "history.jsonl").write_text("".join(store.json.dumps(line) + "\n" for line in lines))
+    (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def record(spec, weights_sha256, code):
-    return {
-        "spec": spec, "code": code, "finished": FINISHED, "git": {"commit": "c0ffee", "dirty": False},
-        "weights": {"sha256": weights_sha256}, "pretrained": "none", "parameters": 6128, "macs": 842880,
-        "macs_input": [40, 32],
-        "steps": 2, "train_seconds": 4.0, "step_seconds": 2.0, "peak_memory_bytes": 1000,
-    }  # fmt: skip
+def record(spec, weights_sha256):
+    return Record(
+        spec=spec, code=code_of(spec.training), git=Git(commit="c0ffee", dirty=False), versions={},
+        hardware=Hardware(cpu="none", cores=1, gpu=None, cpu_capability="AVX2"), finished=FINISHED,
+        steps=2, train_seconds=4.0, step_seconds=2.0, resumes=0, threads=1, pretrained="none",
+        group_size=1, setup_seconds=1.0, group_seconds=5.0,
+        weights=Weights(file="model.safetensors", bytes=1, sha256=weights_sha256),
+        parameters=6128, macs=842880, macs_input=[40, 32], peak_memory_bytes=1000, device="cpu", world=1,
+    )  # fmt: skip
 
 
 def evaluate(root, run, folder, noise):
     """Rows and predictions of the test split, drawn from the run's seed, the same draw for all methods of a pair."""
-    draw_from = semantic_predictions if run.config["task"] == "semantic" else object_predictions
+    draw_from = semantic_predictions if run.training.task == "semantic" else object_predictions
     rows, names, predictions = draw_from(root, run, noise)
-    stem = f"eval-{digest(run.evaluation)}"
+    stem = f"eval-{run.evaluation_hash}"
     metrics.save_rows(folder / f"{stem}.npz", rows, names)
     np.savez_compressed(folder / f"{stem}-predictions.npz", **predictions)
-    return {
-        "hash": digest(run.evaluation), "split": run.evaluation["split"], "images": len(names),
-        "rows_sha256": sha256_file(folder / f"{stem}.npz"),
-        "metrics": metrics.summariser(run.config["task"])(rows), "code": code_fingerprints(run.config)["evaluate"],
-    }  # fmt: skip
+    return Report(
+        hash=run.evaluation_hash, split=run.evaluation.split, images=len(names),
+        rows_sha256=sha256_file(folder / f"{stem}.npz"), metrics=metrics.summariser(run.training.task)(rows),
+        code=code_of(run.training).evaluate, seconds=1.0,
+    )  # fmt: skip
 
 
 def object_predictions(root, run, noise):
     """The annotated objects, boxes moved and scores lowered by noise."""
-    masks = run.config["task"] == "instance"
-    split = open_objects(root / "data" / run.files, run.config["data"], run.evaluation["split"], masks=masks)
-    draw = np.random.default_rng(run.config["seed"])
+    masks = run.training.task == "instance"
+    split = open_objects(root / "data" / run.files, run.training.data, run.evaluation.split, masks=masks)
+    draw = np.random.default_rng(run.training.seed)
     results, predictions, names = [], {}, []
     for i in range(len(split)):
         image, truth, name = split.read(i)
@@ -151,9 +174,9 @@ def object_predictions(root, run, noise):
 
 
 def semantic_predictions(root, run, noise):
-    split = open_split(root / "data" / run.files, run.config["data"], run.evaluation["split"])
-    draw = np.random.default_rng(run.config["seed"])
-    classes = len(run.config["data"]["classes"])
+    split = open_split(root / "data" / run.files, run.training.data, run.evaluation.split)
+    draw = np.random.default_rng(run.training.seed)
+    classes = len(run.training.data.classes)
     counts, names, predictions = [], [], {}
     for i in range(len(split)):
         _, label, name = split.read(i)

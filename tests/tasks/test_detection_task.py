@@ -12,7 +12,7 @@ from support.smoke import folder, renamed, same, say, train
 
 from bcd import metrics
 from bcd.config.load import load_params
-from bcd.config.schema import Variant
+from bcd.config.schema import DetectionModel, Variant
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.models.detection import Detections, Regions, Targets
@@ -31,7 +31,7 @@ TEACHERS = {
     "instance": "instance/scenes-smoke/smoke-maskrcnn/none/s0",
 }
 # On a finer map than its preset's, of which the smallest images have a single cell.
-MGD = Variant(name="mgd", base="mgd", set={"terms.0.taps": ["p2"]})
+MGD = Variant(name="mgd", base="mgd", set={"mgd.taps": ["p2"]})
 METHODS = ["none", "kd", "dkd", "fitnet", "mgd", "fgd", "pkd", "reviewkd", "bcd", "bckd"]
 ENGINES = [
     "torchvision",
@@ -50,7 +50,7 @@ def smoke_runs(engine_name: str = "torchvision", steps: int = 3) -> dict[str, Ru
     detectors = {
         name: model.model_copy(update={"detection": model.detection.model_copy(update={"engine": engine_name})})
         for name, model in params.models.items()
-        if model.detection
+        if isinstance(model, DetectionModel)
     }
     recipe = params.recipes["smoke-detector"].model_copy(update={"steps": steps})
     params = params.model_copy(
@@ -101,16 +101,16 @@ def test_a_stopped_group_ends_with_the_same_bytes(project, engine_name):
 def test_rows_and_predictions_of_an_evaluation(project, engine_name):
     runs = smoke_runs(engine_name)
     edge = train(runs[TEACHERS["instance"]])["none"]
-    assert set(edge["metrics"]) >= {"ap", "ap_mask", "ap_boundary"} and edge["evaluation"]["images"] == 6
-    stem = folder(edge) / f"eval-{edge['evaluation']['hash']}"
+    assert set(edge.metrics) >= {"ap", "ap_mask", "ap_boundary"} and edge.evaluation.images == 6
+    stem = folder(edge) / f"eval-{edge.evaluation.hash}"
     rows, names = metrics.load_rows(stem.with_suffix(".npz"))
     assert len(names) == 6 and all(len(values) == 6 for values in rows.values())
     assert {name.split(".")[0] for name in rows} == {"order", "box", "mask", "boundary"}
     with np.load(stem.with_name(stem.name + "-predictions.npz")) as archive:
         assert {name.partition(".")[2] for name in archive.files} == {"boxes", "scores", "classes", "masks"}
         assert archive["0.masks"].shape[1:] == (48, 48)
-    record = store.read_json(folder(edge) / "record.json")
-    assert record["macs"] > 0 and record["macs_input"] == [64, 64]
+    record = store.record(folder(edge))
+    assert record.macs > 0 and record.macs_input == [64, 64]
 
 
 def test_a_regions_class_is_that_of_the_object_it_overlaps_by_half():
@@ -135,8 +135,8 @@ def test_results_are_coco_entries():
 @pytest.mark.parametrize("task", PAIRS)
 def test_only_logits_need_regions(project, task):
     run = smoke_runs()[TEACHERS[task]]
-    binding = make_task(job.resolve("smoke", run), job.DATA / run.files)
-    model, batch = binding.build(run.config["model"]).eval(), next(binding.batches(0, rank=0, world=1, workers=0))
+    binding = make_task(run.training, job.DATA / run.files)
+    model, batch = binding.build(run.training.model).eval(), next(binding.batches(0, rank=0, world=1, workers=0))
     with torch.no_grad():
         assert binding.forward(model, batch, {"stage1", "p2"}).regions is None
         shared = binding.forward(model, batch, {"logits"})
@@ -148,7 +148,7 @@ def test_only_logits_need_regions(project, task):
 def test_padding_enters_no_term(project):
     """Terms see a mask that is false where an image was padded, at whatever stride a tap has."""
     run = smoke_runs()[TEACHERS["detection"]]
-    binding = make_task(job.resolve("smoke", run), job.DATA / run.files)
+    binding = make_task(run.training, job.DATA / run.files)
     batch = next(binding.batches(0, rank=0, world=1, workers=0))
     valid = batch.facts()["valid"]
     assert batch.image.shape[2:] == (64, 64) and valid[:, :48, :48].all() and valid.sum() == 2 * 48 * 48
@@ -162,12 +162,13 @@ def test_an_engine_that_is_not_installed_is_named(project):
         job.run_group("smoke", [smoke_runs("detectron2")[TEACHERS["detection"]]], say)
 
 
-@pytest.mark.parametrize("setting", ["recipe.crop", "terms.0.taps"])
+@pytest.mark.parametrize("setting", ["recipe.view.crop", "terms.kd.taps"])
 def test_what_a_detector_lacks_is_named(project, setting):
     run = smoke_runs()[f"{PAIRS['detection']}/kd/s0"]
     train(run.teacher)
-    if setting == "terms.0.taps":
+    if setting == "terms.kd.taps":
         with pytest.raises(UserError, match="p7"):
             job.run_group("smoke", [renamed(overridden(run, {setting: ["p7"]}), run.key)], say)
     else:
-        assert "crop" not in overridden(run, {"recipe.steps": 1}).config["recipe"]
+        with pytest.raises(UserError, match="view.crop: unknown key"):
+            overridden(run, {setting: [8, 8]})

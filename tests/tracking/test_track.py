@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from support.suite_results import (  # noqa: F401
 
 from bcd.errors import UserError
 from bcd.runs.expand import suite_runs
-from bcd.runs.run import run_file
-from bcd.tracking import mlflow_run, sync
+from bcd.runs.record import RunResult, read_as
+from bcd.runs.spec import RunSpec
+from bcd.tracking import client as mlflow_client
+from bcd.tracking import mlflow_run, sync, ui
 
 RESULTS = Path("results")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
@@ -52,7 +55,7 @@ def project(tmp_path, synced, monkeypatch):
 def client():
     import mlflow
 
-    return mlflow.MlflowClient(sync.tracking_uri(RESULTS))
+    return mlflow.MlflowClient(mlflow_client.tracking_uri(RESULTS))
 
 
 def mlflow_runs(key=None):
@@ -80,8 +83,9 @@ def test_a_run_shows_its_parameters_curves_metrics_tags_and_artifacts(project):
     key = f"{STUDENT}/cwd/s1"
     run, edge = one(key), edge_of(key)
     assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time == 4000
-    recipe = suite_runs(*load())[key].config["recipe"]
-    assert run.data.params["recipe.lr"] == str(recipe["lr"]) and run.data.params["terms.0.term"] == "cwd"
+    recipe = suite_runs(*load())[key].training.recipe
+    assert run.data.params["recipe.lr"] == str(recipe.lr) and run.data.params["terms.cwd.term"] == "cwd"
+    assert float(run.data.params["terms.cwd.temperature"]) > 0
     assert curve(run) == [(1, 2.0), (2, 1.0)] and curve(run, "train/cwd") == [(1, 0.5), (2, 0.25)]
     assert all(run.data.metrics[name] == value for name, value in edge["metrics"].items())
     for tag, value in {
@@ -121,12 +125,12 @@ def test_a_changed_spec_gets_a_new_run_and_the_old_one_is_superseded(project):
     change_weight("pbd")
     params, suite = load()
     run = suite_runs(params, suite)[key]
-    teacher = json.loads(run_file("smoke", run.teacher, RESULTS).read_text())
-    after = finish_run(project, "smoke", run, teacher)["store"]
+    teacher = read_as(RunResult, run.teacher.file("smoke", RESULTS))
+    after = finish_run(project, "smoke", run, teacher).store
     assert before != after and sync.sync(params, suite).written == 1
 
     def superseded():
-        return {run.data.tags["bcd.runs.store"]: "bcd.superseded" in run.data.tags for run in mlflow_runs(key)}
+        return {run.data.tags["bcd.store"]: "bcd.superseded" in run.data.tags for run in mlflow_runs(key)}
 
     assert superseded() == {before: True, after: False}
     methods.write_text(text)
@@ -176,7 +180,10 @@ def test_a_sync_that_broke_off_is_completed_without_duplicates(project, monkeypa
 @pytest.mark.slow
 def test_syncs_at_the_same_time_make_each_run_once(project):
     (RESULTS / "mlflow.db").unlink()
-    program = "from bcd import config, track; r = sync.sync(config.load_params(), config.load_suite('smoke')); print(r)"
+    program = (
+        "from bcd.config.load import load_params; from bcd.config.suites import load_suite;"
+        "from bcd.tracking.sync import sync; print(sync(load_params(), load_suite('smoke')))"
+    )
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     texts = sorted(process.communicate()[0].split(", ")[-1].strip() for process in running)
     assert texts == ["0 written", "31 written"]
@@ -198,7 +205,7 @@ def unfinished(key):
 
 def following(key, folder, **options):
     arguments = f"'smoke', {key!r}, Path({str(folder)!r}), **{options | {'interval': 0.1}}"
-    program = f"from pathlib import Path; from bcd.track import follow; follow({arguments})"
+    program = f"from pathlib import Path; from bcd.tracking.sync import follow; follow({arguments})"
     return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
 
 
@@ -262,17 +269,18 @@ def test_long_histories_are_logged_completely(project):
 # --- parts -------------------------------------------------------------------------------------------------
 
 
-def test_parameters_are_flat_and_short():
-    terms = [{"term": "kd", "options": {}}]
-    flat = mlflow_run.params({"recipe": {"lr": 0.1, "crop": [3, 4], "clip": None}, "terms": terms, "note": "x" * 999})
-    assert flat == {
-        "recipe.lr": "0.1",
-        "recipe.crop": "[3, 4]",
-        "recipe.clip": "null",
-        "terms.0.term": "kd",
-        "terms.0.options": "{}",
-        "note": "x" * 499 + "…",
+def test_parameters_are_flat_and_short(project):
+    training = suite_runs(*load())[f"{STUDENT}/kd/s0"].training
+    data = training.data.model_copy(update={"classes": ["x" * 999]})
+    flat = mlflow_run.params(RunSpec(replace(training, data=data), "0" * 64))
+    assert {name: flat[name] for name in ("recipe.lr", "recipe.crop", "terms.kd.weight", "seed", "teacher")} == {
+        "recipe.lr": str(training.recipe.lr),
+        "recipe.crop": "[40, 32]",
+        "terms.kd.weight": str(training.terms[0].weight),
+        "seed": str(training.seed),
+        "teacher": "null",
     }
+    assert len(flat["data.classes"]) == 500 and flat["data.classes"].endswith("…")
 
 
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path):
@@ -295,10 +303,10 @@ def test_the_ui_refuses_a_taken_port_and_a_remote_server(project, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(UserError, match="port .* cannot be used"):
-            sync.ui(taken.getsockname()[1])
+            ui.ui(taken.getsockname()[1])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@example.org:5000")
     with pytest.raises(UserError, match="open http://example.org:5000 in a browser"):
-        sync.ui(free_port())
+        ui.ui(free_port())
 
 
 @pytest.mark.slow

@@ -4,28 +4,29 @@ import fcntl
 import json
 import os
 import pickle
-import random
 import re
 import shutil
 import signal
-import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.project import kill
-from support.smoke import FEW, PAIR, TEACHER, folder, renamed, runs, same, say, train
+from support.project import calls_of, fatal_calls
+from support.smoke import FEW, PAIR, TEACHER, folder, renamed, result_of, runs, same, say, train
 
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.runs import expand, store
-from bcd.runs.run import Run, overridden, run_file
+from bcd.runs.record import Report, RunResult, read_as
+from bcd.runs.resolve import overridden
+from bcd.runs.run import Run
 from bcd.train import job, loop
 
 
 @pytest.fixture
-def teacher(project) -> dict:
+def teacher(project) -> RunResult:
     return train(runs()[TEACHER])["none"]
 
 
@@ -33,8 +34,8 @@ def test_a_published_model_is_evaluated_without_a_step(project, teacher):
     weights = folder(teacher) / "model.safetensors"
     settings = {"recipe.steps": 0, "model.pretrained": str(weights)}
     published = train(renamed(overridden(runs()[TEACHER], settings), TEACHER))["none"]
-    assert published["store"] != teacher["store"] and published["metrics"] == teacher["metrics"]
-    assert store.record(folder(published))["steps"] == 0
+    assert published.store != teacher.store and published.metrics == teacher.metrics
+    assert store.record(folder(published)).steps == 0
     mine = load_file(folder(published) / "model.safetensors")
     assert all(torch.equal(tensor, mine[name]) for name, tensor in load_file(weights).items())
 
@@ -96,15 +97,15 @@ def test_what_losses_learn_and_remember_survives_a_stop(project, teacher):
         job.run_group("smoke", wanted, stop_after_the_first_step)
     for method, edge in train(*wanted).items():
         assert same(edge, undisturbed[method]), method
-        assert store.record(folder(edge))["resumes"] == 1
+        assert store.record(folder(edge)).resumes == 1
 
 
 def test_equal_terms_under_two_names_are_trained_once(project, teacher):
     chosen = runs()[f"{PAIR}/kd/s0"]
     twin = renamed(chosen, f"{PAIR}/twin/s0")
     job.run_group("smoke", [chosen, twin], say)
-    edges = [store.read_json(run_file("smoke", run)) for run in (chosen, twin)]
-    assert edges[0]["store"] == edges[1]["store"] and edges[0]["key"] != edges[1]["key"]
+    edges = [result_of(run) for run in (chosen, twin)]
+    assert edges[0].store == edges[1].store and edges[0].key != edges[1].key
 
 
 def test_the_student_is_neither_larger_nor_holds_teacher_or_projector(project, teacher):
@@ -113,85 +114,87 @@ def test_the_student_is_neither_larger_nor_holds_teacher_or_projector(project, t
     for method in ("bcd", "pbd"):
         weights = load_file(folder(edges[method]) / "model.safetensors")
         assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in plain.items()}
-        for cost in ("macs", "parameters"):
-            assert edges[method][cost] == edges["none"][cost]
+        assert (edges[method].macs, edges[method].parameters) == (edges["none"].macs, edges["none"].parameters)
         assert not torch.equal(weights["head.classifier.weight"], plain["head.classifier.weight"])
 
 
 def test_the_teacher_is_frozen(project, teacher):
-    before = store.read_json(folder(teacher) / "record.json")["weights"]
+    before = store.record(folder(teacher)).weights
     train(runs()[f"{PAIR}/bcd/s0"])
-    assert store.checked_weights(folder(teacher)).stat().st_size == before["bytes"]
+    assert store.checked_weights(folder(teacher)).stat().st_size == before.bytes
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(project, teacher, in_child):
     chosen = [run for key, run in runs(recipe__steps=60).items() if key in (f"{PAIR}/none/s0", f"{PAIR}/bckd/s0")]
-    begin = time.monotonic()
-    pid, wait = in_child(lambda: train(*chosen))
+    calls = project / "calls"
+    pid, wait = in_child(lambda: calls.write_text(str(calls_of(lambda: train(*chosen)))))
     assert wait() == 0
-    whole = time.monotonic() - begin
-    undisturbed = {run.method: store.read_json(run_file("smoke", run)) for run in chosen}
+    undisturbed = {run.method: result_of(run) for run in chosen}
     histories = {m: (folder(e) / "history.jsonl").read_bytes() for m, e in undisturbed.items()}
     shutil.rmtree(job.RESULTS / "smoke" / "runs")
     for edge in undisturbed.values():
         shutil.rmtree(folder(edge))
-    generator, kills = random.Random(0), 0
-    for _ in range(6):
-        pid, wait = in_child(lambda: train(*chosen))
-        time.sleep(generator.uniform(0.1, 0.4) * whole)
-        kill(pid)
-        kills += wait() == -signal.SIGKILL
-    assert kills >= 2
+    for fatal in fatal_calls(int(calls.read_text()), 6):
+        pid, wait = in_child(lambda fatal=fatal: calls_of(lambda: train(*chosen), fatal))
+        assert wait() == -signal.SIGKILL
     final = train(*chosen)
     for method, edge in undisturbed.items():
         assert same(final[method], edge)
         assert (folder(edge) / "history.jsonl").read_bytes() == histories[method]
         assert not (folder(edge) / "state.pt").exists()
-    assert sum(store.record(folder(e))["resumes"] for e in final.values()) > 0
+    assert sum(store.record(folder(e)).resumes for e in final.values()) > 0
 
 
 def test_killed_while_evaluating_it_ends_with_the_same_bytes(project, teacher, in_child):
     run = runs()[TEACHER]
     report = folder(teacher) / f"eval-{teacher['evaluation']['hash']}.json"
-    for milliseconds in (5, 30, 60, 100, 150, 250):
+
+    def evaluate() -> None:
         for path in folder(teacher).glob("eval-*"):
             path.unlink()
-        pid, wait = in_child(lambda: job.evaluate_finished("smoke", run, say))
-        time.sleep(milliseconds / 1000)
-        kill(pid)
-        wait()
+        job.evaluate_finished("smoke", run, say)
+
+    calls = project / "calls"
+    pid, wait = in_child(lambda: calls.write_text(str(calls_of(evaluate))))
+    assert wait() == 0
+    # Files are written at the end: most of the moments lie there.
+    for share in (0.01, 0.3, 0.9, 0.97, 0.98, 0.985, 0.99, 0.995):
+        fatal = int(share * int(calls.read_text()))
+        pid, wait = in_child(lambda fatal=fatal: calls_of(evaluate, fatal))
+        assert wait() == -signal.SIGKILL
         # The report comes last: if it is there, so are the rows that it names.
-        assert not report.exists() or store.read_json(report)["rows_sha256"] == teacher["evaluation"]["rows_sha256"]
-    assert job.evaluate_finished("smoke", run, say) == teacher["metrics"]
-    assert store.read_json(run_file("smoke", run)) == teacher
+        assert not report.exists() or read_as(Report, report).rows_sha256 == teacher.evaluation.rows_sha256
+    assert job.evaluate_finished("smoke", run, say) == teacher.metrics
+    assert result_of(run) == teacher
 
 
 def test_another_evaluation_trains_nothing(project, teacher):
     path = project / "params" / "recipes.yaml"
-    sliding = "  crop: [40, 32]\n  sliding: {crop: [32, 32], stride: [16, 24]}"
-    path.write_text(path.read_text().replace("  crop: [40, 32]", sliding))
+    sliding = "  view: {crop: [40, 32]}\n  sliding: {crop: [32, 32], stride: [16, 24]}"
+    path.write_text(path.read_text().replace("  view: {crop: [40, 32]}", sliding))
     slid = train(runs()[TEACHER])["none"]
-    assert slid["store"] == teacher["store"] and slid["fingerprint"] != teacher["fingerprint"]
-    assert slid["evaluation"]["hash"] != teacher["evaluation"]["hash"]
+    assert slid.store == teacher.store and slid.fingerprint != teacher.fingerprint
+    assert slid.evaluation.hash != teacher.evaluation.hash
     assert len(list(folder(teacher).glob("eval-*.json"))) == 2
 
 
 def test_a_term_signal_saves_and_the_same_command_continues(project, teacher, in_child):
-    chosen = runs(recipe__steps=400)[f"{PAIR}/none/s0"]
-    chosen.runtime["checkpoint_every"] = 1000
-    entry = store.entry(job.resolve("smoke", chosen))
+    chosen = runs(recipe__steps=40)[f"{PAIR}/none/s0"]
+    chosen = replace(chosen, runtime=chosen.runtime.model_copy(update={"checkpoint_every": 1000}))
+    entry = job.resolve("smoke", chosen).folder()
+
+    def stop_in_the_sixth_step(text: str) -> None:
+        if text.startswith("step 5/"):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def stopped():
         with pytest.raises(loop.Stopped):
-            train(chosen)
+            job.run_group("smoke", [chosen], stop_in_the_sixth_step)
         raise SystemExit(143)
 
     pid, wait = in_child(stopped)
-    while not (entry / "history.jsonl").exists():
-        time.sleep(0.02)
-    os.kill(pid, signal.SIGTERM)
     assert wait() == 143
-    assert 0 < store.unfinished_step(entry) < 400
+    assert store.unfinished_step(entry) == 6
     assert not (entry / "record.json").exists()
 
 
@@ -206,15 +209,15 @@ def test_a_loss_that_is_not_finite_ends_its_learner_alone(project, teacher):
         train(*chosen)
     assert f"{PAIR}/kd/s0" in str(error.value) and "not finite at step 2" in str(error.value)
     assert ".png" in str(error.value) or "0000" in str(error.value)
-    assert run_file("smoke", chosen[0]).exists() and not run_file("smoke", chosen[1]).exists()
-    entry = store.entry(job.resolve("smoke", chosen[1]))
+    assert chosen[0].file("smoke").exists() and not chosen[1].file("smoke").exists()
+    entry = job.resolve("smoke", chosen[1]).folder()
     assert torch.load(entry / "state.pt", weights_only=True)["step"] == 1
     assert json.loads((entry / "failure.json").read_text())["files"]
 
 
 def test_a_foreign_or_damaged_train_state_is_refused(project, teacher):
     chosen = runs()[f"{PAIR}/kd/s0"]
-    entry = store.entry(job.resolve("smoke", chosen))
+    entry = job.resolve("smoke", chosen).folder()
     entry.mkdir(parents=True)
     torch.save({"spec": "another", "step": 1}, entry / "state.pt")
     with pytest.raises(UserError, match="state of another run"):
@@ -230,7 +233,7 @@ def test_a_state_file_that_would_run_code_is_refused(project, teacher):
             return os.system, ("touch evil",)
 
     chosen = runs()[f"{PAIR}/kd/s0"]
-    entry = store.entry(job.resolve("smoke", chosen))
+    entry = job.resolve("smoke", chosen).folder()
     entry.mkdir(parents=True)
     (entry / "state.pt").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UserError, match="not a readable train state"):
@@ -240,7 +243,7 @@ def test_a_state_file_that_would_run_code_is_refused(project, teacher):
 
 def test_two_processes_on_one_run(project, teacher):
     chosen = runs()[f"{PAIR}/kd/s0"]
-    entry = store.entry(job.resolve("smoke", chosen))
+    entry = job.resolve("smoke", chosen).folder()
     entry.mkdir(parents=True)
     with (entry / "lock").open("a+") as lock:
         lock.write("4711")
@@ -248,7 +251,7 @@ def test_two_processes_on_one_run(project, teacher):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="in use by another process .pid 4711"):
             train(chosen)
-    assert train(chosen)["kd"]["metrics"]
+    assert train(chosen)["kd"].metrics
 
 
 def test_a_teacher_whose_weights_changed_on_disk(project, teacher):
@@ -275,13 +278,13 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_continues(project, tea
 
     _, wait = in_child(limited)
     assert wait() == 0
-    assert train(chosen)["none"]["metrics"]
+    assert train(chosen)["none"].metrics
 
 
 def test_bf16_trains_finite_and_differs(project, teacher):
     plain = train(runs()[f"{PAIR}/bcd/s0"])["bcd"]
     half = train(runs(recipe__precision="bf16")[f"{PAIR}/bcd/s0"])["bcd"]
-    assert half["weights_sha256"] != plain["weights_sha256"]
+    assert half.weights_sha256 != plain.weights_sha256
     assert all(v.isfinite().all() for v in load_file(folder(half) / "model.safetensors").values())
 
 
@@ -291,6 +294,6 @@ def test_published_structures_learn_with_feature_terms(project, teacher, name):
     path = project / "params" / "suites" / "smoke.yaml"
     path.write_text(path.read_text().replace("student: smoke-student", f"student: {name}"))
     edge = train(runs()[f"semantic/scenes-smoke/{name}-from-smoke-teacher/bckd/s0"])["bckd"]
-    assert edge["metrics"]["miou"] >= 0
+    assert edge.metrics["miou"] >= 0
     line = json.loads((folder(edge) / "history.jsonl").read_text().splitlines()[0])
     assert {"task", "aux", "kd", "boundary", "context"} <= line.keys()

@@ -21,8 +21,9 @@ from bcd import distributed
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.runs import expand, store
-from bcd.runs.run import run_file
+from bcd.runs.record import RunResult, read_as, read_json
 from bcd.train import job, loop
+from bcd.train.learner import Learner
 
 TORCHRUN = (str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "bcd.cli")
 TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
@@ -40,7 +41,8 @@ def use_sgd(project: Path) -> None:
     path = project / "params" / "recipes.yaml"
     head, found, rest = path.read_text().partition("\nsmoke:\n")
     assert found
-    recipe = f"  <<: *scenes\n  steps: {STEPS}\n  batch: 4\n  optimizer: sgd\n  momentum: 0.9\n"
+    sgd = "optimizer: {name: sgd, momentum: 0.9, weight_decay: 0.01}"
+    recipe = f"  <<: *scenes\n  steps: {STEPS}\n  batch: 4\n  {sgd}\n"
     path.write_text(head + found + re.sub(r"  <<: \*scenes\n  steps: \d+\n  batch: \d+\n", recipe, rest, count=1))
 
 
@@ -52,7 +54,7 @@ def train_here(keys: list[str]) -> None:
 
 def entry(project: Path, key: str) -> Path:
     found = expand.suite_runs(load_params(), load_suite("smoke"))[key]
-    return project / "results" / "store" / store.read_json(project / run_file("smoke", found))["store"]
+    return project / "results" / "store" / read_as(RunResult, project / found.file("smoke")).store
 
 
 def history(project: Path, key: str) -> list[dict]:
@@ -83,25 +85,30 @@ def test_two_processes_stopped_and_continued_end_where_one_does(project, tmp_pat
 
     def stopped(_rank: int) -> None:
         os.chdir(twin)
+        step = Learner.train_step
+
+        def signalled(learner: Learner, *arguments) -> None:
+            if learner.step == 2:
+                # Twice: Slurm signals every process of a job, and torchrun passes its own signal on.
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+            step(learner, *arguments)
+
+        Learner.train_step = signalled
         with pytest.raises(loop.Stopped):
             train_here(STUDENTS)
 
     ranks = start_two(in_child, stopped)
-    while len(list(twin.glob("results/store/*/history.jsonl"))) < 1 + len(STUDENTS):
-        time.sleep(0.01)
-    # Twice: Slurm signals every process of a job, and torchrun passes its own signal on.
-    for pid, _ in ranks * 2:
-        os.kill(pid, signal.SIGTERM)
     assert [wait() for _, wait in ranks] == [0, 0]
-    (step,) = {store.read_json(path)["step"] for path in twin.glob("results/store/*/progress.json")}
-    assert 1 <= step < STEPS
+    (step,) = {read_json(path)["step"] for path in twin.glob("results/store/*/progress.json")}
+    assert step == 3
     said = run(*TORCHRUN, "train", "--suite", "smoke", *STUDENTS, cwd=twin).stdout
     assert f"continuing from step {step} of {STEPS}" in said
 
     for key in STUDENTS:
         assert entry(twin, key).name == entry(project, key).name
         one, two = (store.record(entry(where, key)) for where in (project, twin))
-        assert (one["world"], one["resumes"], two["world"], two["resumes"]) == (1, 0, 2, 1)
+        assert (one.world, one.resumes, two.world, two.resumes) == (1, 0, 2, 1)
         one, two = (load_file(entry(where, key) / "model.safetensors") for where in (project, twin))
         torch.testing.assert_close(two, one, **TOLERANCE)
         for of_one, of_two in zip(history(project, key), history(twin, key), strict=True):

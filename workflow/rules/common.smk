@@ -3,21 +3,29 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
-from bcd.errors import UserError
+from bcd.errors import UserError, nearest
 from bcd.config.load import default_suite, load_params
 from bcd.config.suites import load_suite
 from bcd.report import published
+from bcd.runs.spec import digest
 from bcd.runs.expand import distinct_runs, groups, suite_rows
-from bcd.runs.run import run_file
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+# Snakemake formats the prefix, so braces in a folder's name are doubled.
+BIN = quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f"export PATH={BIN}:$PATH; ")
+
+if unknown := sorted(config.keys() - {"suite"}):
+    raise WorkflowError(
+        f"--config {unknown[0]}: unknown{nearest(unknown[0], ['suite'])}"
+    )
 
 try:
-    SUITE = str(config.get("suite") or default_suite())
+    SUITE = str(config["suite"]) if "suite" in config else default_suite()
     PARAMS = load_params()
     SUITE_PARAMS = load_suite(SUITE)
     ROWS = suite_rows(PARAMS, SUITE_PARAMS)
@@ -40,24 +48,31 @@ TABLE_PARAMS = {
     | {"published": PUBLISHED[table.name]}
     for table in SUITE_PARAMS.tables
 }
-TABLE_PANELS = {table.name: table.panels.model_dump() for table in SUITE_PARAMS.tables}
+TABLE_PANELS = {
+    table.name: {"methods": table.panel_methods, "images": table.panels.images}
+    for table in SUITE_PARAMS.tables
+}
 OUT = f"results/{SUITE}"
 
 
 def rule_name(kind, what):
-    return re.sub("[^a-z0-9]", "_", f"{kind}_{what}")
+    """A rule's name; the digest keeps names apart that differ in letters that a rule may not have."""
+    plain = re.sub("[^a-z0-9]", "_", f"{kind}_{what}".lower())
+    return f"{plain}_{digest(what)[:6]}"
 
 
-def cores(runtime):
+def cores(run):
     """What a training keeps busy: in each process its own threads and its data workers."""
-    return max(1, runtime["gpus"]) * (runtime["threads"] + runtime["workers"])
+    return max(1, run.runtime.gpus) * (
+        run.training.recipe.threads + run.runtime.workers
+    )
 
 
 def run_files(runs):
-    return [str(run_file(SUITE, run)) for run in runs]
+    return [str(run.file(SUITE)) for run in runs]
 
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.
 onsuccess:
     if Path(".dvc").exists() and set(workflow.dag_settings.targets) <= {"all"}:
-        shell(f"bcd dvc-commit --suite {SUITE}")
+        shell("bcd dvc-commit --suite {SUITE:q}")

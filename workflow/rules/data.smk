@@ -17,7 +17,7 @@ for files in sorted({run.files for run in RUNS.values()}):
                 include={"format", "archives", "generator", "splits"}
             ),
         shell:
-            "bcd fetch {params.dataset} > {log} 2>&1"
+            "bcd fetch {params.dataset:q} > {log:q} 2>&1"
 
 
 rule data:
@@ -29,4 +29,4 @@ rule data:
         f"{OUT}/logs/data.log",
     localrule: True
     shell:
-        "sha256sum {input} > {output} 2> {log}"
+        "sha256sum {input:q} > {output:q} 2> {log:q}"

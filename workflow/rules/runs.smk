@@ -19,20 +19,20 @@ for address, group in GROUPS.items():
         log:
             f"{OUT}/logs/{address}.log",
         # Teachers first, as their students wait for them; then what may take longest.
-        priority: group[0].runtime["minutes"] * (1 if group[0].teacher else 10)
-        threads: group[0].runtime["threads"]
+        priority: group[0].runtime.minutes * (1 if group[0].teacher else 10)
+        threads: group[0].training.recipe.threads
         resources:
-            gpu=group[0].runtime["gpus"],
-            cpus_per_task=cores(group[0].runtime),
-            mem_mb=group[0].runtime["mem_mb"],
-            runtime=group[0].runtime["minutes"],
+            gpu=group[0].runtime.gpus,
+            cpus_per_task=cores(group[0]),
+            mem_mb=group[0].runtime.mem_mb,
+            runtime=group[0].runtime.minutes,
         params:
             suite=SUITE,
             runs=[run.key for run in group],
             # What the results depend on: Snakemake repeats the job when one of these changes.
             fingerprints=[run.fingerprint for run in group],
         shell:
-            "workflow/scripts/launch.sh {resources.gpu} train --suite {params.suite} {params.runs} > {log} 2>&1"
+            "workflow/scripts/launch.sh {resources.gpu} train --suite {params.suite:q} {params.runs:q} > {log:q} 2>&1"
 
 
 rule teachers:

@@ -14,7 +14,7 @@ rule table:
         suite=SUITE,
         table=lambda wildcards: TABLE_PARAMS[wildcards.table],
     shell:
-        "bcd tables --suite {params.suite} --table {wildcards.table} > {log} 2>&1"
+        "bcd tables --suite {params.suite:q} --table {wildcards.table:q} > {log:q} 2>&1"
 
 
 rule panels:
@@ -31,7 +31,7 @@ rule panels:
         suite=SUITE,
         panels=lambda wildcards: TABLE_PANELS[wildcards.table],
     shell:
-        "bcd panels --suite {params.suite} --table {wildcards.table} > {log} 2>&1"
+        "bcd panels --suite {params.suite:q} --table {wildcards.table:q} > {log:q} 2>&1"
 
 
 rule tables:
@@ -57,4 +57,4 @@ rule track:
     params:
         suite=SUITE,
     shell:
-        "bcd track --sync --suite {params.suite} > {log} 2>&1"
+        "bcd track --sync --suite {params.suite:q} > {log:q} 2>&1"

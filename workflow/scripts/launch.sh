@@ -26,7 +26,14 @@ choose() {
 if [ "$gpus" -gt 0 ] && [ -z "${SLURM_JOB_ID:-}" ]; then
     visible=${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)}
     read -r -a all <<<"$(tr ',\n' '  ' <<<"$visible")"
-    locks=${TMPDIR:-/tmp}/bcd-gpu-$(id -u)-
+    # A TMPDIR of another machine need not exist here.
+    folder=${TMPDIR:-/tmp}
+    [ -w "$folder" ] || folder=/tmp
+    [ -w "$folder" ] || {
+        echo "launch: no folder for the locks that keep jobs apart; set TMPDIR to one that can be written" >&2
+        exit 2
+    }
+    locks=$folder/bcd-gpu-$(id -u)-
     if [ "${#all[@]}" -gt 0 ]; then
         if [ "$gpus" -gt "${#all[@]}" ]; then
             echo "launch: ${#all[@]} GPUs here, $gpus are asked for; set runtime.gpus in params/recipes.yaml" >&2

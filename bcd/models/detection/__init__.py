@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from bcd.config.schema import DetectionModel
-from bcd.models.weights import InitialWeights
+from bcd.models.base import DenseModel
 
 # Regions per image on which a student has to repeat its teacher's class scores: as many as an R-CNN's training sample.
 REGIONS = 512
@@ -62,7 +62,7 @@ class Detections:
 Sizes = list[tuple[int, int]]
 
 
-class Detector(nn.Module, ABC):
+class Detector(DenseModel, ABC):
     """What a detector around the models of an engine does.
 
     `image` is a normalised and padded batch (N, 3, H, W).
@@ -73,12 +73,7 @@ class Detector(nn.Module, ABC):
     `logits` are class scores on regions, float (R, K + 1): the regions of all images in turn, the background last.
     An engine whose classes are independent (sigmoid) gives the background the logit 0.
     Every method leaves the taps of what it ran.
-
-    `weights` says where the initial weights came from.
     """
-
-    taps: dict[str, str]
-    weights: InitialWeights
 
     @abstractmethod
     def forward(

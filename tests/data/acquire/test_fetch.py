@@ -8,14 +8,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from dataclasses import replace
 from functools import partial
 
 import pytest
 from support.http_server import Site, serve
-from support.project import SHARED
+from support.project import SHARED, fatal_calls
 
 from bcd.config.schema import Archive
 from bcd.data import tree
@@ -334,7 +333,7 @@ def test_generated_dataset(root):
 
 
 CHILD = """
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
 from bcd.data.acquire.fetch import Source, fetch
 from bcd.config.schema import Archive
@@ -349,10 +348,22 @@ def slowly(what, done, total):
 source = Source("toy", (Archive(archive="toy/toy.zip", url=sys.argv[1]),), licence="none", source="here",
                 count_splits=lambda tree: {"train": len(list((tree / "train").iterdir()))})
 mirror = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+calls, fatal = 0, int(os.environ.get("FATAL_CALL", "0"))
+
+def count(_frame, event, _what):
+    global calls
+    calls += event in ("call", "c_call")
+    if calls == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.setprofile(count)
 try:
     fetch(source, Path(sys.argv[2]), mirror, slowly)
 except UserError as error:
     sys.exit(f"UserError: {error}")
+finally:
+    sys.setprofile(None)
+print("calls", calls)
 """
 
 
@@ -371,15 +382,15 @@ def test_killed_at_any_moment_the_same_command_finishes(tmp_path):
         fetch(toy(site.url), tmp_path / "reference" / "toy")
         reference = (tmp_path / "reference" / "toy" / "manifest.json").read_bytes()
         site.delay = 0.003
-        source, moments = toy(site.url), random.Random(7)
+        source = toy(site.url)
+        calls = int(child(site.url, tmp_path / "whole" / "toy").communicate()[0].split()[-1])
         for case in range(5):
             root = tmp_path / str(case) / "toy"
-            for _ in range(2):
-                process = child(site.url, root)
-                process.stdout.readline()  # the work has begun
-                time.sleep(moments.uniform(0, 0.3))
-                process.send_signal(signal.SIGKILL)
+            # How many calls a download takes depends on how its bytes arrive: a tenth is left for that.
+            for fatal in fatal_calls(int(0.9 * calls), 2, seed=case):
+                process = child(site.url, root, env=os.environ | {"FATAL_CALL": str(fatal)})
                 process.communicate()
+                assert process.returncode == -signal.SIGKILL
             site.delay = 0.0
             fetch(source, root)
             site.delay = 0.003
@@ -426,7 +437,7 @@ def test_interrupted_between_any_two_renames_the_same_command_finishes(root, mir
 
 
 def test_second_process_is_locked_out(root):
-    with serve(Site(BODY, delay=0.05)) as site:
+    with serve(Site(BODY, delay=0.2)) as site:  # the download would take seconds
         process = child(site.url, root)
         process.stdout.readline()
         with pytest.raises(UserError, match="another process is fetching into .*toy; wait"):

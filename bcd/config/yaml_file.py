@@ -1,0 +1,95 @@
+"""YAML files and values, read strictly: no key twice, and numbers are what they look like.
+
+PyYAML follows YAML 1.1, where `010` is 8, `1:30` is 90, `no` is false and `5e-05` is text. Here, as in YAML 1.2, the
+last is a number and the others are text. So a person, this program and DVC read the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bcd.errors import UserError
+
+
+class _Strict(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+     list("-+.0123456789")),
+    ("merge", r"<<", ["<"]),
+):  # fmt: skip
+    _Strict.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+def _unique_mapping(loader: _Strict, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    """YAML lets a second key silently replace the first; a params file must not."""
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UserError(f"{loader.name}: line {line}: a key must be a word, not a list or a mapping")
+        if key_node.value in seen:
+            raise UserError(f"{loader.name}: line {line}: the key '{key_node.value}' stands twice; remove one")
+        seen.add(key_node.value)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+def _float(loader: _Strict, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _int(loader: _Strict, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_Strict.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+_Strict.add_constructor("tag:yaml.org,2002:float", _float)
+_Strict.add_constructor("tag:yaml.org,2002:int", _int)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises UserError naming the file for anything else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run the command in the project's folder") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions") from None
+    content = parse(text, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of names to settings")
+    if wrong := next((key for key in content if not isinstance(key, str)), None):
+        raise UserError(f"{path}: the key {wrong!r} is not a word; put it in quotes")
+    return content
+
+
+def parse(text: str, where: str) -> Any:
+    """The value of YAML text; raises UserError that starts with `where` if it is none."""
+    loader = _Strict(text)
+    loader.name = where
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply; write it with fewer brackets") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where}: not valid YAML: {error}") from None
+    finally:
+        loader.dispose()

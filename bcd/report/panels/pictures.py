@@ -1,0 +1,102 @@
+"""The picture of a table and that of a run: test images below each other, with what was predicted for them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from bcd.config.schema import Params, Suite
+from bcd.data.semantic.split import evenly_spaced
+from bcd.errors import UserError
+from bcd.files import atomic_write
+from bcd.report.content import TEACHER
+from bcd.report.panels import objects, semantic
+from bcd.report.panels.colours import Mark, palette_of
+from bcd.report.panels.layout import framed, png
+from bcd.report.tables import find_table
+from bcd.runs.expand import table_rows
+from bcd.runs.run import Run
+from bcd.runs.status import Status, read_runs
+
+Prediction = TypeVar("Prediction")
+Reader = Callable[[Mapping[str, np.ndarray]], dict[int, Prediction]]  # of a predictions file, by image index
+Drawer = Callable[[int, Mapping[str, Prediction]], np.ndarray]  # of the row of one image
+
+
+def table_panels(
+    params: Params, suite: Suite, table_name: str, results: Path = Path("results"), data: Path = Path("data")
+) -> Path:
+    """Write `results/<suite>/figures/<table>-panels.png` and return its path; equal results give equal bytes.
+
+    It shows `table.panels.images` test images of the table's first pair, repetition 0. Columns are image, label,
+    teacher (where it was evaluated on the same images) and each of `table.panel_methods`. Raises UserError if a run,
+    its predictions or the dataset is missing or has changed.
+    """
+    table = find_table(suite, table_name)
+    rows = {row.method: row.runs[0] for row in table_rows(params, suite, table) if row.pair == table.pairs[0]}
+    shown = {method: rows[method] for method in (TEACHER, *table.panel_methods)}
+    if _images_of(shown[TEACHER]) != _images_of(rows["none"]):
+        del shown[TEACHER]
+    usable = read_runs(suite.name, shown.values(), results, data)
+    picture = _picture({method: usable[run.key] for method, run in shown.items()}, table.panels.images, data)
+    path = results / suite.name / "figures" / f"{table_name}-panels.png"
+    atomic_write(path, png(picture))
+    return path
+
+
+def run_panel(one: Status, data: Path = Path("data"), images: int = 4) -> bytes:
+    """PNG bytes of `images` rows (image | label | prediction) of one run; raises what `table_panels` raises."""
+    return png(_picture({one.run.method: one}, images, data))
+
+
+def read_predictions(one: Status, read: Reader[Prediction]) -> dict[int, Prediction]:
+    """Image index in the split -> what the run predicted; raises UserError if the file cannot be read."""
+    path = one.predictions_file
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return read(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); delete {one.rows_file.with_suffix('.json')} and {one.file}, then run "
+            "`snakemake` to evaluate the run again"
+        ) from error
+
+
+def _images_of(run: Run) -> tuple[object, ...]:
+    """What runs of the same images have in common."""
+    return run.files, run.training.task, run.training.data.size, run.evaluation.split
+
+
+def _picture(shown: Mapping[str, Status], images: int, data: Path) -> np.ndarray:
+    """Titles, one row of pictures for each image, legend: uint8 (H, W, 3)."""
+    run = next(iter(shown.values())).run
+    use, split, root = run.training.data, run.evaluation.split, data / run.files
+    palette = palette_of(use.format, use.classes)
+    marks: tuple[Mark, ...]
+    if run.training.task == "semantic":
+        draw_maps, marks = semantic.row_drawer(root, use, split, palette), semantic.MARKS
+        rows = _rows(shown, images, semantic.read_maps, draw_maps)
+    else:
+        masks = run.training.task == "instance"
+        draw_objects, marks = objects.row_drawer(root, use, split, palette, masks=masks), objects.MARKS
+        rows = _rows(shown, images, objects.read_objects, draw_objects)
+    colours = zip(use.classes, map(tuple, palette.tolist()), strict=True)
+    return framed(rows, ["image", "label", *shown], [*colours, *marks])
+
+
+def _rows(
+    shown: Mapping[str, Status], images: int, read: Reader[Prediction], draw: Drawer[Prediction]
+) -> list[np.ndarray]:
+    """One row for each of so many images, evenly spaced among those of which all runs have predictions."""
+    predictions = {name: read_predictions(one, read) for name, one in shown.items()}
+    known = sorted(set.intersection(*(set(of_images) for of_images in predictions.values())))
+    chosen = [known[i] for i in evenly_spaced(len(known), min(images, len(known)))]
+    if not chosen:
+        raise UserError(
+            f"{', '.join(shown)}: no predictions were kept for panels; delete the evaluations and run again"
+        )
+    return [draw(index, {name: of_images[index] for name, of_images in predictions.items()}) for index in chosen]

@@ -1,0 +1,39 @@
+"""Markdown, for reading."""
+
+from __future__ import annotations
+
+from bcd.report.content import Cell, MeasuredRow, TableContent
+from bcd.report.render import text
+
+
+def render(content: TableContent) -> str:
+    """Each pair as one table: mean ± std of every metric, the differences of the main metrics, published numbers."""
+    lines = [f"# {text.headline(content)}", "", content.caption, ""]
+    beside = text.published_metrics(content)
+    heads = ["method", *map(text.title, content.metrics)]
+    heads += [f"Δ {text.title(m)}" for m in content.main_metrics]
+    heads += [f"published {text.title(m)}" for m in beside]
+    for pair in content.pairs:
+        lines += [f"**{text.heading(pair)}**", "", _line(heads), _line(["---", *["---:"] * (len(heads) - 1)])]
+        lines += [_line([text.row_title(row, content), *_texts(row, content, beside)]) for row in pair.rows]
+        lines.append("")
+    for source in content.sources:
+        lines += [f"[{source.number}] {text.source_text(source)}", ""]
+    for note in content.notes:
+        lines += [note, ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _texts(row: MeasuredRow, content: TableContent, beside: list[str]) -> list[str]:
+    """The cells of a row: values, differences, published numbers."""
+    values = [_marked(text.value_text(row.cells[m]), row.cells[m]) for m in content.metrics]
+    differences = [_marked(text.difference_text(row.cells[m]), row.cells[m]) for m in content.main_metrics]
+    return [*values, *differences, *(text.published_text(row, m) for m in beside)]
+
+
+def _marked(words: str, cell: Cell) -> str:
+    return {"better": f"**{words}**", "worse": f"{words} †", None: words}[cell.verdict]
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

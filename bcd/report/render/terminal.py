@@ -1,0 +1,30 @@
+"""Plain text for a terminal, about 80 columns wide."""
+
+from __future__ import annotations
+
+from bcd.report.content import Cell, TableContent
+from bcd.report.render import text
+
+
+def render(content: TableContent) -> str:
+    """The main metrics and their differences."""
+    main, baseline = content.main_metrics, content.baseline
+    lines = [f"{text.headline(content)} ({content.seeds} seeds, mean ± std and difference to {baseline})"]
+    names = [text.row_title(row, content) for pair in content.pairs for row in pair.rows]
+    width = max(len(name) for name in ("method", *names))
+    for pair in content.pairs:
+        lines += ["", text.heading(pair), _line("method", [f"{text.title(m):^22}" for m in main], width)]
+        for row in pair.rows:
+            lines.append(_line(text.row_title(row, content), [_cell(row.cells[m]) for m in main], width))
+    lines += ["", f"* significantly better than {baseline}, † significantly worse (Holm)", *content.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, cells: list[str], width: int) -> str:
+    return "  ".join([f"{name:<{width}}", *cells]).rstrip()
+
+
+def _cell(cell: Cell) -> str:
+    found, mark = cell.difference, {"better": "*", "worse": "†", None: " "}[cell.verdict]
+    difference = f"{text.signed(found.mean)}{mark}" if found and found.mean is not None else ""
+    return f"{text.value_text(cell):<14}{difference:>8}"

@@ -1,0 +1,102 @@
+"""The words that all formats of a table share: what columns, blocks and rows are called, and what stands in a cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from bcd.report.content import Cell, MeasuredRow, PairBlock, PartialFacts, Source, TableContent
+
+NOTHING = "–"  # a cell that has no number by design: nothing to compare, or only one run
+UNDEFINED = "n/a"  # a metric without a value, e.g. of classes that no image shows
+NOT_RUN = "not run"  # a cell of a partial table of which there is no run
+TITLES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "biou": "bIoU", "conn": "Conn", "frag": "Frag"}
+
+
+# --- headings ------------------------------------------------------------------------------------------------------
+
+
+def title(metric: str) -> str:
+    """A metric's column heading: `miou` -> mIoU, `trimap3` -> Trimap-3 (pixels), `ap_s_mask` -> mask AP-S."""
+    if match := re.fullmatch(r"(trimap|bf)(\d+)", metric):
+        return f"{'Trimap' if match[1] == 'trimap' else 'BF'}-{match[2]}"
+    if match := re.fullmatch(r"ap(50|75|_[sml])?(?:_(mask|boundary))?", metric):
+        return f"{match[2] or ''} AP{(match[1] or '').replace('_', '-').upper()}".strip()
+    return TITLES.get(metric, metric)
+
+
+def heading(pair: PairBlock) -> str:
+    """What a block of rows is about, in words."""
+    elsewhere = pair.teacher_dataset != pair.dataset
+    trained = f" (trained on {pair.teacher_dataset})" if elsewhere else ""
+    return f"{pair.student.name} from {pair.teacher.name}{trained} on {pair.dataset}"
+
+
+def headline(content: TableContent) -> str:
+    """`suite: table`, and what a partial one lacks."""
+    name = f"{content.suite}: {content.table}"
+    return f"{name} ({partial_text(content.partial)})" if content.partial else name
+
+
+def partial_text(partial: PartialFacts) -> str:
+    """`PARTIAL: 7 of 33 runs are missing`."""
+    return f"PARTIAL: {partial.count} of {partial.runs} runs are missing"
+
+
+def row_title(row: MeasuredRow, content: TableContent) -> str:
+    """The method, and how many of the table's seeds its row has where these are not all of them."""
+    there = len(row.runs)
+    some = 0 < there < content.expected_runs(row)
+    return f"{row.method} ({there} of {content.seeds} seeds)" if some else row.method
+
+
+# --- cells ---------------------------------------------------------------------------------------------------------
+
+
+def value_text(cell: Cell) -> str:
+    """`57.20 ± 0.30`, or the mean alone where there is one run."""
+    if not cell.values:
+        return NOT_RUN
+    if cell.mean is None:
+        return UNDEFINED
+    return f"{cell.mean:.2f}" + (f" ± {cell.std:.2f}" if cell.std is not None else "")
+
+
+def difference_text(cell: Cell) -> str:
+    """`+2.10 [+1.20, +3.00]`; a dash where nothing is compared."""
+    found = cell.difference
+    if found is None:
+        return NOTHING
+    if found.mean is None or found.low is None or found.high is None:
+        return UNDEFINED
+    return f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}]"
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign, but no sign for what rounds to nothing."""
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
+
+
+# --- published numbers ---------------------------------------------------------------------------------------------
+
+
+def published_metrics(content: TableContent) -> list[str]:
+    """The metrics of which a published number stands anywhere in the table: the columns that these get."""
+    rows = [row for pair in content.pairs for row in pair.rows]
+    return [metric for metric in content.metrics if any(metric in row.published for row in rows)]
+
+
+def published_text(row: MeasuredRow, metric: str) -> str:
+    """`40.7 [3]`: the number as it was printed and that of its source; a dash where nothing is published."""
+    beside = row.published.get(metric)
+    return f"{beside.columns['value']} [{beside.source}]" if beside else NOTHING
+
+
+def source_text(source: Source, escape: Callable[[str], str] = str, link: Callable[[str], str] = str) -> str:
+    """`title: detail. url`, then the same of each doubt.
+
+    `escape` adapts words and `link` addresses to a format.
+    """
+    references = (source, *source.doubts)
+    return " Doubt: ".join(f"{escape(f'{one.title}: {one.detail}.')} {link(one.url)}" for one in references)

@@ -1,0 +1,178 @@
+"""From the names in params/ to a run: what they mean, whether they fit together, and what `--set` changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bcd.config.check import check
+from bcd.config.load import parse_method
+from bcd.config.overrides import changed_terms, override
+from bcd.config.schema import (
+    AnyModel,
+    AnyRecipe,
+    Dataset,
+    DataUse,
+    DetectionModel,
+    DetectionRecipe,
+    Method,
+    Params,
+    SegmentationRecipe,
+    Strict,
+    TaskName,
+)
+from bcd.data.formats import require_format
+from bcd.errors import UserError, nearest, pick
+from bcd.files import sha256_file
+from bcd.runs.run import Run
+from bcd.runs.spec import DetectionEvaluation, Evaluation, SegmentationEvaluation, Training
+
+Part = TypeVar("Part", bound=Strict)
+PARTS = ("model", "recipe", "terms", "seed")  # of a run, what `--set` can change
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run by the names that params/ has for its parts."""
+
+    key: str
+    task: TaskName
+    dataset: str
+    model: str
+    recipe: str
+    method: str
+    terms: Method
+    seed: int
+    repetition: int
+    teacher: Run | None = None
+
+
+def resolved(params: Params, split: str, request: Request, where: str) -> Run:
+    """The run that is asked for, evaluated on `split` of its dataset.
+
+    Raises UserError, starting with `where`, for a name that is not defined or parts that do not fit the task.
+    """
+    dataset = pick(params.datasets, request.dataset, f"{where}.pairs")
+    model = pick(params.models, request.model, f"{where}.pairs")
+    recipe = pick(params.recipes, request.recipe, f"{where}.pairs")
+    pick(dataset.splits, split, f"{where}: the suite's split in dataset {request.dataset}")
+    require_format(dataset.format, request.task, f"{where}: dataset {request.dataset}")
+    _require_fit(request, model, recipe, where)
+    return Run(
+        key=request.key,
+        training=Training(
+            task=request.task,
+            data=_data_use(dataset, request.task),
+            model=model,
+            terms=tuple(request.terms.terms),
+            recipe=recipe.model_copy(update={"runtime": type(recipe.runtime)()}),
+            seed=request.seed,
+            pretrained_sha256=_weights_sha256(model),
+        ),
+        evaluation=_evaluation(split, recipe),
+        dataset=request.dataset,
+        files=dataset.files,
+        in_memory=dataset.in_memory,
+        runtime=recipe.runtime,
+        model=request.model,
+        method=request.method,
+        repetition=request.repetition,
+        teacher=request.teacher,
+    )
+
+
+def overridden(run: Run, settings: Mapping[str, Any]) -> Run:
+    """`run` with `--set` overrides such as `recipe.lr` or `terms.cwd.weight`, checked like params files."""
+    where = "--set"
+    by_part: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for path, value in settings.items():
+        part, _, field = path.partition(".")
+        if part not in PARTS:
+            raise UserError(f"{where}: {path}: '{part}' is not part of a run{nearest(part, PARTS)}")
+        if bool(field) == (part == "seed"):
+            raise UserError(f"{where}: {path}: write seed=3, or a field such as recipe.lr=0.02")
+        by_part[part][field] = value
+    training = run.training
+    model = _changed(training.model, by_part["model"], f"{where}: model")
+    recipe = _changed(
+        training.recipe.model_copy(update={"runtime": run.runtime}), by_part["recipe"], f"{where}: recipe"
+    )
+    terms = training.terms
+    if by_part["terms"]:
+        flat = changed_terms(terms, by_part["terms"], [], f"{where}: terms")
+        terms = tuple(parse_method({"description": "", "terms": flat}, run.method, where).terms)
+    seed = by_part["seed"].get("", training.seed)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise UserError(f"{where}: seed: expected an integer from 0 to {2**31 - 1}, got {seed!r}")
+    label = ",".join(f"{k}={v}" for k, v in sorted(settings.items()))
+    changed = replace(
+        training, model=model, terms=terms, seed=seed, pretrained_sha256=_weights_sha256(model),
+        recipe=recipe.model_copy(update={"runtime": training.recipe.runtime}),
+    )  # fmt: skip
+    _require_fit_of(changed.task, run.model, model, "--set", recipe, where)
+    return replace(
+        run, key=f"{run.key}?{label}", training=changed, evaluation=_evaluation(run.evaluation.split, recipe),
+        runtime=recipe.runtime,
+    )  # fmt: skip
+
+
+def _changed(part: Part, changes: dict[str, Any], where: str) -> Part:
+    return check(type(part), override(part.model_dump(), changes, where), where) if changes else part
+
+
+def _require_fit(request: Request, model: AnyModel, recipe: AnyRecipe, where: str) -> None:
+    _require_fit_of(request.task, request.model, model, request.recipe, recipe, where)
+
+
+def _require_fit_of(
+    task: TaskName, model_name: str, model: AnyModel, recipe_name: str, recipe: AnyRecipe, where: str
+) -> None:
+    """Raise UserError unless model and recipe are of the task, and of each other."""
+    objects = task != "semantic"
+    if isinstance(recipe, DetectionRecipe) != objects:
+        wanted = "'view' with 'resize', without 'crop'," if objects else "'view' with 'crop'"
+        raise UserError(f"{where}: the recipe '{recipe_name}' needs {wanted} for the task {task} (params/recipes.yaml)")
+    if isinstance(model, DetectionModel) != objects:
+        wanted = "a detector's head and 'detection'" if objects else "a head for segmentation"
+        raise UserError(f"{where}: the model '{model_name}' needs {wanted} for the task {task} (params/models.yaml)")
+    if task == "instance" and model.head != "mask_rcnn":
+        raise UserError(f"{where}: the model '{model_name}' has no masks for the task instance; its head is mask_rcnn")
+    if not recipe.steps and model.pretrained in ("none", "timm"):
+        raise UserError(
+            f"{where}: the recipe '{recipe_name}' has no steps, so the model '{model_name}' needs the weights of "
+            "a whole model; name their file in `pretrained` (params/models.yaml)"
+        )
+
+
+def _data_use(dataset: Dataset, task: TaskName) -> DataUse:
+    """How the dataset is used; a detector's classes are the things."""
+    shared = dataset.model_dump(include={"format", "splits", "size", "images", "labelled", "mean", "std"})
+    if task == "semantic":
+        return DataUse(classes=dataset.classes, **shared)
+    things = dataset.things or dataset.classes
+    return DataUse(classes=things, skip_annotations=dataset.skip_annotations, **shared)
+
+
+def _evaluation(split: str, recipe: AnyRecipe) -> Evaluation:
+    """How evaluation shows an image to the model."""
+    if isinstance(recipe, SegmentationRecipe):
+        return SegmentationEvaluation(split=split, sliding=recipe.sliding, resize=recipe.view.resize)
+    return DetectionEvaluation(split=split, resize=recipe.view.resize, pad=recipe.view.pad)
+
+
+def _weights_sha256(model: AnyModel) -> str | None:
+    """Hash of a local file of initial weights, so that another file of that name makes another run."""
+    path = Path(model.pretrained)
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return _file_sha256(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache
+def _file_sha256(path: Path, _changed: int, _size: int) -> str:
+    """Read once for all runs that start from the file, until it changes."""
+    return sha256_file(path)

@@ -1,0 +1,61 @@
+"""MLflow's pages on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bcd.errors import UserError
+from bcd.tracking.client import connected, tracking_uri, without_password
+
+
+def ui(port: int = 5000, results: Path = Path("results")) -> int:
+    """Serve MLflow's pages on 127.0.0.1 until Ctrl-C and return the server's exit status.
+
+    Raises UserError if MLFLOW_TRACKING_URI names a server (which has pages of its own) or if the port is taken.
+    """
+    uri = tracking_uri(results)
+    if uri.startswith(("http:", "https:")):
+        raise UserError(f"MLFLOW_TRACKING_URI is a server; open {without_password(uri)} in a browser instead")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
+    with connected(None, results):
+        pass  # creates the database once, before the server's processes all try to
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    # A session of its own, so that everything the server starts can be ended with it.
+    # Without the last part MLflow opens its pages about traces of language models.
+    print(f"runs: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
+    server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], start_new_session=True)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        _end_session(server)
+
+
+def _end_session(server: subprocess.Popen) -> None:
+    """End a process and everything it started, gently first."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, number)
+        except ProcessLookupError:
+            return
+        for _ in range(50):
+            server.poll()
+            try:
+                os.killpg(server.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)

@@ -1,0 +1,47 @@
+"""A finished run as a model: for teachers, for evaluation, and for whoever wants to use one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bcd.config.schema import AnyModel
+from bcd.errors import UserError
+from bcd.models.base import DenseModel
+from bcd.runs import store
+from bcd.runs.spec import RunSpec
+from bcd.tasks import Task, build_model
+from bcd.train.checkpoint import load_weights
+
+
+def load_trained(folder: str | Path) -> tuple[DenseModel, RunSpec]:
+    """The model of a finished run, in evaluation mode on the CPU, and what it was trained as.
+
+    A segmentor maps images, float32 (N, 3, H, W), normalised by `spec.training.data.mean` and `std`, to a dict with
+    `logits` (N, C, H, W). A detector has the methods of `bcd.models.detection.Detector`.
+
+    Args:
+        folder: the run's place in the store, `results/store/<hash>`.
+
+    Raises:
+        UserError: the run is not finished, or its weights are not those of its record.
+
+    Example:
+        model, spec = load_trained("results/store/0f8ae7bd370e57a6")
+        label = model(image)["logits"].argmax(1)
+    """
+    folder = Path(folder)
+    finished = store.record(folder)
+    if finished is None:
+        raise UserError(f"{folder} holds no finished run; `bcd plan --all` lists the runs of a suite")
+    training = finished.spec.training
+    plain = training.model.model_copy(update={"pretrained": "none"})
+    model = build_model(plain, len(training.data.classes))
+    load_weights(store.checked_weights(folder), model)
+    return model.eval(), finished.spec
+
+
+def load_model(task: Task, model: AnyModel, folder: Path) -> DenseModel:
+    """The trained model of a finished run, on the CPU; its weights must be those of the record."""
+    built = task.build(model.model_copy(update={"pretrained": "none"}))
+    load_weights(store.checked_weights(folder), built)
+    return built

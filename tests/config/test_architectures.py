@@ -1,0 +1,82 @@
+"""Models, datasets and panels that cannot work are refused when params are read, before anything is fetched."""
+
+import pytest
+from test_config import edit, load
+
+from bcd.errors import UserError
+
+STUDENT = "smoke-student: {backbone: light, output_stride: 16,"
+SUITE = "suites/smoke.yaml"
+# fmt: off
+CASES = [  # file, what stands there, what is written instead, what the message says
+    ("models.yaml", STUDENT, STUDENT.replace("light", "convnext_tiny"),
+     ["models.yaml: smoke-student", "convnext_tiny"]),
+    ("models.yaml", STUDENT, STUDENT.replace("light", "vit_base_patch16_224"), ["backbone", "vit_base_patch16_224"]),
+    ("models.yaml", "backbone: resnet18,", "backbone: resnet1,", ["'resnet1' is not known", "did you mean 'resnet18'"]),
+    ("models.yaml", "head: psp", "head: pps", ["head: 'pps' is not known", "did you mean 'psp'"]),
+    ("models.yaml", "backbone: resnet18,", "backbone: mit_b0, output_stride: 8,", ["'mit_b0' has 32, not 8"]),
+    ("models.yaml", "backbone: resnet18,", "backbone: resnet18, widths: [1, 1, 1, 1],", ["only 'light' has them"]),
+    ("models.yaml", "depths: [1, 1, 1, 1], head: retinanet", "depths: [1, 1, 1], head: retinanet",
+     ["depths", "4 items"]),
+    ("models.yaml", "fc_channels: 16", "fc_channels: 0", ["detection.fc_channels", "greater than 0"]),
+    ("models.yaml", "head: retinanet, channels: 8, detection: {levels: [2, 5],",
+     "head: retinanet, channels: 8, detection: {fc_channels: 3, levels: [2, 5],", ["means nothing to 'retinanet'"]),
+    (SUITE, "teacher: smoke-teacher, teacher_recipe: smoke, student: smoke-student",
+     "teacher: smoke-retinanet, teacher_recipe: smoke, student: smoke-student",
+     ["'smoke-retinanet'", "head for segmentation"]),
+    (SUITE, "student: smoke-maskrcnn", "student: smoke-retinanet", ["'smoke-retinanet' has no masks", "mask_rcnn"]),
+    (SUITE, "{methods: [none, bcd], images: 2}", "{methods: [none, bdc], images: 2}",
+     ["panels.methods: 'bdc' is no method of table"]),
+    (SUITE, "{methods: [none, bcd], images: 2}", "{methods: [none], images: 9}", ["panels.images", "8"]),
+    ("datasets.yaml", "format: camvid", "format: canvid", ["'canvid' is not known", "did you mean 'camvid'"]),
+    ("datasets.yaml", "scenes-smoke:\n  format: scenes", "scenes-smoke:\n  format: voc",
+     ["'voc' has no objects", "detection"]),
+    ("datasets.yaml", "classes: [", "classes: [sky, ", ["classes has 'sky' twice"]),
+    ("datasets.yaml", "  variant_of: scenes\n", "  variant_of: scenes\n  files: ../../x\n", ["files", "variant_of"]),
+    ("methods.yaml", "operator: residual", "operator: sobel", ["operator: 'sobel' is not allowed", "residual"]),
+    ("methods.yaml", "temperature: 1.0", "temperature: hot", ["temperature", "'hot'"]),
+    ("methods.yaml", "weight: 1.0", "weight: .inf", ["weight", "finite"]),
+    ("recipes.yaml", "threads: 1", "threads: 100000", ["threads", "1024"]),
+    ("recipes.yaml", "scale: [0.75, 1.5]", "scale: [2.0, 1.0]", ["scale", "smaller factor first"]),
+    ("recipes.yaml", "lr: 0.005", "lr: .nan", ["lr", "finite"]),
+    ("recipes.yaml", "  steps: 400\n", "  steps: 010\n", ["steps", "'010'"]),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("file", "old", "new", "said"), CASES)
+def test_it_is_one_sentence_that_names_the_entry(project, file, old, new, said):
+    edit(project, file, old, new)
+    with pytest.raises(UserError) as error:
+        load(project)
+    for part in said:
+        assert part in str(error.value), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("count", [256, 300])
+def test_more_classes_than_eight_bits_hold_are_refused(project, count):
+    edit(
+        project,
+        "datasets.yaml",
+        "  format: camvid\n",
+        f"  format: camvid\n  things: {[f'c{i}' for i in range(count)]}\n",
+    )
+    text = (project / "params/datasets.yaml").read_text()
+    head, _, rest = text.partition("  format: camvid\n")
+    start = rest.index("  classes:")
+    end = rest.index("\n  splits")
+    rest = rest[:start] + f"  classes: {[f'c{i}' for i in range(count)]}" + rest[end:]
+    (project / "params/datasets.yaml").write_text(head + "  format: camvid\n" + rest)
+    with pytest.raises(UserError, match="camvid.*classes.*255"):
+        load(project)
+
+
+def test_one_class_is_legal(project):
+    path = project / "params/datasets.yaml"
+    text = path.read_text()
+    first = text.index("  things: [", text.index("scenes-smoke:"))
+    end = text.index("\n", first)
+    path.write_text(text[:first] + "  things: [vehicle]" + text[end:])
+    runs = load(project)
+    assert any(run.training.data.classes == ["vehicle"] for run in runs.values() if run.training.task == "detection")
