@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from scipy import sparse
@@ -35,9 +36,19 @@ def bit(area: int, threshold: int) -> int:
     return area * THRESHOLDS + threshold
 
 
+@overload
+def summarise_detection(rows: Rows, weights: None = None, metrics: Sequence[str] | None = None) -> dict[str, float]: ...
+
+
+@overload
+def summarise_detection(
+    rows: Rows, weights: np.ndarray, metrics: Sequence[str] | None = None
+) -> dict[str, np.ndarray]: ...
+
+
 def summarise_detection(
     rows: Rows, weights: np.ndarray | None = None, metrics: Sequence[str] | None = None
-) -> dict[str, float | np.ndarray]:
+) -> dict[str, float] | dict[str, np.ndarray]:
     """COCO average precision of a set of images (Lin et al. 2014; cocodataset/cocoapi `cocoeval.py`).
 
     Precision at recall r is the best precision at any recall >= r. AP is its mean over 101 values of r, the IoU
@@ -70,7 +81,7 @@ def summarise_detection(
     counts = np.ones((images, 1)) if weights is None else np.asarray(weights, np.float64).T
     chunks = [np.ascontiguousarray(counts[:, at : at + _CHUNK]) for at in range(0, counts.shape[1], _CHUNK)]
 
-    values: dict[str, float | np.ndarray] = {}
+    values: dict[str, np.ndarray] = {}
     for kind in dict.fromkeys(known[metric][0] for metric in wanted):
         ranking = rank(rows, kind)
         mine = [metric for metric in wanted if known[metric][0] == kind]
@@ -79,8 +90,9 @@ def summarise_detection(
             needed = sorted({threshold for thresholds in parts.values() for threshold in thresholds})
             ap = np.concatenate([_mean_over_categories(ranking, area, needed, chunk) for chunk in chunks], axis=1)
             for metric, thresholds in parts.items():
-                mean = 100.0 * ap[[needed.index(t) for t in thresholds]].mean(0)
-                values[metric] = float(mean[0]) if weights is None else mean
+                values[metric] = 100.0 * ap[[needed.index(t) for t in thresholds]].mean(0)
+    if weights is None:
+        return {metric: float(values[metric][0]) for metric in wanted}
     return {metric: values[metric] for metric in wanted}
 
 

@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -27,7 +27,15 @@ def stack(counts: Sequence[Rows]) -> dict[str, np.ndarray]:
     return {name: np.stack([image[name] for image in counts]) for name in counts[0]}
 
 
-def summarise(rows: Rows, weights: np.ndarray | None = None) -> dict[str, float | np.ndarray]:
+@overload
+def summarise(rows: Rows, weights: None = None) -> dict[str, float]: ...
+
+
+@overload
+def summarise(rows: Rows, weights: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
+def summarise(rows: Rows, weights: np.ndarray | None = None) -> dict[str, float] | dict[str, np.ndarray]:
     """Metrics of a set of images.
 
     Metric m of class c is sum over images of `m.num` / sum over images of `m.den`. The metric is the mean over
@@ -41,7 +49,7 @@ def summarise(rows: Rows, weights: np.ndarray | None = None) -> dict[str, float 
         `{metric: value}` in percent, but `frag` in pieces; values are floats, or float64 (B,) with weights.
     """
     totals = {name: _total(values, weights) for name, values in rows.items()}
-    metrics: dict[str, float | np.ndarray] = {}
+    metrics: dict[str, np.ndarray] = {}
     for name in totals:
         metric, _, part = name.rpartition(".")
         if part != "num":

@@ -10,7 +10,8 @@ from bcd.models.weights import InitialWeights
 class DenseModel(nn.Module):
     """A segmentor or a detector.
 
-    taps     tap name -> path of the module whose output it is (see `bcd.distill.taps.Taps`)
+    taps     tap name -> path of the module whose output it is, `path:i` for item i of a list output
+             (see `bcd.distill.taps.Taps`)
     weights  where the initial weights came from
     """
 

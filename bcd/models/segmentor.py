@@ -19,9 +19,7 @@ TAPS = {
 class Segmentor(DenseModel):
     """Backbone and head as one module.
 
-    `taps` maps a tap name to the path of the module whose output it is; `path:i` means item i of a list output.
-    `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
-    `weights` says where the initial weights came from.
+    Of its taps, `neck` is what enters the dropout before the classifier; `logits` has the head's own resolution.
     """
 
     backbone: Backbone
