@@ -29,8 +29,6 @@ from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEA
 from bcd.errors import nearest
 
 TAPS = ("stage1", "stage2", "stage3", "stage4", "p2", "p3", "p4", "p5", "p6", "p7", "neck", "logits")
-# What a loss may ask for beside the two maps: keyword-only names that are filled in, never options of a method.
-FACTS = ("valid", "label", "image_label", "boxes", "classes")
 BOX_METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
 METRICS = {
     "semantic": ("miou", "macc", "aacc", "biou", "trimap1", "trimap3", "trimap5", "bf3", "conn", "frag"),

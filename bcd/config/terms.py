@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, create_model
 
 from bcd.config import ranges
 from bcd.config.check import check
-from bcd.config.schema import FACTS, Strict
+from bcd.config.schema import Strict
 from bcd.errors import UserError, nearest
 
 LOSSES = Path(__file__).parents[1] / "losses"
@@ -98,9 +98,14 @@ def _source(term: str, where: str) -> _Source:
 
 
 @cache
+def _registry() -> list[ast.stmt]:
+    return ast.parse((LOSSES / "__init__.py").read_text(encoding="utf-8")).body
+
+
+@cache
 def _sources() -> dict[str, _Source]:
     """Term -> its loss, found by the name that TERMS gives it and the import of that name."""
-    registry = ast.parse((LOSSES / "__init__.py").read_text()).body
+    registry = _registry()
     modules = {
         alias.asname or alias.name: (LOSSES / f"{node.module.rpartition('.')[2]}.py", alias.name)
         for node in registry
@@ -108,6 +113,15 @@ def _sources() -> dict[str, _Source]:
         for alias in node.names
     }
     return {term: _Source(modules[loss][0], _arguments(*modules[loss])) for term, loss in _registered(registry)}
+
+
+@cache
+def _facts() -> tuple[str, ...]:
+    """FACTS of bcd/losses/__init__.py."""
+    for node in _registry():
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FACTS":
+            return tuple(ast.literal_eval(node.value))
+    raise AssertionError("bcd/losses/__init__.py has no FACTS")
 
 
 def _registered(registry: list[ast.stmt]) -> Iterator[tuple[str, str]]:
@@ -130,7 +144,7 @@ def _arguments(path: Path, loss: str) -> ast.arguments:
 def _fields(term: str, source: _Source) -> Iterator[tuple[str, tuple[object, object]]]:
     """Name, type and default of each option, as pydantic takes them; `...` for an option without a default."""
     for argument, default in zip(source.arguments.kwonlyargs, source.arguments.kw_defaults, strict=True):
-        if argument.arg in FACTS:
+        if argument.arg in _facts():
             continue
         mistake = f"{source.path}: the option '{argument.arg}' of the term '{term}'"
         if argument.annotation is None:

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bcd.config.schema import FACTS
 from bcd.losses.afdcd import AfDcd
 from bcd.losses.attention import at
 from bcd.losses.attnfd import AttnFd
@@ -56,6 +55,9 @@ from bcd.losses.reviewkd import ReviewKd
 from bcd.losses.rkd import rkd
 from bcd.losses.spkd import spkd
 from bcd.losses.vid import Vid
+
+# What a loss may ask for beside the two maps: keyword-only names that are filled in, never options of a method.
+FACTS = ("valid", "label", "image_label", "boxes", "classes")
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,9 @@ def _train_missing(
     say: Say,
 ) -> dict[str, str]:
     begin = time.perf_counter()
+    # Now, since the files may change while it trains; the process keeps the answer.
+    for spec in specs:
+        code_of(spec.training)
     teacher = Teacher(task, specs, teacher_folder, device)
     failed: dict[str, str] = {}
     learners = []

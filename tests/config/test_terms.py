@@ -10,7 +10,7 @@ import yaml
 from support.project import ROOT
 
 from bcd.config import terms
-from bcd.config.schema import FACTS, WeightedTerm
+from bcd.config.schema import WeightedTerm
 from bcd.config.terms import check_options, option_names, term_names, term_options, term_sources
 from bcd.errors import UserError
 
@@ -33,7 +33,7 @@ def test_terms_and_modules_are_those_of_the_registry():
 
 @pytest.mark.parametrize("term", term_names())
 def test_options_are_those_of_the_signature_and_defaults_have_their_types(term):
-    from bcd.losses import TERMS
+    from bcd.losses import FACTS, TERMS
 
     parameters = inspect.signature(TERMS[term].loss).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in FACTS}
