@@ -14,7 +14,6 @@ LONG = (
     "test_workflow.py",
     "test_track.py",
     "test_engine.py",
-    "test_dvc_remote.py",
     "test_torchrun.py",
     "test_detection_task.py",
 )

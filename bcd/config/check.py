@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from bcd.errors import UserError, nearest
 
@@ -19,12 +20,12 @@ def check(model: type[Type], values: Any, where: str) -> Type:
     except ValidationError as error:
         # Where a word or a mapping may stand, a mapping is wrong as a mapping and not for being no word.
         wrong = [one for one in error.errors() if not (one["type"] == "string_type" and isinstance(one["input"], dict))]
-        raise UserError(_sentence(model, dict((wrong or error.errors())[0]), where)) from None
+        raise UserError(_sentence(model, (wrong or error.errors())[0], where)) from None
     except RecursionError:
         raise UserError(f"{where}: an alias holds itself; write the values out") from None
 
 
-def _sentence(model: type[BaseModel], error: dict[str, Any], where: str) -> str:
+def _sentence(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
     field, owner = _located(model, error["loc"])
     where = f"{where}: {field}" if field else where
     kind, given = error["type"], error["input"]

@@ -75,7 +75,7 @@ def _dataset(values: Any, raw: Mapping[str, Any], where: str) -> Dataset:
         if base := values.pop("variant_of", None):
             values = pick(raw, base, f"{where}.variant_of") | values | {"files": base}
     dataset = check(Dataset, values, where)
-    require_format(dataset.format, None, f"{where}: format")
+    require_format(dataset.format, None, where)
     return dataset
 
 

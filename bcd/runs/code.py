@@ -32,6 +32,7 @@ BOUNDARY = {
     "bcd.__init__": "holds the version of the package",
     "bcd.cli": "says which runs to make, not how",
     "bcd.config": "reads params into values, and the values are in the spec of a run",
+    "bcd.data.formats.__init__": "names the formats; a run starts from its own",
     "bcd.data.acquire": "gets the data, whose bytes the manifest in the spec has the hashes of",
     "bcd.errors": "words messages; a finished run has raised none that its result depends on",
     "bcd.files": "writes and hashes bytes that others made",
@@ -180,8 +181,8 @@ def _parent(name: str) -> str:
 
 
 def _beyond(name: str, stops: frozenset[str]) -> bool:
-    if name == "bcd":
-        return "bcd.__init__" in stops
+    if f"{name}.__init__" in stops:
+        return True
     return any(name == stop or name.startswith((f"{stop}.", f"{stop}[")) for stop in stops)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -17,7 +18,29 @@ from bcd.files import atomic_write
 from bcd.runs.record import dump
 
 
-def save_state(folder: Path, state: dict[str, Any]) -> None:
+class TrainState(TypedDict):
+    """Everything that a learner is in the middle of training, as state.pt keeps it.
+
+    spec       hash of the run's spec
+    step       steps that are done
+    objective  parameters and buffers of student, projectors and losses with state
+    rng        random state of each process; `cuda_rng` that of the GPU
+    sums       loss -> sum since the last line of the history
+    seconds    spent in steps; `resumes`, how often it was continued
+    """
+
+    spec: str
+    step: int
+    objective: Mapping[str, Any]
+    optimizer: dict[str, Any]
+    rng: list[torch.Tensor]
+    cuda_rng: torch.Tensor | None
+    sums: dict[str, float]
+    seconds: float
+    resumes: int
+
+
+def save_state(folder: Path, state: TrainState) -> None:
     """Write `state.pt` and the step beside it (for `bcd plan`), each atomically."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -25,7 +48,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     atomic_write(folder / "progress.json", dump({"step": state["step"]}))
 
 
-def load_state(folder: Path, spec_hash: str) -> dict[str, Any] | None:
+def load_state(folder: Path, spec_hash: str) -> TrainState | None:
     """The saved train state, or None. Only tensors and plain values are unpickled.
 
     Raises UserError if the file is damaged or belongs to another run.
@@ -43,7 +66,7 @@ def load_state(folder: Path, spec_hash: str) -> dict[str, Any] | None:
         raise UserError(
             f"{path}: the train state of another run ({state.get('spec')}); delete it to start this run anew"
         )
-    return state
+    return cast(TrainState, state)
 
 
 def drop_state(folder: Path) -> None:

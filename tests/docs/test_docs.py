@@ -179,26 +179,50 @@ def test_the_readmes_first_example_runs():
 
 def test_imports_go_down_the_layers_of_the_architecture_page():
     rows = re.findall(r"^\| (\d) \| (`bcd/[^|]*) \|", (ROOT / "docs/architecture.md").read_text(), flags=re.MULTILINE)
-    layers = {name: int(layer) for layer, cell in rows for name in re.findall(r"`bcd/(\w+)(?:/|\.py)`", cell)}
-    assert set(layers) == {path.stem for path in (ROOT / "bcd").iterdir() if not path.name.startswith("__")}
+    layers = {
+        name.removesuffix("/").removesuffix(".py").removesuffix("/__init__").replace("/", "."): int(layer)
+        for layer, cell in rows
+        for name in re.findall(r"`(bcd/[^`]*)`", cell)
+    }
+    tops = {path.stem for path in (ROOT / "bcd").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {name for name in layers if name.count(".") == 1} == {f"bcd.{top}" for top in tops - {"__init__"}}
     upwards = [
-        f"{file.relative_to(ROOT)} imports bcd.{name}"
-        for file in (ROOT / "bcd").rglob("*.py")
-        for name in imported(file)
-        if layers.get(name, 0) > layers.get(file.relative_to(ROOT / "bcd").parts[0].removesuffix(".py"), 9)
+        f"{module} imports {name}"
+        for file in sorted((ROOT / "bcd").rglob("*.py"))
+        for module in [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")]
+        for name in sorted(imported(file))
+        if layer_of(name, layers) > layer_of(module, layers)
     ]
-    assert not upwards
+    assert not upwards, upwards
+
+
+def layer_of(module: str, layers: dict[str, int]) -> int:
+    """A module's own layer where the page names it alone, else that of its package; the package itself is below all."""
+    own = {name: layer for name, layer in layers.items() if name.count(".") > 1}
+    return own.get(module, layers.get(".".join(module.split(".")[:2]), 0))
 
 
 def imported(file) -> set[str]:
-    """The packages and modules at the top of `bcd` that a file imports anywhere."""
+    """The modules of `bcd` that a file imports anywhere but for types alone."""
+    tree = ast.parse(file.read_text())
+    typing = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree):
+        if id(node) in typing:
+            continue
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {f"{node.module}.{alias.name}" for alias in node.names}
+            files = {name for name in modules if (ROOT / f"{name.replace('.', '/')}.py").exists()
+                     or (ROOT / name.replace(".", "/") / "__init__.py").exists()}  # fmt: skip
+            found |= files or {node.module}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in found if name.startswith("bcd.")}
+    return {name for name in found if name.startswith("bcd.")}
 
 
 @every_page
