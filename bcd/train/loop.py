@@ -180,6 +180,8 @@ class Teacher:
         self._precision = specs[0].training.recipe.precision
         self._model = load_model(task, known.model, folder).to(device)
         self._model.requires_grad_(False).eval()
+        # A tap that it lacks is for the learner to miss whose term asks for it.
+        self._names &= task.taps(self._model).keys()
         paths = tap_paths(task, self._model, self._names)
         sample = task.sample().to(device)
         self.shapes = observe(self._model, paths, lambda: task.forward(self._model, sample, self._names))

@@ -103,7 +103,8 @@ def test_options_come_back_as_they_were_given():
 )
 def test_a_mistake_in_a_loss_names_the_term_and_the_option(tmp_path, monkeypatch, signature, mistake):
     (tmp_path / "__init__.py").write_text(
-        "from bcd.losses.edges import edges\nFACTS = ('valid',)\nTERMS: dict[str, Term] = {'edges': Term(edges, taps=('logits',))}\n"
+        "from bcd.losses.edges import edges\nFACTS = ('valid',)\n"
+        "TERMS: dict[str, Term] = {'edges': Term(edges, taps=('logits',))}\n"
     )
     (tmp_path / "edges.py").write_text(f"def edges({signature}):\n    return 0\n")
     monkeypatch.setattr(terms, "LOSSES", tmp_path)

@@ -23,6 +23,7 @@ from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
 from bcd.train import job, loop
+from bcd.train.learner import Learner
 
 
 @pytest.fixture
@@ -213,6 +214,44 @@ def test_a_loss_that_is_not_finite_ends_its_learner_alone(project, teacher):
     entry = job.resolve("smoke", chosen[1]).folder()
     assert torch.load(entry / "state.pt", weights_only=True)["step"] == 1
     assert json.loads((entry / "failure.json").read_text())["files"]
+
+
+@pytest.mark.parametrize("moment", ["step", "save", "evaluation"])
+def test_an_exception_of_one_student_ends_that_student_only(project, teacher, monkeypatch, moment):
+    wanted = [runs()[f"{PAIR}/{method}/s0"] for method in ("cwd", "none", "kd")]
+    mine = job.resolve("smoke", wanted[0])
+
+    def failing(function, hash_of):
+        def run(first, *arguments, **options):
+            if hash_of(first) == mine.hash:
+                raise ZeroDivisionError("on purpose")
+            return function(first, *arguments, **options)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        if moment == "step":
+            patch.setattr(Learner, "train_step", failing(Learner.train_step, lambda learner: learner.spec.hash))
+        elif moment == "save":
+            patch.setattr(loop, "_finish", failing(loop._finish, lambda learner: learner.spec.hash))
+        else:
+            patch.setattr(loop, "evaluate", failing(loop.evaluate, lambda spec: spec.hash))
+        with pytest.raises(UserError, match="ZeroDivisionError: on purpose") as error:
+            job.run_group("smoke", wanted, say)
+    assert wanted[0].key in str(error.value) and not any(run.key in str(error.value) for run in wanted[1:])
+    assert not wanted[0].file("smoke").exists()
+    assert all(result_of(run).metrics["miou"] >= 0 for run in wanted[1:])
+    assert train(*wanted)["cwd"].metrics["miou"] >= 0
+
+
+def test_a_student_that_cannot_be_built_ends_alone(project, teacher):
+    """A tap that its model lacks is found when the student is built, which the others do not wait for."""
+    good = [runs()[f"{PAIR}/{method}/s0"] for method in ("none", "kd")]
+    bad = renamed(overridden(runs()[f"{PAIR}/cwd/s0"], {"terms.cwd.taps": ["p7"]}), f"{PAIR}/cwd/s0")
+    with pytest.raises(UserError, match="p7") as error:
+        job.run_group("smoke", [bad, *good], say)
+    assert all(result_of(run).metrics["miou"] >= 0 for run in good), error
+    assert not bad.file("smoke").exists()
 
 
 def test_a_foreign_or_damaged_train_state_is_refused(project, teacher):

@@ -167,6 +167,23 @@ def test_an_engine_killed_at_any_moment_leaves_a_state_that_the_same_command_fin
     assert contents(project) == contents(built)
 
 
+def test_a_student_that_fails_leaves_the_files_of_the_others(built, tmp_path):
+    project = shutil.copytree(built, tmp_path / "project", symlinks=True)
+    before = contents(project)
+    set_weight(project, "kd", "4.0e+38")
+    assert subprocess.run([str(BIN / "snakemake")], cwd=project, capture_output=True, check=False).returncode != 0
+    lost = {path for path in before if path not in contents(project)}
+    assert {path for path in lost if "/kd/" in path} == {path for path in before if "/kd/" in path}
+    assert not {path for path in lost if path.startswith(("runs", "teachers")) and "/kd/" not in path}
+    said = run(str(BIN / "bcd"), "tables", "--table", "all-labels", "--partial", cwd=project).stdout
+    assert "all-labels.partial.md" in said
+    text = (project / "results/smoke/partial/all-labels.partial.md").read_text()
+    assert "PARTIAL: 2 of 19 runs are missing" in text and "not run" in text
+    set_weight(project, "kd", built_weight(built, "kd"))
+    snakemake(project)
+    assert contents(project) == before
+
+
 def test_a_mistake_in_params_stops_before_anything_runs(built, tmp_path):
     project = copy_project(tmp_path / "wrong")
     text = (project / METHODS).read_text()
