@@ -308,7 +308,7 @@ def track(
     suite: Suite = None,
     sync: Annotated[bool, typer.Option("--sync", help="Bring MLflow up to date with the records.")] = False,
     ui: Annotated[bool, typer.Option("--ui", help="Open the MLflow UI on 127.0.0.1.")] = False,
-    port: Annotated[int, typer.Option(help="Port of the UI.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 5000,
 ) -> None:
     """Show runs in MLflow. The store is results/mlflow.db unless MLFLOW_TRACKING_URI names another."""
     from bcd.tracking import sync as tracking

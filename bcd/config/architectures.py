@@ -17,5 +17,10 @@ PYRAMIDS = (
 )
 BACKBONES: dict[str, tuple[int, ...]] = dict.fromkeys(DILATED, (8, 16, 32)) | dict.fromkeys(PYRAMIDS, (32,))
 
+# Pixels of the shortest side that a mix transformer can reduce eight times in its first stage.
+SMALLEST_MIT_SIDE = 29
+
 SEGMENTATION_HEADS = ("light", "psp", "isa", "deeplabv3plus", "fcn", "uper", "segformer")
+# These pool the last stage to one cell, whose BatchNorm needs two images in training.
+POOLING_HEADS = ("psp", "deeplabv3plus", "uper")
 DETECTOR_HEADS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")

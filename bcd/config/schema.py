@@ -61,8 +61,10 @@ def repeated(values: Iterable[str]) -> str | None:
 
 
 Name = Annotated[str, AfterValidator(require_name)]
-Pixels = Annotated[list[PositiveInt], Len(2, 2)]
-Range = Annotated[list[PositiveFloat], Len(2, 2)]
+Side = Annotated[int, Field(ge=1, le=2**14)]  # a longer one fits into no memory
+Pixels = Annotated[list[Side], Len(2, 2)]
+Range = Annotated[list[Annotated[float, Field(gt=0, le=100)]], Len(2, 2)]
+Images = Annotated[int, Field(ge=1, le=2**16)]
 Channels3 = Annotated[list[NonNegativeFloat], Len(3, 3)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -102,7 +104,7 @@ class Generator(Strict):
 
     seed: NonNegativeInt
     """Seed of the scenes."""
-    size: PositiveInt
+    size: Side
     """Height and width of an image in pixels."""
 
 
@@ -338,9 +340,9 @@ Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
 class Resize(Strict):
     """Images keep their shape: the short side becomes one of `short_sides`, the largest in evaluation."""
 
-    short_sides: Annotated[list[PositiveInt], Len(1)]
+    short_sides: Annotated[list[Side], Len(1)]
     """Pixels of the short side."""
-    max_long_side: PositiveInt
+    max_long_side: Side
     """Pixels that the long side may not exceed; the image becomes smaller where it would."""
 
 
@@ -381,7 +383,7 @@ class WholeView(Strict):
 
     resize: Resize
     """The sizes."""
-    pad: PositiveInt = 32
+    pad: Side = 32
     """A batch is padded to a multiple of it."""
 
 
@@ -392,7 +394,7 @@ class Runtime(Strict):
     """The most students that a job trains, for a GPU's memory; null for no limit."""
     checkpoint_every: PositiveInt = 500
     """Steps between two saves."""
-    workers: NonNegativeInt = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that load data."""
     live_tracking: bool = False
     """Whether curves are sent to MLflow while a run lasts."""
@@ -409,7 +411,7 @@ class Recipe(Strict):
 
     steps: NonNegativeInt
     """Optimiser steps; 0 for a published model whose file `pretrained` names."""
-    batch: PositiveInt
+    batch: Images
     """Images of a step, over all processes."""
     optimizer: Optimizer
     """The optimiser and what it does to which parameters."""
@@ -449,7 +451,7 @@ class SegmentationRecipe(Recipe):
 
     view: CropView
     """How images are shown."""
-    unlabelled_batch: NonNegativeInt = 0
+    unlabelled_batch: Annotated[int, Field(ge=0, le=2**16)] = 0
     """Images of a step that carry no labels, beside `batch`."""
     aux_weight: NonNegativeFloat = 0.4
     """Weight of the auxiliary head's loss (PSPNet, Zhao et al. 2017, section 3.3)."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bcd.config.architectures import POOLING_HEADS, SMALLEST_MIT_SIDE
 from bcd.config.check import check
 from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms, override
@@ -140,10 +141,29 @@ def _require_fit_of(
         raise UserError(f"{where}: the model '{model_name}' needs {wanted} for the task {task} (params/models.yaml)")
     if task == "instance" and model.head != "mask_rcnn":
         raise UserError(f"{where}: the model '{model_name}' has no masks for the task instance; its head is mask_rcnn")
+    if isinstance(recipe, SegmentationRecipe) and recipe.steps:
+        _require_room(model_name, model, recipe_name, recipe, where)
     if not recipe.steps and model.pretrained in ("none", "timm"):
         raise UserError(
             f"{where}: the recipe '{recipe_name}' has no steps, so the model '{model_name}' needs the weights of "
             "a whole model; name their file in `pretrained` (params/models.yaml)"
+        )
+
+
+def _require_room(model_name: str, model: AnyModel, recipe_name: str, recipe: SegmentationRecipe, where: str) -> None:
+    """Raise UserError for crops and batches on which the model cannot train: BatchNorm needs two values a channel."""
+    height, width = recipe.view.crop
+    if model.backbone.startswith("mit_") and min(height, width) < SMALLEST_MIT_SIDE:
+        raise UserError(
+            f"{where}: the recipe '{recipe_name}' has crop {height} x {width}, but the model '{model_name}' needs "
+            f"sides of {SMALLEST_MIT_SIDE} pixels or more (params/recipes.yaml)"
+        )
+    stride = model.output_stride
+    cells = 1 if model.head in POOLING_HEADS else -(-height // stride) * -(-width // stride)
+    if recipe.batch * cells < 2:
+        raise UserError(
+            f"{where}: the recipe '{recipe_name}' has batch {recipe.batch} at crop {height} x {width}, so BatchNorm of "
+            f"the model '{model_name}' sees one value a channel; set batch to 2 or more (params/recipes.yaml)"
         )
 
 

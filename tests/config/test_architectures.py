@@ -3,7 +3,11 @@
 import pytest
 from test_config import edit, load
 
+from bcd.config.architectures import SEGMENTATION_HEADS
+from bcd.config.load import load_params
+from bcd.config.schema import CropView, SegmentationModel
 from bcd.errors import UserError
+from bcd.runs.resolve import _require_room
 
 STUDENT = "smoke-student: {backbone: light, output_stride: 16,"
 SUITE = "suites/smoke.yaml"
@@ -36,6 +40,11 @@ CASES = [  # file, what stands there, what is written instead, what the message 
     ("methods.yaml", "operator: residual", "operator: sobel", ["operator: 'sobel' is not allowed", "residual"]),
     ("methods.yaml", "temperature: 1.0", "temperature: hot", ["temperature", "'hot'"]),
     ("methods.yaml", "weight: 1.0", "weight: .inf", ["weight", "finite"]),
+    ("recipes.yaml", "  batch: 2\n  view: {crop: [40, 32]}\n", "  batch: 1\n  view: {crop: [1, 1]}\n",
+     ["'smoke' has batch 1 at crop 1 x 1", "batch to 2"]),
+    ("recipes.yaml", "crop: [40, 32]", "crop: [100000, 32]", ["view.crop[0]", "16384"]),
+    ("recipes.yaml", "  batch: 2\n", "  batch: 1000000000\n", ["batch", "65536"]),
+    ("suites/smoke.yaml", "seeds: 2", "seeds: 2\nfirst_seed: -1", ["first_seed", "greater than or equal to 0"]),
     ("recipes.yaml", "threads: 1", "threads: 100000", ["threads", "1024"]),
     ("recipes.yaml", "scale: [0.75, 1.5]", "scale: [2.0, 1.0]", ["scale", "smaller factor first"]),
     ("recipes.yaml", "lr: 0.005", "lr: .nan", ["lr", "finite"]),
@@ -80,3 +89,28 @@ def test_one_class_is_legal(project):
     path.write_text(text[:first] + "  things: [vehicle]" + text[end:])
     runs = load(project)
     assert any(run.training.data.classes == ["vehicle"] for run in runs.values() if run.training.task == "detection")
+
+
+@pytest.mark.parametrize("head", SEGMENTATION_HEADS)
+def test_a_head_is_refused_exactly_where_it_cannot_train(project, head):
+    """One image, as large as a cell of the last stage or larger: what the params allow is what torch can do."""
+    import torch
+
+    from bcd.models import build
+
+    values = {"backbone": "light", "head": head, "channels": 8, "output_stride": 16}
+    model = SegmentationModel(**values, widths=[8, 8, 8, 8], depths=[1, 1, 1, 1])
+    recipe = load_params().recipes["smoke"]
+    for side in (16, 33):
+        shown = recipe.model_copy(update={"batch": 1, "view": CropView(crop=[side, side])})
+        try:
+            build(model, 3).train()(torch.zeros(1, 3, side, side))
+            works = True
+        except ValueError:
+            works = False
+        try:
+            _require_room("m", model, "r", shown, "here")
+            allowed = True
+        except UserError:
+            allowed = False
+        assert works == allowed, side
