@@ -21,7 +21,8 @@ from bcd.data.objects.stream import ObjectBatch
 from bcd.distill.distiller import Distiller, WeightedTerm, observe
 from bcd.distill.taps import Taps
 from bcd.distributed import own_device
-from bcd.models.detection import Targets, build_detector
+from bcd.models.detection import build_detector
+from bcd.models.detection.detector import Targets
 
 CLASSES, OBJECTS, PAD = 80, 10, 128
 

@@ -19,9 +19,9 @@ from bcd.data.semantic.stream import cached
 from bcd.metrics.detection import Result
 from bcd.models.base import DenseModel
 from bcd.models.complexity import counted
-from bcd.models.detection import Detections, Detector, Regions, Targets
+from bcd.models.detection.detector import Detections, Detector, Regions, Targets
 from bcd.runs.spec import DetectionEvaluation, Evaluation, Training
-from bcd.tasks import Evaluated, build_model, channels, numbers
+from bcd.tasks.task import Evaluated, build_model, channels, numbers
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # detections kept for panels, evenly spaced over the split
@@ -30,7 +30,7 @@ FOREGROUND_IOU = 0.5
 
 
 class DetectionTask:
-    """See `bcd.tasks.Task`."""
+    """See `bcd.tasks.task.Task`."""
 
     def __init__(self, training: Training, data: Path, *, in_memory: bool):
         if not isinstance(training.recipe, DetectionRecipe):

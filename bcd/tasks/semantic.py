@@ -20,14 +20,14 @@ from bcd.models import flops
 from bcd.models.base import DenseModel
 from bcd.models.layers import resize
 from bcd.runs.spec import Evaluation, SegmentationEvaluation, Training
-from bcd.tasks import Evaluated, build_model, channels, numbers
+from bcd.tasks.task import Evaluated, build_model, channels, numbers
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
 
 
 class SemanticTask:
-    """See `bcd.tasks.Task`."""
+    """See `bcd.tasks.task.Task`."""
 
     def __init__(self, training: Training, data: Path, *, in_memory: bool):
         if not isinstance(training.recipe, SegmentationRecipe):

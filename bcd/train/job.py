@@ -13,7 +13,7 @@ from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, T
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, RunSpec
 from bcd.runs.status import DATA, Status, code_of, judge_all
-from bcd.tasks import Task
+from bcd.tasks.task import Task
 
 Say = Callable[[str], None]
 

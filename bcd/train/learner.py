@@ -25,7 +25,7 @@ from bcd.files import atomic_write
 from bcd.models.base import DenseModel
 from bcd.runs.record import dump
 from bcd.runs.spec import RunSpec
-from bcd.tasks import Task
+from bcd.tasks.task import Task
 from bcd.train.checkpoint import load_state, save_state
 from bcd.train.optimizer import learning_rate, make_optimizer
 

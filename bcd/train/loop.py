@@ -37,7 +37,7 @@ from bcd.runs.provenance import git_state, hardware, versions
 from bcd.runs.record import Record, Report, Weights, dump, read_as
 from bcd.runs.spec import Evaluation, RunSpec, digest
 from bcd.runs.status import code_of
-from bcd.tasks import Task
+from bcd.tasks.task import Task
 from bcd.train.checkpoint import drop_state, save_weights
 from bcd.train.learner import Learner, tap_paths
 from bcd.train.trained import load_model

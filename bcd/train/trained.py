@@ -9,7 +9,7 @@ from bcd.errors import UserError
 from bcd.models.base import DenseModel
 from bcd.runs import store
 from bcd.runs.spec import RunSpec
-from bcd.tasks import Task, build_model
+from bcd.tasks.task import Task, build_model
 from bcd.train.checkpoint import load_weights
 
 
@@ -17,7 +17,7 @@ def load_trained(folder: str | Path) -> tuple[DenseModel, RunSpec]:
     """The model of a finished run, in evaluation mode on the CPU, and what it was trained as.
 
     A segmentor maps images, float32 (N, 3, H, W), normalised by `spec.training.data.mean` and `std`, to a dict with
-    `logits` (N, C, H, W). A detector has the methods of `bcd.models.detection.Detector`.
+    `logits` (N, C, H, W). A detector has the methods of `bcd.models.detection.detector.Detector`.
 
     Args:
         folder: the run's place in the store, `results/store/<hash>`.

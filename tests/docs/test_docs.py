@@ -2,6 +2,7 @@
 
 import ast
 import re
+from graphlib import TopologicalSorter
 
 import pytest
 from support.project import ROOT
@@ -189,11 +190,22 @@ def test_imports_go_down_the_layers_of_the_architecture_page():
     upwards = [
         f"{module} imports {name}"
         for file in sorted((ROOT / "bcd").rglob("*.py"))
-        for module in [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")]
+        for module in [module_of(file)]
         for name in sorted(imported(file))
         if layer_of(name, layers) > layer_of(module, layers)
     ]
     assert not upwards, upwards
+
+
+def test_no_import_goes_in_a_circle():
+    """Nor do imports inside functions, which are there for speed."""
+    files = {module_of(file): file for file in (ROOT / "bcd").rglob("*.py")}
+    graph = {module: (imported(file) & files.keys()) - {module} for module, file in files.items()}
+    list(TopologicalSorter(graph).static_order())
+
+
+def module_of(file) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def layer_of(module: str, layers: dict[str, int]) -> int:

@@ -1,4 +1,4 @@
-"""What every detector must do, whatever its engine; see `bcd.models.detection.Detector`.
+"""What every detector must do, whatever its engine; see `bcd.models.detection.detector.Detector`.
 
 Each check takes `build(seed)`, which makes a small detector of CLASSES classes, in training mode, from that seed.
 """
@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from bcd.distill.taps import Taps
 from bcd.models.complexity import counted
-from bcd.models.detection import REGIONS, Detections, Detector, Sizes, Targets
+from bcd.models.detection.detector import REGIONS, Detections, Detector, Sizes, Targets
 
 Build = Callable[[int], Detector]
 

@@ -17,7 +17,7 @@ from bcd.data.acquire import manifest
 from bcd.data.objects.split import open_objects
 from bcd.data.semantic.split import open_split
 from bcd.files import sha256_file
-from bcd.models.detection import Detections
+from bcd.models.detection.detector import Detections
 from bcd.runs.code import CodeHashes
 from bcd.runs.expand import suite_runs
 from bcd.runs.record import (

@@ -15,7 +15,7 @@ from bcd.config.load import load_params
 from bcd.config.schema import DetectionModel, Variant
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
-from bcd.models.detection import Detections, Regions, Targets
+from bcd.models.detection.detector import Detections, Regions, Targets
 from bcd.runs import expand, store
 from bcd.runs.run import Run, overridden
 from bcd.tasks import make_task

@@ -20,7 +20,7 @@ from bcd.data.objects.transforms import moved_objects, resized
 from bcd.data.semantic.stream import LABELLED, VIEW, check_share, generator, pick
 from bcd.data.semantic.transforms import Size, evaluated_size, new_size, normalise
 from bcd.errors import UserError
-from bcd.models.detection import Regions, Targets
+from bcd.models.detection.detector import Regions, Targets
 
 # image (N, 3, H, W), sizes in it, original sizes, names
 EvalBatch = tuple[Tensor, list[Size], list[Size], list[str]]

@@ -23,7 +23,7 @@ from bcd.models.weights import InitialWeights, load_state, read_state
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-    from bcd.models.detection import Detector
+    from bcd.models.detection.detector import Detector
 
 # What its model zoo publishes at ResNet-50; another backbone changes only the keys set in `_set_backbone`.
 HEADS = {

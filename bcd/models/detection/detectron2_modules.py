@@ -16,7 +16,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from bcd.models.backbones import build_backbone
-from bcd.models.detection import REGIONS, Detections, Detector, Regions, Sizes, Targets
+from bcd.models.detection.detector import REGIONS, Detections, Detector, Regions, Sizes, Targets
 from bcd.models.detection.regions import anchor_logits, best_anchors
 from bcd.models.layers import Backbone as OurBackbone
 from bcd.models.weights import InitialWeights

@@ -8,7 +8,7 @@ from torchvision.models.detection.backbone_utils import LastLevelMaxPool
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from bcd.errors import UserError
-from bcd.models.detection import Detector
+from bcd.models.detection.detector import Detector
 from bcd.models.layers import Backbone
 from bcd.models.weights import InitialWeights
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bcd.errors import UserError
-from bcd.models.detection import REGIONS, Regions
+from bcd.models.detection.detector import REGIONS, Regions
 
 
 def best_anchors(scores: Tensor, centres: Tensor, size: tuple[int, int]) -> Tensor:

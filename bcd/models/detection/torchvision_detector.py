@@ -27,8 +27,8 @@ from torchvision.ops import clip_boxes_to_image
 from bcd.config.schema import Detection, DetectionModel
 from bcd.errors import UserError
 from bcd.models.backbones import build_backbone
-from bcd.models.detection import REGIONS, Detections, Detector, Regions, Sizes, Targets
 from bcd.models.detection import torchvision_heads as heads
+from bcd.models.detection.detector import REGIONS, Detections, Detector, Regions, Sizes, Targets
 from bcd.models.detection.pyramid import PyramidNetwork, pyramid_levels
 from bcd.models.detection.regions import anchor_logits, best_anchors
 from bcd.models.layers import Backbone
@@ -78,7 +78,7 @@ def _anchor_scale(head: str, detection: Detection, levels: range) -> float:
 
 
 class DenseDetector(PyramidNetwork):
-    """RetinaNet or FCOS, see `bcd.models.detection.Detector`; their classes are independent.
+    """RetinaNet or FCOS, see `bcd.models.detection.detector.Detector`; their classes are independent.
 
     A student can repeat its teacher's class scores only if both have the same anchors, number for number.
     """
@@ -133,7 +133,7 @@ class DenseDetector(PyramidNetwork):
 
 
 class RCNNDetector(PyramidNetwork):
-    """Faster or Mask R-CNN, see `bcd.models.detection.Detector`."""
+    """Faster or Mask R-CNN, see `bcd.models.detection.detector.Detector`."""
 
     def __init__(
         self, backbone: Backbone, channels: int, levels: range, rpn: RegionProposalNetwork, roi_heads: RoIHeads

@@ -15,7 +15,7 @@ from bcd.data.objects.transforms import moved_mask, moved_objects, resized
 from bcd.data.semantic.stream import cached
 from bcd.data.semantic.transforms import new_size
 from bcd.errors import UserError
-from bcd.models.detection import Regions
+from bcd.models.detection.detector import Regions
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

@@ -15,7 +15,7 @@ from support.project import SHARED
 from bcd.config.schema import DetectionModel
 from bcd.distill.taps import Taps
 from bcd.errors import UserError
-from bcd.models.detection import Targets
+from bcd.models.detection.detector import Targets
 from bcd.models.detection.detectron2_detector import HEADS, build, config, torchvision_key
 
 GOLDEN = SHARED / "golden" / "complexity.json"

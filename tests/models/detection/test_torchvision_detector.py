@@ -17,7 +17,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from bcd.config.schema import DetectionModel
 from bcd.distill.taps import Taps
 from bcd.errors import UserError
-from bcd.models.detection import Detector, build_detector, torchvision_heads
+from bcd.models.detection import build_detector, torchvision_heads
+from bcd.models.detection.detector import Detector
 
 HEADS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
 DENSE = HEADS[:2]
