@@ -221,7 +221,7 @@ def train(
     chosen = [pick(runs, key, f"suite {wanted.name}") for key in keys]
     if settings := settings_of(set_):
         chosen = [overridden(run, settings) for run in chosen]
-    from bcd.train.loop import Stopped
+    from bcd.train.signals import Stopped
 
     try:
         _follow_live(wanted.name, chosen)

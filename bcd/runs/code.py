@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).parents[1]
 
-LOOP, FORMATS = "bcd.train.loop", "bcd.data.formats"
+LOOP, EVALUATION, FORMATS = "bcd.train.loop", "bcd.train.evaluation", "bcd.data.formats"
 # The module of a task. `MAKER` imports each of them to make one; a run depends on its own.
 MAKER = "bcd.tasks"
 TASKS = {
@@ -45,7 +45,6 @@ EVALUATION_ONLY = {"bcd.metrics": "measures a model; no loss and no batch is mad
 TRAINING_ONLY = {
     "bcd.distill": "compares student and teacher; an evaluation has one model with finished weights",
     "bcd.losses": "gives the gradients of training",
-    "bcd.train.learner": "takes the steps of training",
 }
 
 
@@ -90,11 +89,11 @@ class _Question(NamedTuple):
 
 
 def _questions(task: str, data_format: str, terms: Collection[str]) -> tuple[_Question, _Question]:
-    starts = (LOOP, TASKS[task], f"{FORMATS}.{data_format}")
+    shared = (TASKS[task], f"{FORMATS}.{data_format}")
     entries = tuple(f"{REGISTRY}[{term}]" for term in sorted(terms))
     return (
-        _Question(starts + entries, frozenset({*BOUNDARY, *EVALUATION_ONLY})),
-        _Question(starts, frozenset({*BOUNDARY, *TRAINING_ONLY})),
+        _Question((LOOP, *shared, *entries), frozenset({*BOUNDARY, *EVALUATION_ONLY})),
+        _Question((EVALUATION, *shared), frozenset({*BOUNDARY, *TRAINING_ONLY})),
     )
 
 

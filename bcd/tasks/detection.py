@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bcd import metrics
-from bcd.config.schema import AnyModel, DetectionRecipe
+from bcd.config.schema import AnyModel, DetectionModel, DetectionRecipe
 from bcd.data.objects.split import ObjectSplit, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.semantic.split import evenly_spaced
@@ -19,9 +19,10 @@ from bcd.data.semantic.stream import cached
 from bcd.metrics.detection import Result
 from bcd.models.base import DenseModel
 from bcd.models.complexity import counted
+from bcd.models.detection import build_detector
 from bcd.models.detection.detector import Detections, Detector, Regions, Targets
 from bcd.runs.spec import DetectionEvaluation, Evaluation, Training
-from bcd.tasks.task import Evaluated, build_model, channels, numbers
+from bcd.tasks.task import Evaluated, channels, numbers
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # detections kept for panels, evenly spaced over the split
@@ -43,7 +44,9 @@ class DetectionTask:
         self._splits: dict[str, ObjectSplit] = {}
 
     def build(self, model: AnyModel) -> DenseModel:
-        return build_model(model, self.classes)
+        if not isinstance(model, DetectionModel):
+            raise TypeError(f"detection needs a DetectionModel, not a {type(model).__name__}")
+        return build_detector(model, self.classes)
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[ObjectBatch]:
         """Images with at least one object that is no crowd, as detectron2 trains on (FILTER_EMPTY_ANNOTATIONS)."""

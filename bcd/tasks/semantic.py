@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcd import distributed, metrics
-from bcd.config.schema import AnyModel, SegmentationRecipe, Sliding
+from bcd.config.schema import AnyModel, SegmentationModel, SegmentationRecipe, Sliding
 from bcd.data.semantic.split import Split, evenly_spaced, open_split
 from bcd.data.semantic.stream import Batch, cached, eval_batches, stream
 from bcd.data.semantic.transforms import Augment, Size
 from bcd.label import IGNORE
-from bcd.models import flops
+from bcd.models import build, flops
 from bcd.models.base import DenseModel
 from bcd.models.layers import resize
 from bcd.runs.spec import Evaluation, SegmentationEvaluation, Training
-from bcd.tasks.task import Evaluated, build_model, channels, numbers
+from bcd.tasks.task import Evaluated, channels, numbers
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
@@ -40,7 +40,9 @@ class SemanticTask:
         self._splits: dict[str, Split] = {}
 
     def build(self, model: AnyModel) -> DenseModel:
-        return build_model(model, self.classes)
+        if not isinstance(model, SegmentationModel):
+            raise TypeError(f"segmentation needs a SegmentationModel, not a {type(model).__name__}")
+        return build(model, self.classes)
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[Batch]:
         split, recipe, view = self._read_split("train"), self.recipe, self.view

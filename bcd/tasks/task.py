@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, device
 
-from bcd.config.schema import AnyModel, DetectionModel, SegmentationModel
+from bcd.config.schema import AnyModel
 from bcd.models.base import DenseModel
 from bcd.runs.spec import Evaluation
 
@@ -67,16 +67,3 @@ def channels(values: Sequence[float]) -> tuple[float, float, float]:
     """Three numbers, one a channel."""
     red, green, blue = values
     return red, green, blue
-
-
-def build_model(model: AnyModel, classes: int) -> DenseModel:
-    """A model with random weights from torch's global generator, or with what its `pretrained` names."""
-    if isinstance(model, DetectionModel):
-        from bcd.models.detection import build_detector
-
-        return build_detector(model, classes)
-    if isinstance(model, SegmentationModel):
-        from bcd.models import build
-
-        return build(model, classes)
-    raise TypeError(f"{type(model).__name__} is no model")

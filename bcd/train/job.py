@@ -104,11 +104,11 @@ def _finish(suite: str, run: Run, spec: RunSpec, task: Task, failed: str | None,
 
 def evaluate_run(suite: str, run: Run, spec: RunSpec, task: Task, say: Say) -> RunResult:
     """Evaluate a finished run (or find its evaluation in the store) and write its small JSON."""
-    from bcd.train import loop
+    from bcd.train import evaluation
 
     folder, code = spec.folder(RESULTS), code_of(run.training)
     with store.open_entry(spec, RESULTS):
-        report = loop.evaluate(spec, folder, task, run.evaluation, code.evaluate, say)
+        report = evaluation.evaluate(spec, folder, task, run.evaluation, code.evaluate, say)
     trained = store.record(folder)
     if trained is None:
         raise UserError(f"{folder} is not finished; run the same command again to finish it")

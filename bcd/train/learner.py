@@ -6,7 +6,6 @@ draws, so its result does not depend on its company.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable
@@ -27,6 +26,7 @@ from bcd.runs.record import dump
 from bcd.runs.spec import RunSpec
 from bcd.tasks.task import Task
 from bcd.train.checkpoint import load_state, save_state
+from bcd.train.history import add_line, cut_after
 from bcd.train.optimizer import learning_rate, make_optimizer
 
 
@@ -126,14 +126,8 @@ class Learner:
         means = dict(zip(self._sums, distributed.mean_over_all([v / count for v in self._sums.values()]), strict=True))
         self._sums = {}
         if distributed.rank() == 0:
-            line = {
-                "step": self.step,
-                "lr": learning_rate(self.recipe, self.step - 1),
-                "loss": sum(means.values()),
-                **means,
-            }
-            with (self.folder / "history.jsonl").open("a") as history:
-                history.write(json.dumps(line, sort_keys=True) + "\n")
+            rate = learning_rate(self.recipe, self.step - 1)
+            add_line(self.folder, {"step": self.step, "lr": rate, "loss": sum(means.values()), **means})
 
     def _fail_at(self, losses: dict[str, float], names: list[str]) -> None:
         parts = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
@@ -177,7 +171,7 @@ class Learner:
             if len(state["rng"]) == distributed.world():
                 self._rng, self._cuda_rng = state["rng"][distributed.rank()], state["cuda_rng"]
         if distributed.rank() == 0:
-            _cut_history(self.folder / "history.jsonl", self.step)
+            cut_after(self.folder, self.step)
 
     def _use_rng(self) -> None:
         torch.set_rng_state(self._rng)
@@ -203,13 +197,3 @@ def _require_whole(model: DenseModel, file: str) -> None:
             f"the recipe has no steps and {file} leaves {len(unfilled)} tensors of the model at random, first "
             f"{unfilled[0]}; correct the model's head, channels or classes, or train it"
         )
-
-
-def _cut_history(path: Path, step: int) -> None:
-    """Drop lines that a killed attempt wrote after its last checkpoint (the last one may be half a line)."""
-    if not path.exists():
-        return
-    lines = path.read_text().splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    if kept != lines:
-        atomic_write(path, "".join(line + "\n" for line in kept))

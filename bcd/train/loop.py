@@ -6,47 +6,34 @@ a detection is, nor which losses a method has.
 
 from __future__ import annotations
 
-import io
-import signal
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from bcd import distributed
 from bcd.config.schema import Runtime
 from bcd.data.loading import dead_workers_named
-from bcd.distill.distiller import Shapes, observe
-from bcd.distill.taps import Taps
 from bcd.errors import UserError
 from bcd.files import atomic_write, sha256_file
-from bcd.metrics import save_rows
 from bcd.models import count_parameters
 from bcd.runs import store
 from bcd.runs.provenance import git_state, hardware, versions
-from bcd.runs.record import Record, Report, Weights, dump, read_as
-from bcd.runs.spec import Evaluation, RunSpec, digest
+from bcd.runs.record import Record, Weights, dump
+from bcd.runs.spec import RunSpec
 from bcd.runs.status import code_of
 from bcd.tasks.task import Task
 from bcd.train.checkpoint import drop_state, save_weights
-from bcd.train.learner import Learner, tap_paths
-from bcd.train.trained import load_model
+from bcd.train.learner import Learner
+from bcd.train.signals import Stopped, stop_signals
+from bcd.train.teacher import Teacher
 
 Say = Callable[[str], None]
-
-
-class Stopped(Exception):
-    """A signal asked the job to end; every learner was saved."""
 
 
 def train(
@@ -95,7 +82,7 @@ def _train_missing(
             learners.append(Learner(spec, spec.folder(results), task, teacher.shapes, device))
     setup = time.perf_counter() - begin
     if learners:
-        with _signals() as asked_to_stop, dead_workers_named():
+        with stop_signals() as asked_to_stop, dead_workers_named():
             _loop(learners, task, teacher, runtime, asked_to_stop, say)
     took = time.perf_counter() - begin
     for learner in learners:
@@ -163,69 +150,6 @@ def _loop(
             say(f"step {step + 1}/{total}, {len(active)} learners, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
 
 
-class Teacher:
-    """A frozen model in eval mode and its taps.
-
-    Called with a batch it returns its tap tensors, without gradients, and the batch with what its students share.
-    `shapes` are those of its taps; empty where no spec has terms.
-    """
-
-    def __init__(self, task: Task, specs: Sequence[RunSpec], folder: Path | None, device: torch.device):
-        self._names = {tap for spec in specs for term in spec.training.terms for tap in term.taps}
-        self.shapes: Shapes = {}
-        known = next((spec.teacher for spec in specs if spec.teacher), None)
-        if known is None or folder is None:
-            return
-        self._task, self._device = task, device
-        self._precision = specs[0].training.recipe.precision
-        self._model = load_model(task, known.model, folder).to(device)
-        self._model.requires_grad_(False).eval()
-        # A tap that it lacks is for the learner to miss whose term asks for it.
-        self._names &= task.taps(self._model).keys()
-        paths = tap_paths(task, self._model, self._names)
-        sample = task.sample().to(device)
-        self.shapes = observe(self._model, paths, lambda: task.forward(self._model, sample, self._names))
-        self._taps = Taps(self._model, paths)
-
-    @torch.no_grad()
-    def __call__(self, batch: Any) -> tuple[dict[str, Tensor], Any]:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            batch = self._task.forward(self._model, batch, self._names)
-        return self._taps.read(), batch
-
-
-def evaluate(spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, code: str, say: Say) -> Report:
-    """Evaluate a finished run, or return the evaluation that the store already holds."""
-    shown = evaluation.model_dump()
-    name = f"eval-{digest(shown)}"
-    report = folder / f"{name}.json"
-    if report.exists():
-        return read_as(Report, report)
-    say(f"evaluating {folder} on '{evaluation.split}'")
-    begin = time.perf_counter()
-    model = load_model(task, spec.training.model, folder)
-    result = task.evaluate(model, evaluation, distributed.own_device())
-    save_rows(folder / f"{name}.npz", result.rows, result.names)
-    atomic_write(folder / f"{name}-predictions.npz", _npz(result.predictions))
-    found = Report(
-        hash=digest(shown),
-        split=evaluation.split,
-        images=len(result.names),
-        rows_sha256=sha256_file(folder / f"{name}.npz"),
-        metrics=result.metrics,
-        code=code,
-        seconds=round(time.perf_counter() - begin, 3),
-    )
-    atomic_write(report, dump(shown | found.model_dump()))
-    return found
-
-
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # an array may be called anything
-    return buffer.getvalue()
-
-
 def _finish(learner: Learner, task: Task, group_size: int, setup: float, took: float) -> None:
     path = learner.folder / "model.safetensors"
     save_weights(path, learner.student)
@@ -274,24 +198,3 @@ def _deterministic(threads: int, device: torch.device) -> None:
     # A debugging aid that writes NaN into every new tensor; it costs time and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch sets it so
     torch.backends.cudnn.benchmark = False
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying from them; a second Ctrl-C takes effect at once.
-
-    A second SIGTERM does not: Slurm, srun and torchrun each pass on the one that they were sent.
-    """
-    received: list[int] = []
-
-    def remember(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and number in received:
-            sys.exit(128 + number)
-        received.append(number)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

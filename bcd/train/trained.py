@@ -9,7 +9,8 @@ from bcd.errors import UserError
 from bcd.models.base import DenseModel
 from bcd.runs import store
 from bcd.runs.spec import RunSpec
-from bcd.tasks.task import Task, build_model
+from bcd.tasks import make_task
+from bcd.tasks.task import Task
 from bcd.train.checkpoint import load_weights
 
 
@@ -35,7 +36,7 @@ def load_trained(folder: str | Path) -> tuple[DenseModel, RunSpec]:
         raise UserError(f"{folder} holds no finished run; `bcd plan --all` lists the runs of a suite")
     training = finished.spec.training
     plain = training.model.model_copy(update={"pretrained": "none"})
-    model = build_model(plain, len(training.data.classes))
+    model = make_task(training, Path("data")).build(plain)
     load_weights(store.checked_weights(folder), model)
     return model.eval(), finished.spec
 

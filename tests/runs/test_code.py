@@ -100,9 +100,9 @@ def test_a_new_ignored_label_makes_every_semantic_run_stale(package):
 
 
 def test_renumbered_classes_of_cocostuff_make_exactly_its_runs_stale(package):
-    assert "LABELS" in (package / "data/formats/cocostuff.py").read_text()
+    assert "LABELS" in (package / "data/formats/_cocostuff_labels.py").read_text()
     both = {"cocostuff10k", "cocostuff164k"}
-    assert stale(package, append(package, "data/formats/cocostuff.py", "LABELS = LABELS[::-1]")) == (both, both)
+    assert stale(package, append(package, "data/formats/_cocostuff_labels.py", "LABELS = LABELS[::-1]")) == (both, both)
 
 
 # What does not change a result.
@@ -243,7 +243,7 @@ def file_of(package: Path, name: str) -> Path:
 
 LOADED = """
 import sys
-import bcd.train.loop, bcd.tasks.{task}, bcd.data.formats.{data_format}
+import bcd.train.loop, bcd.train.evaluation, bcd.tasks.{task}, bcd.data.formats.{data_format}
 from bcd.losses import TERMS
 print(*sorted(TERMS))
 print(*(name for name in sys.modules if name.partition(".")[0] == "bcd"))
@@ -259,11 +259,25 @@ def test_no_module_that_python_loads_for_a_training_is_missed(task, data_format)
     terms, loaded = (line.split() for line in done.stdout.splitlines())
     assert terms == TERMS
     train, evaluate = code.modules(task, data_format, terms)
-    boundary = re.compile("|".join(re.escape(name) + r"(\..*)?" for name in code.BOUNDARY))
+    boundary = re.compile(
+        "|".join(
+            re.escape(name.removesuffix(".__init__")) + ("" if "__init__" in name else r"(\..*)?")
+            for name in code.BOUNDARY
+        )
+    )
     missed = {name for name in set(loaded) - train - evaluate - {"bcd"} if not boundary.fullmatch(name)}
     assert not missed
     assert {name for name in loaded if name.startswith("bcd.metrics")} <= evaluate
     assert set(loaded) > {"bcd.train.loop", "bcd.losses.masked", "bcd.models.backbones"}
+
+
+def test_a_new_format_makes_no_run_stale(package):
+    """FORMATS names what there is; a run starts from its own."""
+    before = {key: code.fingerprints(*run, package=package) for key, run in RUNS.items()}
+    path = package / "data/formats/__init__.py"
+    path.write_text(path.read_text().replace('    "voc":', '    "mine": Format(("semantic",)),\n    "voc":'))
+    code.forget()
+    assert {key: code.fingerprints(*run, package=package) for key, run in RUNS.items()} == before
 
 
 def test_the_boundary_names_modules_that_exist():
@@ -272,7 +286,7 @@ def test_the_boundary_names_modules_that_exist():
 
 
 def test_what_only_evaluation_or_only_training_uses_is_imported_where_both_meet():
-    both = {"bcd.tasks.semantic", "bcd.tasks.detection", "bcd.train.loop"}
+    both = {"bcd.tasks.semantic", "bcd.tasks.detection", "bcd.train.evaluation"}
     for run in RUNS.values():
         train, evaluate = code.modules(*run)
         assert importers(train, code.EVALUATION_ONLY) <= both
@@ -295,7 +309,7 @@ def test_no_loss_is_imported_by_way_of_the_registry():
 
 # Rules, each in a package of a few lines.
 
-EMPTY = {"tasks/semantic.py": "", "data/formats/scenes.py": ""}
+EMPTY = {"tasks/semantic.py": "", "data/formats/scenes.py": "", "train/evaluation.py": ""}
 STARTS = {"bcd.train.loop", "bcd.tasks.semantic", "bcd.data.formats.scenes"}
 
 

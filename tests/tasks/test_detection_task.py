@@ -20,7 +20,8 @@ from bcd.runs import expand, store
 from bcd.runs.run import Run, overridden
 from bcd.tasks import make_task
 from bcd.tasks.detection import coco_results, region_classes
-from bcd.train import job, loop
+from bcd.train import job
+from bcd.train.signals import Stopped
 
 PAIRS = {
     "detection": "detection/scenes-smoke/smoke-retinanet-from-smoke-retinanet",
@@ -91,7 +92,7 @@ def test_a_stopped_group_ends_with_the_same_bytes(project, engine_name):
         if text.startswith("step 1/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(loop.Stopped, match="step 2 of 3"):
+    with pytest.raises(Stopped, match="step 2 of 3"):
         job.run_group("smoke", wanted, stop_after_the_first_step)
     for method, edge in train(*wanted).items():
         assert same(edge, undisturbed[method]), method

@@ -22,8 +22,9 @@ from bcd.runs import expand, store
 from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
-from bcd.train import job, loop
+from bcd.train import evaluation, job, loop
 from bcd.train.learner import Learner
+from bcd.train.signals import Stopped
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_what_losses_learn_and_remember_survives_a_stop(project, teacher):
         if text.startswith("step 1/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(loop.Stopped, match="step 2 of 3"):
+    with pytest.raises(Stopped, match="step 2 of 3"):
         job.run_group("smoke", wanted, stop_after_the_first_step)
     for method, edge in train(*wanted).items():
         assert same(edge, undisturbed[method]), method
@@ -189,7 +190,7 @@ def test_a_term_signal_saves_and_the_same_command_continues(project, teacher, in
             os.kill(os.getpid(), signal.SIGTERM)
 
     def stopped():
-        with pytest.raises(loop.Stopped):
+        with pytest.raises(Stopped):
             job.run_group("smoke", [chosen], stop_in_the_sixth_step)
         raise SystemExit(143)
 
@@ -235,7 +236,7 @@ def test_an_exception_of_one_student_ends_that_student_only(project, teacher, mo
         elif moment == "save":
             patch.setattr(loop, "_finish", failing(loop._finish, lambda learner: learner.spec.hash))
         else:
-            patch.setattr(loop, "evaluate", failing(loop.evaluate, lambda spec: spec.hash))
+            patch.setattr(evaluation, "evaluate", failing(evaluation.evaluate, lambda spec: spec.hash))
         with pytest.raises(UserError, match="ZeroDivisionError: on purpose") as error:
             job.run_group("smoke", wanted, say)
     assert wanted[0].key in str(error.value) and not any(run.key in str(error.value) for run in wanted[1:])

@@ -22,8 +22,9 @@ from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.runs import expand, store
 from bcd.runs.record import RunResult, read_as, read_json
-from bcd.train import job, loop
+from bcd.train import job
 from bcd.train.learner import Learner
+from bcd.train.signals import Stopped
 
 TORCHRUN = (str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "bcd.cli")
 TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
@@ -95,7 +96,7 @@ def test_two_processes_stopped_and_continued_end_where_one_does(project, tmp_pat
             step(learner, *arguments)
 
         Learner.train_step = signalled
-        with pytest.raises(loop.Stopped):
+        with pytest.raises(Stopped):
             train_here(STUDENTS)
 
     ranks = start_two(in_child, stopped)
