@@ -17,7 +17,8 @@ from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.models.detection.detector import Detections, Regions, Targets
 from bcd.runs import expand, store
-from bcd.runs.run import Run, overridden
+from bcd.runs.resolve import overridden
+from bcd.runs.run import Run
 from bcd.tasks import make_task
 from bcd.tasks.detection import coco_results, region_classes
 from bcd.train import job

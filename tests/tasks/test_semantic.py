@@ -1,11 +1,19 @@
 """The semantic task: its losses, and whole-image and sliding prediction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from support.project import ROOT
+from support.smoke import TEACHER
 from torch import nn
 
+from bcd.config.load import load_params
+from bcd.config.schema import Sliding
+from bcd.config.suites import load_suite
 from bcd.data.semantic.stream import Batch
+from bcd.runs.expand import suite_runs
 from bcd.tasks.semantic import SemanticTask, predict
 
 
@@ -21,7 +29,7 @@ class Brightness(nn.Module):
 def test_sliding_covers_every_pixel_of_any_size(size, stride):
     image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     whole = predict(Brightness(), image, size, None)
-    assert torch.equal(predict(Brightness(), image, size, {"crop": [32, 32], "stride": stride}), whole)
+    assert torch.equal(predict(Brightness(), image, size, Sliding(crop=[32, 32], stride=stride)), whole)
     assert torch.equal(whole, (image[:, 0] > 0).long())
 
 
@@ -34,11 +42,11 @@ def test_overlapping_windows_are_averaged():
             return {"logits": torch.cat([centred, torch.zeros_like(centred)], 1)}
 
     # Windows 0..3 and 2..5: pixel 2 averages 1/3 and -1, pixel 3 averages 1 and -1/3.
-    found = predict(Window(), torch.zeros(1, 3, 2, 6), (2, 6), {"crop": [2, 4], "stride": [2, 2]})[0, 0]
+    found = predict(Window(), torch.zeros(1, 3, 2, 6), (2, 6), Sliding(crop=[2, 4], stride=[2, 2]))[0, 0]
     assert found.tolist() == [1, 1, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("sliding", [None, {"crop": [16, 16], "stride": [12, 12]}])
+@pytest.mark.parametrize("sliding", [None, Sliding(crop=[16, 16], stride=[12, 12])])
 def test_a_resized_image_is_labelled_at_the_size_of_its_label(sliding):
     """The logits are enlarged, not the classes: between columns of logit 1 and -3 the border lies a quarter in."""
     image = torch.full((1, 3, 16, 20), 1.0)
@@ -50,8 +58,10 @@ def test_a_resized_image_is_labelled_at_the_size_of_its_label(sliding):
 
 
 def task(aux_weight: float = 0.4) -> SemanticTask:
-    spec = {"recipe": {"aux_weight": aux_weight}, "data": {"classes": ["a", "b"], "mean": [0] * 3, "std": [1] * 3}}
-    return SemanticTask(spec, None, in_memory=False)
+    training = suite_runs(load_params(ROOT / "params"), load_suite("smoke", ROOT / "params"))[TEACHER].training
+    data = training.data.model_copy(update={"classes": ["a", "b"]})
+    recipe = training.recipe.model_copy(update={"aux_weight": aux_weight})
+    return SemanticTask(replace(training, data=data, recipe=recipe), ROOT / "data", in_memory=False)
 
 
 class Constant(nn.Module):

@@ -149,7 +149,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(project, teacher, 
 
 def test_killed_while_evaluating_it_ends_with_the_same_bytes(project, teacher, in_child):
     run = runs()[TEACHER]
-    report = folder(teacher) / f"eval-{teacher['evaluation']['hash']}.json"
+    report = folder(teacher) / f"eval-{teacher.evaluation.hash}.json"
 
     def evaluate() -> None:
         for path in folder(teacher).glob("eval-*"):

@@ -17,7 +17,9 @@ PAIR = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 def runs_with(learners: int | None) -> dict[str, Run]:
     params = load_params(ROOT / "params")
     runs = expand.suite_runs(params, load_suite("smoke", ROOT / "params"))
-    return {key: replace(one, runtime=one.runtime | {"learners": learners}) for key, one in runs.items()}
+    return {
+        key: replace(one, runtime=one.runtime.model_copy(update={"learners": learners})) for key, one in runs.items()
+    }
 
 
 @pytest.mark.parametrize("learners, sizes", [(1, [1] * 9), (2, [2, 2, 2, 2, 1]), (4, [4, 4, 1]), (8, [8, 1])])
@@ -36,7 +38,7 @@ def test_a_group_that_fits_keeps_its_address():
 def test_one_training_under_two_names_stays_in_one_job():
     runs = {key: one for key, one in runs_with(2).items() if one.group == f"{PAIR}/s0"}
     names = list(runs)
-    runs[names[-1]] = replace(runs[names[-1]], config=runs[names[0]].config)
+    runs[names[-1]] = replace(runs[names[-1]], training=runs[names[0]].training)
     first, *others = expand.groups(runs).values()
     assert [one.key for one in first] == [names[0], names[-1], names[1]]
     assert [len(job) for job in others] == [2, 2, 2]

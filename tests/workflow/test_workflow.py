@@ -145,7 +145,7 @@ def test_a_remote_carries_finished_runs_to_another_clone(built, tmp_path, monkey
     assert manifest.read_bytes() == before
     # It knows what its results were made with: a weight asks for its students, not for the teacher.
     set_weight(there, "cwd", 7.0)
-    planned = set(re.findall(r"train_\w+", snakemake(there, "--dry-run")))
+    planned = set(re.findall(r"(train_\w+)_[0-9a-f]{6}\b", snakemake(there, "--dry-run")))
     assert planned == {f"train_semantic_scenes_smoke_smoke_student_from_smoke_teacher_s{i}" for i in range(2)}
 
 
