@@ -313,7 +313,7 @@ def test_the_ui_refuses_a_taken_port_and_a_remote_server(project, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     port = free_port()
-    program = f"from bcd.track import ui; raise SystemExit(ui({port}))"
+    program = f"from bcd.tracking.ui import ui; raise SystemExit(ui({port}))"
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         start_new_session=True,
