@@ -119,7 +119,9 @@ def _status() -> dict[str, int]:
 def in_fresh_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, name, "--measure", "--classes", str(options.classes)]
     command += ["--size", *map(str, options.size), "--runs", str(options.runs)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ENVIRONMENT)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | ENVIRONMENT)
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
     return json.loads(done.stdout)
 
 
