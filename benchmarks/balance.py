@@ -14,14 +14,17 @@ import torch
 from bcd.config.load import load_params
 from bcd.config.schema import TAPS
 from bcd.config.suites import load_suite
-from bcd.distill.distiller import Distiller, WeightedTerm, observe
+from bcd.distill.distiller import Distiller, observe
 from bcd.distill.taps import Taps
 from bcd.distributed import own_device
 from bcd.errors import pick
 from bcd.runs import expand
+from bcd.runs.resolve import overridden
 from bcd.tasks import make_task
-from bcd.train import job, loop
-from bcd.train.learner import make_optimizer, tap_paths
+from bcd.train import job
+from bcd.train.learner import tap_paths
+from bcd.train.optimizer import make_optimizer
+from bcd.train.trained import load_model
 
 
 def squared_norm(losses: dict[str, torch.Tensor], student: torch.nn.Module) -> float:
@@ -40,15 +43,16 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="all of params/methods.yaml by default")
     options = parser.parse_args()
     params, suite = load_params(), load_suite(options.suite)
-    run = next(run for run in expand.suite_runs(params, suite).values() if run.teacher and run.config["terms"])
-    task = make_task(run.config, job.DATA / run.files, in_memory=run.runtime["in_memory"])
+    run = next(run for run in expand.suite_runs(params, suite).values() if run.distilled_from)
+    run = overridden(run, {"recipe.steps": options.steps + options.batches})
+    task = make_task(run.training, job.DATA / run.files, in_memory=run.in_memory)
     device = own_device()
-    folder = job.RESULTS / "store" / job.teacher_facts(suite.name, run)["store"]
+    folder = job.RESULTS / "store" / job.teacher_of(suite.name, run).store
     torch.manual_seed(0)
-    teacher = loop.load_model(task, run.teacher.config["model"], folder).to(device).eval().requires_grad_(False)
-    student = task.build(run.config["model"] | {"pretrained": "none"}).to(device).train()
+    teacher = load_model(task, run.teacher.training.model, folder).to(device).eval().requires_grad_(False)
+    student = task.build(run.training.model.model_copy(update={"pretrained": "none"})).to(device).train()
     batches = task.batches(0, rank=0, world=1, workers=0)
-    optimizer = make_optimizer(student, run.config["recipe"])
+    optimizer = make_optimizer(student, run.training.recipe)
     for _ in range(options.steps):
         optimizer.zero_grad()
         sum(task.losses(student, next(batches).to(device)).values()).backward()
@@ -63,19 +67,19 @@ def main() -> None:
     seen_student, seen_teacher = (Taps(model, p) for model, p in zip((student, teacher), paths, strict=True))
     print("| method | term | taps | weight of the preset | weight of equal gradients |\n|---|---|---|---:|---:|")
     batches = [next(batches).to(device) for _ in range(options.batches)]
-    classes = len(run.config["data"]["classes"])
+    classes = len(run.training.data.classes)
     for name in options.methods or params.methods:
         for entry in pick(params.methods, name, "--methods").terms:
-            term = WeightedTerm(**entry.model_dump() | {"weight": 1.0, "schedule": "constant", "warmup": 0})
+            term = entry.model_copy(update={"weight": 1.0, "schedule": "constant", "warmup": 0})
             torch.manual_seed(1)
             distiller = Distiller([term], *shapes, classes=classes).to(device)
             own = plain = 0.0
             for batch in batches:
-                losses = task.losses(student, batch)
-                task.forward(teacher, batch, taps)
-                given = {"valid": batch.valid, "label": batch.label, "step": 0, "total": 1}
+                shared = task.forward(teacher, batch, taps)
+                losses = task.losses(student, shared)
                 plain += squared_norm(losses, student)
-                own += squared_norm(distiller(seen_student.read(), seen_teacher.read(), **given), student)
+                pulls = distiller(seen_student.read(), seen_teacher.read(), step=0, total=1, **shared.facts())
+                own += squared_norm(pulls, student)
             equal = (plain / own) ** 0.5 if own else float("inf")
             print(f"| {name} | {entry.term} | {', '.join(entry.taps)} | {entry.weight:g} | {equal:.3g} |", flush=True)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bcd.config.load import load_params
-from bcd.config.schema import Model
+from bcd.config.schema import AnyModel, DetectionModel
 from bcd.errors import UserError, pick
 
 BPKD = Path("params/published/semseg_kd_bpkd_readme.csv")
@@ -59,18 +59,21 @@ def published() -> dict[str, dict[str, str]]:
     return {name: lines[key] for name, key in PUBLISHED.items()}
 
 
-def measured(model: Model, classes: int, size: Sequence[int], runs: int) -> dict[str, Any]:
+def measured(model: AnyModel, classes: int, size: Sequence[int], runs: int) -> dict[str, Any]:
     """All measures of one model, in this process."""
     import torch
 
     from bcd.models import count_parameters, flops
     from bcd.models.complexity import counted
+    from bcd.tasks import build_model
 
     torch.manual_seed(0)
-    net, image = _built(model, classes), torch.randn(1, 3, *size)
-    forward = _detection(net, size) if model.detection else net
+    detector = isinstance(model, DetectionModel)
+    net = build_model(model.model_copy(update={"pretrained": "none"}), classes).eval()
+    image = torch.randn(1, 3, *size)
+    forward = _detection(net, size) if detector else net
     with torch.no_grad():
-        macs = counted(lambda: forward(image)) if model.detection else flops(net, tuple(size))
+        macs = counted(lambda: forward(image)) if detector else flops(net, tuple(size))
         found = {"parameters": count_parameters(net), "macs": macs}
         found["cpu_bytes"] = _growth(lambda: forward(image))
         found["cpu_seconds"] = _median(lambda: forward(image), runs)
@@ -83,17 +86,6 @@ def measured(model: Model, classes: int, size: Sequence[int], runs: int) -> dict
             forward(on_gpu)
             found["gpu_bytes"] = torch.cuda.max_memory_allocated() - held
     return found
-
-
-def _built(model: Model, classes: int) -> Any:
-    model = model.model_copy(update={"pretrained": "none"})
-    if model.detection:
-        from bcd.models.detection import build_detector
-
-        return build_detector(model, classes).eval()
-    from bcd.models import build
-
-    return build(model, classes).eval()
 
 
 def _detection(net: Any, size: Sequence[int]) -> Callable[[Any], Any]:
@@ -127,7 +119,9 @@ def _status() -> dict[str, int]:
 def in_fresh_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, name, "--measure", "--classes", str(options.classes)]
     command += ["--size", *map(str, options.size), "--runs", str(options.runs)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ENVIRONMENT)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | ENVIRONMENT)
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
     return json.loads(done.stdout)
 
 

@@ -9,7 +9,6 @@ a student's step and t the rest of a step, both from the k jobs.
 """
 
 import argparse
-import json
 import os
 import resource
 import shutil
@@ -24,14 +23,15 @@ from bcd.config.schema import Suite
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.runs import expand
-from bcd.runs.run import Run, run_file
+from bcd.runs.record import Record, RunResult, read_as
+from bcd.runs.run import Run
 
 
 def group_of(suite: Suite, count: int) -> tuple[Run, list[Run]]:
     """The teacher and `count` distilled students of the first pair and seed of a suite."""
     runs = [run for run in expand.suite_runs(load_params(), suite).values() if run.teacher]
     first = runs[0].group
-    students = [run for run in runs if run.group == first and run.config["terms"]]
+    students = [run for run in runs if run.group == first and run.distilled_from]
     if len(students) < count:
         raise UserError(f"--methods {count}: the first table of {suite.name} has {len(students)} distilled methods")
     return students[0].teacher, students[:count]
@@ -39,12 +39,12 @@ def group_of(suite: Suite, count: int) -> tuple[Run, list[Run]]:
 
 def project(folder: Path, suite: str, teacher: Run) -> None:
     """A project that holds nothing but the teacher."""
-    edge = run_file(suite, teacher)
+    edge = teacher.file(suite)
     if not edge.exists():
         raise UserError(f"{edge} is missing; run `snakemake teachers --config suite={suite}` first")
     for name in ("params", "data", "bcd"):
         (folder / name).symlink_to(Path(name).resolve())
-    entry = Path("results/store") / json.loads(edge.read_text())["store"]
+    entry = Path("results/store") / read_as(RunResult, edge).store
     (folder / edge).parent.mkdir(parents=True)
     shutil.copy(edge, folder / edge)
     shutil.copytree(entry, folder / entry)
@@ -59,12 +59,12 @@ def seconds(command: list[str], folder: Path) -> tuple[float, float]:
     return time.perf_counter() - begin, cpu
 
 
-def records(folder: Path) -> list[dict]:
+def records(folder: Path) -> list[Record]:
     """The records of the students trained since the last call, which are forgotten."""
     found = []
     for path in sorted((folder / "results/store").glob("*/record.json")):
-        record = json.loads(path.read_text())
-        if record["spec"]["terms"]:
+        record = read_as(Record, path)
+        if record.spec.training.terms:
             found.append(record)
             shutil.rmtree(path.parent)
     return found
@@ -90,8 +90,8 @@ def main() -> None:
             records(folder)
             alone = [seconds([*train, key], folder) for key in keys]
             found = records(folder)
-            own = sum(r["step_seconds"] for r in found) / count
-            rest = sum(r["group_seconds"] / options.steps for r in found) / count - own
+            own = sum(r.step_seconds for r in found) / count
+            rest = sum(r.group_seconds / options.steps for r in found) / count - own
             cells = []
             for each, one in zip(zip(*alone, strict=True), grouped, strict=True):
                 cells += [f"{sum(each):.1f}", f"{one:.1f}", f"{one / sum(each):.2f}"]

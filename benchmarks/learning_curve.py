@@ -11,8 +11,9 @@ import argparse
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import pick
-from bcd.runs import expand, store
-from bcd.runs.run import overridden, run_file
+from bcd.runs import expand
+from bcd.runs.record import RunResult, read_as
+from bcd.runs.resolve import overridden
 from bcd.train import job
 
 
@@ -24,15 +25,15 @@ def main() -> None:
     options = parser.parse_args()
     runs = expand.suite_runs(load_params(), load_suite(options.suite))
     run = pick(runs, options.key, f"suite {options.suite}")
-    edges = []
+    results = []
     for steps in options.steps:
         changed = overridden(run, {"recipe.steps": steps})
         job.run_group(options.suite, [changed], say=lambda _: None)
-        edges.append(store.read_json(run_file(options.suite, changed)))
-    metrics = [name for name, value in edges[0]["metrics"].items() if value == value]
+        results.append(read_as(RunResult, changed.file(options.suite)))
+    metrics = [name for name, value in results[0].metrics.items() if value == value]
     print(f"| steps | {' | '.join(metrics)} |\n|---:{'|---:' * len(metrics)}|")
-    for steps, edge in zip(options.steps, edges, strict=True):
-        print(f"| {steps} | {' | '.join(format(edge['metrics'][name], '.2f') for name in metrics)} |")
+    for steps, result in zip(options.steps, results, strict=True):
+        print(f"| {steps} | {' | '.join(format(result.metrics[name], '.2f') for name in metrics)} |")
 
 
 if __name__ == "__main__":

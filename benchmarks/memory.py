@@ -16,9 +16,9 @@ import time
 import torch
 
 from bcd.config.load import load_params
-from bcd.config.schema import Detection, Model
+from bcd.config.schema import Detection, DetectionModel
 from bcd.data.objects.stream import ObjectBatch
-from bcd.distill.distiller import Distiller, WeightedTerm, observe
+from bcd.distill.distiller import Distiller, observe
 from bcd.distill.taps import Taps
 from bcd.distributed import own_device
 from bcd.models.detection import build_detector
@@ -44,7 +44,9 @@ def one_step(options: argparse.Namespace, method: str) -> dict[str, float]:
     terms = load_params().methods[method].terms
     detection = Detection(engine=options.engine)
     student, teacher = (
-        build_detector(Model(backbone=name, head=options.head, channels=256, detection=detection), CLASSES).to(device)
+        build_detector(DetectionModel(backbone=name, head=options.head, channels=256, detection=detection), CLASSES).to(
+            device
+        )
         for name in (options.student, options.teacher)
     )
     teacher.requires_grad_(False).eval()
@@ -59,7 +61,7 @@ def one_step(options: argparse.Namespace, method: str) -> dict[str, float]:
                 observe(model, path, lambda model=model: model.features(small))
                 for model, path in zip((student, teacher), paths, strict=True)
             ]
-            distiller = Distiller([WeightedTerm(**term.model_dump()) for term in terms], *shapes, classes=CLASSES)
+            distiller = Distiller(terms, *shapes, classes=CLASSES)
             distiller.to(device)
             with torch.no_grad():
                 teacher.features(batch.image)

@@ -16,16 +16,19 @@ from typing import Any
 import torch
 
 from bcd.config.load import load_params
+from bcd.config.schema import AnyRecipe, SegmentationRecipe
 from bcd.config.suites import load_suite
-from bcd.distill.distiller import Distiller, WeightedTerm, observe
+from bcd.distill.distiller import Distiller, observe
 from bcd.distill.taps import Taps
 from bcd.distributed import own_device
 from bcd.errors import pick
 from bcd.runs import expand
-from bcd.runs.run import Run, overridden
+from bcd.runs.resolve import overridden
+from bcd.runs.run import Run
 from bcd.tasks import make_task
 from bcd.train import job
-from bcd.train.learner import make_optimizer, tap_paths
+from bcd.train.learner import tap_paths
+from bcd.train.optimizer import make_optimizer
 
 
 def chosen(suite_name: str, method: str, settings: dict[str, Any]) -> Run:
@@ -37,17 +40,26 @@ def chosen(suite_name: str, method: str, settings: dict[str, Any]) -> Run:
     return overridden(run, settings) if settings else run
 
 
+def shown(recipe: AnyRecipe) -> str:
+    """The size of a training image."""
+    if isinstance(recipe, SegmentationRecipe):
+        return f"crop {recipe.view.crop}"
+    return f"short sides {recipe.view.resize.short_sides}"
+
+
 class Step:
     """The parts of a training step, each callable alone."""
 
     def __init__(self, run: Run):
-        self.device, self.recipe = own_device(), run.config["recipe"]
-        self.task = make_task(run.config, job.DATA / run.files, in_memory=run.runtime["in_memory"])
-        teacher, student = (config_["model"] | {"pretrained": "none"} for config_ in (run.teacher.config, run.config))
+        self.device, self.recipe = own_device(), run.training.recipe
+        self.task = make_task(run.training, job.DATA / run.files, in_memory=run.in_memory)
+        teacher, student = (
+            asked.training.model.model_copy(update={"pretrained": "none"}) for asked in (run.teacher, run)
+        )
         self.teacher = self.task.build(teacher).to(self.device).eval().requires_grad_(False)
         self.student = self.task.build(student).to(self.device).train()
         self.optimizer = make_optimizer(self.student, self.recipe)
-        terms = [WeightedTerm(**term) for term in run.config["terms"]]
+        terms = [term for term in run.training.terms if term.weight]
         self.names = names = [tap for term in terms for tap in term.taps]
         paths = [tap_paths(self.task, model, names) for model in (self.student, self.teacher)]
         sample = self.task.sample().to(self.device)
@@ -56,17 +68,17 @@ class Step:
             observe(model, p, lambda model=model: self.task.forward(model, sample, names))
             for model, p in zip(models, paths, strict=True)
         ]
-        classes = len(run.config["data"]["classes"])
+        classes = len(run.training.data.classes)
         self.terms = [Distiller([term], *shapes, classes=classes).to(self.device) for term in terms]
         self.student_taps, self.teacher_taps = (
             Taps(model, p) for model, p in zip((self.student, self.teacher), paths, strict=True)
         )
-        self.batches = self.task.batches(0, rank=0, world=1, workers=run.runtime["workers"])
+        self.batches = self.task.batches(0, rank=0, world=1, workers=run.runtime.workers)
 
     def run(self, note: Callable[[str, float], None]) -> None:
         """One step; `note` is told each part's name and seconds."""
         batch = self._timed(note, "data", lambda: next(self.batches).to(self.device))
-        self._timed(note, "teacher forward", lambda: self._forward_teacher(batch))
+        batch = self._timed(note, "teacher forward", lambda: self._forward_teacher(batch))
         teacher = self.teacher_taps.read()
         self._timed(note, "student forward and backward", lambda: self._train_student(batch))
         student = {name: tap.detach() for name, tap in self.student_taps.read().items()}
@@ -88,12 +100,12 @@ class Step:
             torch.cuda.synchronize()
 
     def _autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe["precision"] == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     @torch.no_grad()
-    def _forward_teacher(self, batch: Any) -> None:
+    def _forward_teacher(self, batch: Any) -> Any:
         with self._autocast():
-            self.task.forward(self.teacher, batch, self.names)
+            return self.task.forward(self.teacher, batch, self.names)
 
     def _train_student(self, batch: Any) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -123,8 +135,8 @@ def main() -> None:
         step.run(lambda name, taken: seconds[name].append(taken))
     medians = {name: statistics.median(taken[2:]) for name, taken in seconds.items()}
     total = sum(medians.values())
-    recipe = run.config["recipe"]
-    print(f"{run.key}: batch {recipe['batch']}, crop {recipe['crop']}, {recipe['precision']}, {step.device}, "
+    recipe = run.training.recipe
+    print(f"{run.key}: batch {recipe.batch}, {shown(recipe)}, {recipe.precision}, {step.device}, "
           f"{torch.get_num_threads()} threads\n\n| part | ms | share of the step |\n|---|---:|---:|")  # fmt: skip
     for name, taken in medians.items():
         print(f"| {name} | {taken * 1e3:.1f} | {taken / total:.1%} |")

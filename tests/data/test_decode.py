@@ -1,4 +1,4 @@
-"""MATLAB label maps and tables of classes; images and masks: tests/test_camvid.py."""
+"""MATLAB label maps and tables of classes; images and masks: tests/data/formats/test_camvid.py."""
 
 import numpy as np
 import pytest

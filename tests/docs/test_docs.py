@@ -5,6 +5,8 @@ import re
 from graphlib import TopologicalSorter
 
 import pytest
+import torch
+from support import smoke
 from support.project import ROOT
 
 from bcd.config.load import load_params
@@ -170,12 +172,31 @@ def spelled_out(path: str) -> list[str]:
     return [one for word in brace[1].split(",") for one in spelled_out(path.replace(brace[0], word.strip(), 1))]
 
 
+def readme_examples() -> list[str]:
+    """The blocks of Python that belong to no file."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
 def test_the_readmes_first_example_runs():
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[1]
+    code = readme_examples()[0]
     assert len(code.splitlines()) <= 8
     names: dict = {}
     exec(code, names)
     assert names["loss"].isfinite() and names["student"].grad.abs().sum() > 0
+
+
+def test_the_readmes_second_example_runs(project):
+    """With the run and the image of the smallest suite in the place of those that it names."""
+    teacher = smoke.train(smoke.runs()[smoke.TEACHER])["none"]
+    code = readme_examples()[1]
+    for theirs, ours in (("results/store/<hash>", str(smoke.folder(teacher))), ("data/scenes/", "data/scenes-smoke/")):
+        assert code.count(theirs) == 1
+        code = code.replace(theirs, ours)
+    names: dict = {}
+    exec(code, names)
+    assert names["spec"].hash == teacher.store
+    assert names["image"].dtype == torch.float32 and abs(names["image"].mean()) < 2
+    assert names["label"].shape == (1, *names["image"].shape[2:])
 
 
 def test_imports_go_down_the_layers_of_the_architecture_page():

@@ -1,6 +1,6 @@
 """Detection metrics against pycocotools and the stored official numbers; run as a script for the table of deviations.
 
-python tests/test_detection_metrics.py        # | file | kind | AP values | precision curves |
+PYTHONPATH=tests python tests/metrics/test_detection_metrics.py   # | file | kind | AP values | precision curves |
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Agreement of the losses with numbers that the official implementations produced; run as a script for the table.
 
-    python tests/parity.py        # | term | golden cases | largest deviations |
+    PYTHONPATH=tests python tests/support/parity.py        # | term | golden cases | largest deviations |
 
 Each `parity_<topic>.py` beside this file lists CASES. A case is run on the stored inputs; the harness then compares
 the loss, every stored gradient and every stored state.
