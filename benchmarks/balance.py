@@ -12,7 +12,7 @@ import argparse
 import torch
 
 from bcd.config.load import load_params
-from bcd.config.schema import TAPS
+from bcd.config.schema.methods import TAPS
 from bcd.config.suites import load_suite
 from bcd.distill.distiller import Distiller, observe
 from bcd.distill.taps import Taps

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bcd.config.load import load_params
-from bcd.config.schema import AnyModel, DetectionModel
+from bcd.config.schema.models import AnyModel, DetectionModel
 from bcd.errors import UserError, pick
 
 BPKD = Path("params/published/semseg_kd_bpkd_readme.csv")

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from bcd.config.load import load_params
-from bcd.config.schema import Suite
+from bcd.config.schema.suites import Suite
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.runs import expand

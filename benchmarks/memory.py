@@ -16,7 +16,7 @@ import time
 import torch
 
 from bcd.config.load import load_params
-from bcd.config.schema import Detection, DetectionModel
+from bcd.config.schema.models import Detection, DetectionModel
 from bcd.data.objects.stream import ObjectBatch
 from bcd.distill.distiller import Distiller, observe
 from bcd.distill.taps import Taps

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bcd.config.load import load_params
-from bcd.config.schema import AnyRecipe, SegmentationRecipe
+from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
 from bcd.config.suites import load_suite
 from bcd.distill.distiller import Distiller, observe
 from bcd.distill.taps import Taps

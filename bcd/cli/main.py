@@ -11,13 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 from bcd.errors import UserError, pick
 
 if TYPE_CHECKING:
-    from bcd.config import schema
+    from bcd.config.schema import suites
     from bcd.data.acquire.download import Progress
     from bcd.runs.run import Run
 
@@ -54,11 +53,12 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except Exception as error:
-        # click's usage errors carry their own exit code and text
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(error.exit_code)
-        raise
+        # A usage error, of the library's own copy of click, carries its text and its status.
+        show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if show is None or code is None:
+            raise
+        show()
+        sys.exit(code)
     if status == 130:
         print(INTERRUPTED, file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
@@ -68,14 +68,14 @@ def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _load(suite: str | None) -> tuple[schema.Params, schema.Suite]:
+def _load(suite: str | None) -> tuple[suites.Params, suites.Suite]:
     from bcd.config.load import default_suite, load_params
     from bcd.config.suites import load_suite
 
     return load_params(), load_suite(suite or default_suite())
 
 
-def _tables(suite: schema.Suite, table: str | None) -> list[str]:
+def _tables(suite: suites.Suite, table: str | None) -> list[str]:
     names = {t.name: t.name for t in suite.tables}
     return [pick(names, table, "--table")] if table else list(names)
 

@@ -12,19 +12,12 @@ from typing import Any, TypeVar
 
 from bcd.config.architectures import DETECTOR_HEADS, SEGMENTATION_HEADS
 from bcd.config.check import check
-from bcd.config.schema import (
-    AnyModel,
-    AnyRecipe,
-    Dataset,
-    DetectionModel,
-    DetectionRecipe,
-    Method,
-    Params,
-    SegmentationModel,
-    SegmentationRecipe,
-    WeightedTerm,
-    require_name,
-)
+from bcd.config.schema.base import require_name
+from bcd.config.schema.data import Dataset
+from bcd.config.schema.methods import Method, WeightedTerm
+from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
+from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
+from bcd.config.schema.suites import Params
 from bcd.config.terms import check_options
 from bcd.config.yaml_file import read_yaml
 from bcd.data.formats import require_format

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from bcd.config.schema import WeightedTerm
+from bcd.config.schema.methods import WeightedTerm
 from bcd.errors import UserError, nearest
 
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from bcd.config.check import check
 from bcd.config.load import checked_name
 from bcd.config.overrides import override
-from bcd.config.schema import SHARED, Params, Strict, Suite, Table, repeated
+from bcd.config.schema.base import Strict, repeated
+from bcd.config.schema.suites import SHARED, Params, Suite, Table
 from bcd.config.yaml_file import read_yaml
 from bcd.errors import UserError, nearest
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, create_model
 
 from bcd.config import ranges
 from bcd.config.check import check
-from bcd.config.schema import Strict
+from bcd.config.schema.base import Strict
 from bcd.errors import UserError, nearest
 
 LOSSES = Path(__file__).parents[1] / "losses"

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bcd.config.schema import WeightedTerm
+from bcd.config.schema.methods import WeightedTerm
 from bcd.config.terms import check_options, term_names
 from bcd.distill.facts import Facts
 from bcd.distill.taps import Taps
@@ -54,7 +54,7 @@ class Distiller(nn.Module):
 
     Example:
         >>> import torch
-        >>> from bcd.config.schema import WeightedTerm
+        >>> from bcd.config.schema.methods import WeightedTerm
         >>> from bcd.distill.distiller import Distiller
         >>> shapes = {"logits": (2, 19, 64, 64)}
         >>> terms = [WeightedTerm(term="kd", weight=0.5, options={"temperature": 4.0}), WeightedTerm(term="cwd")]

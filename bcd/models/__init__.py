@@ -1,6 +1,6 @@
 """Segmentation models over timm backbones: `build` makes one from its parameters."""
 
-from bcd.config.schema import SegmentationModel
+from bcd.config.schema.models import SegmentationModel
 from bcd.models.backbones import build_backbone
 from bcd.models.complexity import count_parameters, flops
 from bcd.models.heads import HEADS, FCNHead, init_head

@@ -52,7 +52,7 @@ def build_backbone(
 ) -> Backbone:
     """Build a randomly initialised backbone.
 
-    `bcd.config.schema.Model` says what goes together, and checks it.
+    `bcd.config.schema.models.Model` says what goes together, and checks it.
     `widths` and `depths` (channels and residual blocks per stage) belong to `light` alone.
     Without `deep_stem` the ResNets that are not `d` variants have their original 7x7 stem, as in the papers' detectors.
     """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from bcd.config.schema import Dataset, Params
+from bcd.config.schema.data import Dataset
+from bcd.config.schema.suites import Params
 from bcd.planning.cost import Rate, Rates, job_seconds
 from bcd.planning.survey import Planned, totals
 from bcd.runs.expand import Row, groups

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from bcd.config.schema import AnyModel, AnyRecipe, SegmentationRecipe
+from bcd.config.schema.models import AnyModel
+from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
 from bcd.errors import UserError, pick
 from bcd.runs.record import Record, read_as, read_json
 from bcd.runs.run import Run

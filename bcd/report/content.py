@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bcd.config.schema import Strict
+from bcd.config.schema.base import Strict
 from bcd.runs.record import DataFacts, dump, read_as
 
 TEACHER = "teacher"  # the row of a block that stands above its methods

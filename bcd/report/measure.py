@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bcd.config.schema import Params, Suite, Table
+from bcd.config.schema.suites import Params, Suite, Table
 from bcd.errors import UserError
 from bcd.metrics import summariser
 from bcd.report import published

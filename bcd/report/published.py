@@ -1,7 +1,7 @@
 """Numbers that others published, shown beside a table's own: lines of `params/published/*.csv`, each with its source.
 
-A table's `published` entries (`bcd.config.schema.Published`) say which line stands beside which cell. `look_up` finds
-them for a table's content. They never enter a mean, a difference or a test.
+A table's `published` entries (`bcd.config.schema.suites.Published`) say which line stands beside which cell.
+`look_up` finds them for a table's content. They never enter a mean, a difference or a test.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from bcd.config.schema import Published, Table
+from bcd.config.schema.suites import Published, Table
 from bcd.errors import UserError, nearest
 from bcd.report.content import TEACHER, PublishedCell, Reference, Source
 

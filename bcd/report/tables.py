@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bcd.config.schema import Params, Suite, Table
+from bcd.config.schema.suites import Params, Suite, Table
 from bcd.errors import pick
 from bcd.files import atomic_write
 from bcd.report.content import TableContent

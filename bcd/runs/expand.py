@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms
-from bcd.config.schema import Method, Pair, Params, Suite, Table, TaskName, Variant
+from bcd.config.schema.base import TaskName
+from bcd.config.schema.methods import Method
+from bcd.config.schema.suites import Pair, Params, Suite, Table, Variant
 from bcd.config.suites import for_table
 from bcd.errors import UserError, pick
 from bcd.runs.resolve import Request, resolved

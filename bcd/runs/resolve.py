@@ -12,19 +12,12 @@ from bcd.config.architectures import POOLING_HEADS, SMALLEST_MIT_SIDE
 from bcd.config.check import check
 from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms, override
-from bcd.config.schema import (
-    AnyModel,
-    AnyRecipe,
-    Dataset,
-    DataUse,
-    DetectionModel,
-    DetectionRecipe,
-    Method,
-    Params,
-    SegmentationRecipe,
-    Strict,
-    TaskName,
-)
+from bcd.config.schema.base import Strict, TaskName
+from bcd.config.schema.data import Dataset, DataUse
+from bcd.config.schema.methods import Method
+from bcd.config.schema.models import AnyModel, DetectionModel
+from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
+from bcd.config.schema.suites import Params
 from bcd.data.formats import require_format
 from bcd.errors import UserError, nearest, pick
 from bcd.files import sha256_file

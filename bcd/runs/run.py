@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bcd.config.schema import Runtime
+from bcd.config.schema.recipes import Runtime
 from bcd.runs.spec import RESULTS, Evaluation, RunSpec, TeacherSpec, Training, digest, training_json
 
 

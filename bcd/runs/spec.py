@@ -17,20 +17,11 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from bcd.config.schema import (
-    AnyModel,
-    AnyRecipe,
-    DataUse,
-    DetectionModel,
-    DetectionRecipe,
-    Resize,
-    SegmentationModel,
-    SegmentationRecipe,
-    Sliding,
-    Strict,
-    TaskName,
-    WeightedTerm,
-)
+from bcd.config.schema.base import Strict, TaskName
+from bcd.config.schema.data import DataUse
+from bcd.config.schema.methods import WeightedTerm
+from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
+from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, Resize, SegmentationRecipe, Sliding
 
 VERSION = 1
 RESULTS = Path("results")

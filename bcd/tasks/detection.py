@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from bcd import metrics
-from bcd.config.schema import AnyModel, DetectionModel, DetectionRecipe
+from bcd.config.schema.models import AnyModel, DetectionModel
+from bcd.config.schema.recipes import DetectionRecipe
 from bcd.data.objects.split import ObjectSplit, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.semantic.split import evenly_spaced

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcd import distributed, metrics
-from bcd.config.schema import AnyModel, SegmentationModel, SegmentationRecipe, Sliding
+from bcd.config.schema.models import AnyModel, SegmentationModel
+from bcd.config.schema.recipes import SegmentationRecipe, Sliding
 from bcd.data.semantic.split import Split, evenly_spaced, open_split
 from bcd.data.semantic.stream import Batch, cached, eval_batches, stream
 from bcd.data.semantic.transforms import Augment, Size

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, device
 
-from bcd.config.schema import AnyModel
+from bcd.config.schema.models import AnyModel
 from bcd.models.base import DenseModel
 from bcd.runs.spec import Evaluation
 

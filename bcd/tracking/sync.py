@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bcd.config.schema import Params, Suite
+from bcd.config.schema.suites import Params, Suite
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.report.panels import run_panel

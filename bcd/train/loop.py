@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from bcd import distributed
-from bcd.config.schema import Runtime
+from bcd.config.schema.recipes import Runtime
 from bcd.data.loading import dead_workers_named
 from bcd.errors import UserError
 from bcd.files import atomic_write, sha256_file

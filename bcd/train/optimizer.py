@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
-from bcd.config.schema import Recipe, Sgd
+from bcd.config.schema.recipes import Recipe, Sgd
 from bcd.errors import UserError
 
 
@@ -47,7 +47,8 @@ def parameter_groups(
 ) -> dict[tuple[float, bool], list[nn.Parameter]]:
     """(factor of the learning rate, whether it is decayed) -> the trainable parameters, in the model's order.
 
-    The words mean what `bcd.config.schema.Sgd` says. Raises UserError for a word that stands in no parameter's name.
+    The words mean what `bcd.config.schema.recipes.Sgd` says.
+    Raises UserError for a word that stands in no parameter's name.
     """
     names = [name for name, _ in model.named_parameters()]
     for field, words in (("lr_factors", lr_factors), ("no_decay", no_decay)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bcd.config.schema import AnyModel
+from bcd.config.schema.models import AnyModel
 from bcd.errors import UserError
 from bcd.models.base import DenseModel
 from bcd.runs import store

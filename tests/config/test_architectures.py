@@ -5,7 +5,8 @@ from test_config import edit, load
 
 from bcd.config.architectures import SEGMENTATION_HEADS
 from bcd.config.load import load_params
-from bcd.config.schema import CropView, SegmentationModel
+from bcd.config.schema.models import SegmentationModel
+from bcd.config.schema.recipes import CropView
 from bcd.errors import UserError
 from bcd.runs.resolve import _require_room
 

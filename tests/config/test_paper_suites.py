@@ -9,7 +9,8 @@ from support.project import ROOT
 from test_config import edit
 
 from bcd.config.load import load_params
-from bcd.config.schema import AdamW, CropView, Params, Resize, SegmentationRecipe, Suite
+from bcd.config.schema.recipes import AdamW, CropView, Resize, SegmentationRecipe
+from bcd.config.schema.suites import Params, Suite
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.models import build

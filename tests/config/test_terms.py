@@ -10,7 +10,7 @@ import yaml
 from support.project import ROOT
 
 from bcd.config import terms
-from bcd.config.schema import WeightedTerm
+from bcd.config.schema.methods import WeightedTerm
 from bcd.config.terms import check_options, option_names, term_names, term_options, term_sources
 from bcd.errors import UserError
 

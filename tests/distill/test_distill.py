@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bcd.config.schema import WeightedTerm
+from bcd.config.schema.methods import WeightedTerm
 from bcd.distill.distiller import Distiller, observe, projector, schedule
 from bcd.distill.facts import LABEL_LOGIT, label_logits, resize_nearest
 from bcd.errors import UserError

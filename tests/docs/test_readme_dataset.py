@@ -20,7 +20,7 @@ import json
 from pathlib import Path
 
 from bcd.config.load import load_params
-from bcd.config.schema import DataUse
+from bcd.config.schema.data import DataUse
 from bcd.data.semantic.split import open_split
 
 dataset = load_params().datasets["mine"]

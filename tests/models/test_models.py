@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
 from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEADS
-from bcd.config.schema import SegmentationModel
+from bcd.config.schema.models import SegmentationModel
 from bcd.errors import UserError
 from bcd.models import build, count_parameters, flops, load_openmmlab
 from bcd.models.backbones import PYRAMIDS, TIMM, build_backbone

@@ -9,7 +9,7 @@ import torch
 from support.project import ROOT
 from support.weight_rule import SIZES, image, sample, weight
 
-from bcd.config.schema import SegmentationModel
+from bcd.config.schema.models import SegmentationModel
 from bcd.models import build, count_parameters, flops, load_openmmlab
 from bcd.models.openmmlab import openmmlab_naming, our_layout
 

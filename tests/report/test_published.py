@@ -11,7 +11,7 @@ import pytest
 from support.project import ROOT
 from support.tables import content
 
-from bcd.config.schema import Published
+from bcd.config.schema.suites import Published
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.report import published

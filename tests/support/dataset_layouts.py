@@ -14,7 +14,7 @@ from scipy.io import savemat
 from support.project import ROOT
 
 from bcd.config.load import load_params
-from bcd.config.schema import Dataset, DataUse
+from bcd.config.schema.data import Dataset, DataUse
 from bcd.data.acquire.manifest import Manifest
 from bcd.data.acquire.obtain import obtain
 from bcd.data.semantic.split import Split, open_split

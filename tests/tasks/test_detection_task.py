@@ -12,7 +12,8 @@ from support.smoke import folder, renamed, same, say, train
 
 from bcd import metrics
 from bcd.config.load import load_params
-from bcd.config.schema import DetectionModel, Variant
+from bcd.config.schema.models import DetectionModel
+from bcd.config.schema.suites import Variant
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.models.detection.detector import Detections, Regions, Targets

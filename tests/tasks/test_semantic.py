@@ -10,7 +10,7 @@ from support.smoke import TEACHER
 from torch import nn
 
 from bcd.config.load import load_params
-from bcd.config.schema import Sliding
+from bcd.config.schema.recipes import Sliding
 from bcd.config.suites import load_suite
 from bcd.data.semantic.stream import Batch
 from bcd.runs.expand import suite_runs

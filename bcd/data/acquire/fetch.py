@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bcd.config.schema import Archive
+from bcd.config.schema.data import Archive
 from bcd.data.acquire import manifest as manifests
 from bcd.data.acquire.archive import unpack
 from bcd.data.acquire.download import Progress, quiet

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bcd.config.schema import Archive
+from bcd.config.schema.data import Archive
 from bcd.errors import UserError
 from bcd.files import sha256_file
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.config.schema import Archive
+from bcd.config.schema.data import Archive
 from bcd.data.acquire.download import Progress, download
 from bcd.data.acquire.mirror import Obtained, is_official
 from bcd.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from bcd.config.schema import Dataset, Generator
+from bcd.config.schema.data import Dataset, Generator
 from bcd.data import tree
 from bcd.data.acquire import fetch
 from bcd.data.acquire.download import Progress, quiet

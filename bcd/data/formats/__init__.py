@@ -18,7 +18,7 @@ from bcd.errors import UserError, nearest
 if TYPE_CHECKING:
     import numpy as np
 
-    from bcd.config.schema import TaskName
+    from bcd.config.schema.base import TaskName
     from bcd.data.tree import Sample, Tree
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcd.config.schema import DataUse
+from bcd.config.schema.data import DataUse
 from bcd.data import decode
 from bcd.data.acquire import manifest
 from bcd.data.formats import ObjectFormat, load_format

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcd.config.schema import Resize
+from bcd.config.schema.recipes import Resize
 from bcd.data.loading import load
 from bcd.data.objects.split import Read
 from bcd.data.objects.transforms import moved_objects, resized

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bcd.config.schema import DataUse
+from bcd.config.schema.data import DataUse
 from bcd.data import decode, tree
 from bcd.data.acquire import manifest
 from bcd.data.formats import SemanticFormat, load_format

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from bcd.config.schema import Resize
+from bcd.config.schema.recipes import Resize
 from bcd.data.loading import load
 from bcd.data.semantic.split import Item, Read
 from bcd.data.semantic.transforms import Augment, augment, evaluated_size, normalise, resize_linear

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from bcd.config.schema import Resize
+from bcd.config.schema.recipes import Resize
 from bcd.label import IGNORE
 
 cv2.setNumThreads(0)  # the stream's workers already use every core

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bcd.config.schema import DetectionModel
+from bcd.config.schema.models import DetectionModel
 from bcd.models.detection.detector import Detector
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from bcd.config.schema import Detection, DetectionModel
+from bcd.config.schema.models import Detection, DetectionModel
 from bcd.errors import UserError, nearest
 from bcd.files import sha256_file
 from bcd.models.pretrained import sha256_tensors, timm_weights

@@ -24,7 +24,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import clip_boxes_to_image
 
-from bcd.config.schema import Detection, DetectionModel
+from bcd.config.schema.models import Detection, DetectionModel
 from bcd.errors import UserError
 from bcd.models.backbones import build_backbone
 from bcd.models.detection import torchvision_heads as heads

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bcd.config.schema import DataUse
+from bcd.config.schema.data import DataUse
 from bcd.data.objects.split import Objects, ObjectSplit, mask, open_objects
 from bcd.metrics import MetricOptions
 from bcd.metrics.boundary import band_width, class_band

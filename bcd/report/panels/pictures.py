@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bcd.config.schema import Params, Suite
+from bcd.config.schema.suites import Params, Suite
 from bcd.data.semantic.split import evenly_spaced
 from bcd.errors import UserError
 from bcd.files import atomic_write

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bcd.config.schema import DataUse
+from bcd.config.schema.data import DataUse
 from bcd.data.semantic.split import Split, open_split
 from bcd.label import IGNORE
 from bcd.metrics import MetricOptions

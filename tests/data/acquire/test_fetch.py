@@ -16,7 +16,7 @@ import pytest
 from support.http_server import Site, serve
 from support.project import SHARED, fatal_calls
 
-from bcd.config.schema import Archive
+from bcd.config.schema.data import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
 from bcd.data.acquire.fetch import Source, fetch, finished, generate, request
@@ -336,7 +336,7 @@ CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 from bcd.data.acquire.fetch import Source, fetch
-from bcd.config.schema import Archive
+from bcd.config.schema.data import Archive
 from bcd.errors import UserError
 
 def slowly(what, done, total):

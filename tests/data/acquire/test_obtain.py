@@ -2,7 +2,7 @@
 
 import pytest
 
-from bcd.config.schema import Dataset, Generator
+from bcd.config.schema.data import Dataset, Generator
 from bcd.data.acquire.obtain import obtain
 from bcd.errors import UserError
 

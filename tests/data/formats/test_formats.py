@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from bcd.config.schema import TaskName
+from bcd.config.schema.base import TaskName
 from bcd.data import formats
 from bcd.data.formats import (
     FORMATS,

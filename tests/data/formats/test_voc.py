@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from support.dataset_layouts import REAL, get, lines, mat, opened, params, photo, png, spread, write_mirror
 
-from bcd.config.schema import Archive
+from bcd.config.schema.data import Archive
 from bcd.data import tree
 from bcd.data.acquire.fetch import Source, fetch
 from bcd.data.formats import voc

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from support.project import SHARED
 
-from bcd.config.schema import Resize
+from bcd.config.schema.recipes import Resize
 from bcd.data.objects.split import Objects
 from bcd.data.objects.stream import object_eval_batches, object_stream
 from bcd.metrics.detection import detection_rows, summarise_detection

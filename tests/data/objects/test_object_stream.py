@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.dataset_layouts import data_use
 
-from bcd.config.schema import Resize
+from bcd.config.schema.recipes import Resize
 from bcd.data.formats.scenes import THINGS
 from bcd.data.objects.split import Objects, mask, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream

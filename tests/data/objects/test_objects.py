@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from support.dataset_layouts import data_use
 from support.project import SHARED
 
-from bcd.config.schema import Archive
+from bcd.config.schema.data import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
 from bcd.data.acquire.fetch import Source, fetch

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bcd.config.schema import Resize
+from bcd.config.schema.recipes import Resize
 from bcd.data.semantic.transforms import Augment, augment, distort, evaluated_size, line, normalise, resize_pair
 
 PLAIN = Augment(crop=(20, 28), flip=0.0, photometric=False, mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0))

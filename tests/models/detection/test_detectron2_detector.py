@@ -12,7 +12,7 @@ import torch
 from support import detector_contract as contract
 from support.project import SHARED
 
-from bcd.config.schema import DetectionModel
+from bcd.config.schema.models import DetectionModel
 from bcd.distill.taps import Taps
 from bcd.errors import UserError
 from bcd.models.detection.detector import Targets

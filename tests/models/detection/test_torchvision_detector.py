@@ -14,7 +14,7 @@ from torchvision.models.detection import FCOS, MaskRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from bcd.config.schema import DetectionModel
+from bcd.config.schema.models import DetectionModel
 from bcd.distill.taps import Taps
 from bcd.errors import UserError
 from bcd.models.detection import build_detector, torchvision_heads

@@ -13,7 +13,7 @@ from support.picture_rows import tiles
 from support.suite_results import load
 from support.tables import DATA, RESULTS, STUDENT, changed_suite
 
-from bcd.config.schema import Panels, Table
+from bcd.config.schema.suites import Panels, Table
 from bcd.data.formats import scenes
 from bcd.data.semantic.split import open_split
 from bcd.errors import UserError

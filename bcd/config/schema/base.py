@@ -1,0 +1,53 @@
+"""What the types of params share: strictness, names, and ranges of pixels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from annotated_types import Len
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+)
+
+TaskName = Literal["semantic", "detection", "instance"]
+
+# Names become folders, run keys and words of a shell command.
+NAME = re.compile(r"(?!.*\.\.)[^\W_][\w.+-]*")
+
+
+def require_name(name: object) -> str:
+    """`name`, if it may name a suite, table, method, model, recipe or dataset; ValueError otherwise."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot be a name: it becomes a folder and a word of commands; start with a letter or digit "
+            "and go on with letters, digits and - _ . +"
+        )
+    return name
+
+
+def repeated(values: Iterable[str]) -> str | None:
+    """The first value that stands twice, or None."""
+    seen: set[str] = set()
+    return next((value for value in values if value in seen or seen.add(value)), None)  # type: ignore[func-returns-value]
+
+
+Name = Annotated[str, AfterValidator(require_name)]
+Side = Annotated[int, Field(ge=1, le=2**14)]  # a longer one fits into no memory
+Pixels = Annotated[list[Side], Len(2, 2)]
+Range = Annotated[list[Annotated[float, Field(gt=0, le=100)]], Len(2, 2)]
+Images = Annotated[int, Field(ge=1, le=2**16)]
+Channels3 = Annotated[list[NonNegativeFloat], Len(3, 3)]
+
+
+class Strict(BaseModel):
+    """Immutable, no unknown keys, no conversions: a number in quotes is an error. Floats are finite."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

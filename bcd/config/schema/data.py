@@ -1,0 +1,121 @@
+"""Datasets: where their files come from and how they are used."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Len
+from pydantic import (
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+
+from bcd.config.schema.base import Channels3, Name, Pixels, Side, Strict, repeated
+from bcd.errors import nearest
+
+MOST_CLASSES = 255  # a label map has 8 bits, and 255 means: ignore
+
+
+class Archive(Strict):
+    """One official download. Without a `url` the archive has to be in a mirror, or be put in place by hand."""
+
+    archive: str
+    """Its path in a mirror."""
+    url: str | None
+    """Where it is downloaded from; null for what stands behind a login."""
+    bytes: PositiveInt | None = None
+    """Its size; null when it was never published."""
+    sha256: str | None = None
+    """Its hash; null when it was never published."""
+    md5: str | None = None
+    """Its hash, where the authors publish no sha256."""
+    keep: str | list[str] = ""
+    """The folders or files of the archive that are unpacked; empty for all of it."""
+    optional: bool = False
+    """Whether a sample in a mirror may do without it."""
+
+
+class Generator(Strict):
+    """How a generated dataset is drawn."""
+
+    seed: NonNegativeInt
+    """Seed of the scenes."""
+    size: Side
+    """Height and width of an image in pixels."""
+
+
+class Dataset(Strict):
+    """A dataset, or a `variant_of` one: the same files with another size or fewer labels."""
+
+    format: str
+    """The label format: a module of `bcd/data/formats/`, by its name in FORMATS."""
+    classes: Annotated[list[str], Len(1, MOST_CLASSES)]
+    """Names of the classes, in the order of their ids 0, 1, ..."""
+    splits: dict[Name, PositiveInt]
+    """Split -> number of its images; one is called `train`."""
+    licence: str
+    """What may be done with the data; printed before anything is fetched."""
+    source: str
+    """Where the data comes from, for people."""
+    archives: list[Archive] = []
+    """What is downloaded and unpacked."""
+    generator: Generator | None = None
+    """How it is drawn, for generated data."""
+    files: str = ""
+    """Set by `variant_of`: the dataset whose folder below data/ this one uses."""
+    things: list[str] = []
+    """The classes whose objects are detected; empty for all."""
+    skip_annotations: list[int] = []
+    """Ids of official annotations that are known to be faulty."""
+    size: Pixels | None = None
+    """Height and width that images are resized to when they are read, for segmentation."""
+    images: PositiveInt | None = None
+    """Use only so many of each split, evenly spaced; null for all."""
+    labelled: PositiveInt | None = None
+    """How many training images carry labels; null for all."""
+    in_memory: bool = False
+    """Whether decoded images are kept between epochs."""
+    mean: Channels3 = [123.675, 116.28, 103.53]
+    """Subtracted from an image's channels, in 0..255."""
+    std: Channels3 = [58.395, 57.12, 57.375]
+    """What the channels are divided by afterwards."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Dataset:
+        for field in ("classes", "things"):
+            if twice := repeated(getattr(self, field)):
+                raise ValueError(f"{field} has '{twice}' twice; each class has a name of its own")
+        if unknown := next((thing for thing in self.things if thing not in self.classes), None):
+            raise ValueError(f"things has '{unknown}', which is no class{nearest(unknown, self.classes)}")
+        if "train" not in self.splits:
+            raise ValueError("a split named 'train' is required among splits")
+        training = min(self.images or self.splits["train"], self.splits["train"])
+        if self.labelled and self.labelled > training:
+            raise ValueError(f"labelled is {self.labelled}, more than the {training} training images")
+        if 0 in self.std:
+            raise ValueError("std has a 0, by which channels would be divided")
+        return self
+
+
+class DataUse(Strict):
+    """The part of a dataset that a run's result depends on, apart from its files."""
+
+    format: str
+    """As of `Dataset`."""
+    classes: list[str]
+    """For detectors the things, else all classes."""
+    splits: dict[str, int]
+    """As of `Dataset`."""
+    size: Pixels | None = None
+    """As of `Dataset`."""
+    images: PositiveInt | None = None
+    """As of `Dataset`."""
+    labelled: PositiveInt | None = None
+    """As of `Dataset`."""
+    skip_annotations: list[int] = []
+    """As of `Dataset`; for detectors only."""
+    mean: Channels3
+    """As of `Dataset`."""
+    std: Channels3
+    """As of `Dataset`."""

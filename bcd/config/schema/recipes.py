@@ -1,0 +1,182 @@
+"""Recipes: how a model is trained and shown images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Len
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from bcd.config.ranges import Fraction
+from bcd.config.schema.base import Images, Pixels, Range, Side, Strict
+
+
+class Sgd(Strict):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"]
+    """The optimiser."""
+    momentum: Fraction = 0.9
+    """Share of the last update that is kept."""
+    weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty on the parameters."""
+    lr_factors: dict[str, PositiveFloat] = {}
+    """Word -> factor of the learning rate of the student's parameters whose name holds it; the longest word counts."""
+    no_decay: list[str] = []
+    """Words; the student's parameters whose name holds one are not decayed. As mmsegmentation's `custom_keys`."""
+
+
+class AdamW(Strict):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+    """The optimiser."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled decay of the parameters."""
+    lr_factors: dict[str, PositiveFloat] = {}
+    """As of `Sgd`."""
+    no_decay: list[str] = []
+    """As of `Sgd`."""
+
+
+Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
+
+
+class Resize(Strict):
+    """Images keep their shape: the short side becomes one of `short_sides`, the largest in evaluation."""
+
+    short_sides: Annotated[list[Side], Len(1)]
+    """Pixels of the short side."""
+    max_long_side: Side
+    """Pixels that the long side may not exceed; the image becomes smaller where it would."""
+
+
+class Sliding(Strict):
+    """Evaluation in overlapping windows."""
+
+    crop: Pixels
+    """Height and width of a window."""
+    stride: Pixels
+    """Steps from window to window."""
+
+
+class CropView(Strict):
+    """How segmentation sees a training image: a random crop of it."""
+
+    crop: Pixels
+    """Height and width of the crop."""
+    scale: Range = [1.0, 1.0]
+    """Range of the random factor on the image's size."""
+    resize: Resize | None = None
+    """Resizing before that, which evaluation does as well."""
+    photometric: bool = False
+    """Whether brightness, contrast, saturation and hue vary (mmsegmentation's PhotoMetricDistortion)."""
+    cat_max_ratio: Fraction | None = None
+    """A crop is drawn again while one class has a larger share of it; null for never."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> CropView:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: {self.scale} falls; write the smaller factor first")
+        if self.resize and len(self.resize.short_sides) > 1:
+            raise ValueError("resize.short_sides: segmentation takes one, which `scale` varies")
+        return self
+
+
+class WholeView(Strict):
+    """How a detector sees an image: resized whole."""
+
+    resize: Resize
+    """The sizes."""
+    pad: Side = 32
+    """A batch is padded to a multiple of it."""
+
+
+class Runtime(Strict):
+    """What may change without changing a result: a job's size and resources, and how often it saves."""
+
+    learners: PositiveInt | None = None
+    """The most students that a job trains, for a GPU's memory; null for no limit."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between two saves."""
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Processes that load data."""
+    live_tracking: bool = False
+    """Whether curves are sent to MLflow while a run lasts."""
+    gpus: NonNegativeInt = 0
+    """GPUs of a job, one process each."""
+    mem_mb: PositiveInt = 2000
+    """Memory that a job asks for."""
+    minutes: PositiveInt = 120
+    """Time limit that a job asks for."""
+
+
+class Recipe(Strict):
+    """How a model is trained, whatever its task."""
+
+    steps: NonNegativeInt
+    """Optimiser steps; 0 for a published model whose file `pretrained` names."""
+    batch: Images
+    """Images of a step, over all processes."""
+    optimizer: Optimizer
+    """The optimiser and what it does to which parameters."""
+    lr: PositiveFloat
+    """Learning rate at its highest."""
+    min_lr: NonNegativeFloat = 0.0
+    """Learning rate at the end of the poly decay."""
+    power: NonNegativeFloat = 0.9
+    """Exponent of the poly decay."""
+    warmup: NonNegativeInt = 0
+    """Steps over which the learning rate rises."""
+    decay_at: list[PositiveInt] = []
+    """Steps at which the learning rate falls to a tenth."""
+    clip: PositiveFloat | None = None
+    """Largest norm of the gradient; null for no limit."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of forward passes (bf16 by autocast)."""
+    flip: Fraction = 0.5
+    """Share of images that are mirrored."""
+    log_every: PositiveInt = 50
+    """Steps between two lines of the history."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of a process; other numbers give other bits."""
+    runtime: Runtime = Runtime()
+    """What changes no result."""
+
+    @field_validator("decay_at")
+    @classmethod
+    def _ascending(cls, steps: list[int]) -> list[int]:
+        if steps != sorted(set(steps)):
+            raise ValueError(f"{steps}: write each step once, in ascending order")
+        return steps
+
+
+class SegmentationRecipe(Recipe):
+    """How a segmentor is trained and evaluated."""
+
+    view: CropView
+    """How images are shown."""
+    unlabelled_batch: Annotated[int, Field(ge=0, le=2**16)] = 0
+    """Images of a step that carry no labels, beside `batch`."""
+    aux_weight: NonNegativeFloat = 0.4
+    """Weight of the auxiliary head's loss (PSPNet, Zhao et al. 2017, section 3.3)."""
+    sliding: Sliding | None = None
+    """Windows of evaluation; null for whole images."""
+
+
+class DetectionRecipe(Recipe):
+    """How a detector is trained and evaluated."""
+
+    view: WholeView
+    """How images are shown."""
+
+
+AnyRecipe = SegmentationRecipe | DetectionRecipe
