@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 LONG = (
     "test_workflow.py",
     "test_track.py",
-    "test_engine.py",
+    "test_loop.py",
     "test_torchrun.py",
     "test_detection_task.py",
 )
