@@ -73,7 +73,7 @@ def test_a_learners_result_does_not_depend_on_its_company(project, engine_name, 
     train(runs[TEACHERS[task]])
     wanted = of_pair(runs, task)
     together = train(*wanted)
-    weights = {method: edge["weights_sha256"][:6] for method, edge in together.items()}
+    weights = {method: edge.weights_sha256[:6] for method, edge in together.items()}
     assert len(set(weights.values())) == len(METHODS), weights
     for run in wanted:
         shutil.rmtree(folder(together[run.method]))
