@@ -129,18 +129,18 @@ def test_configuration_is_the_published_one(head):
     from detectron2 import model_zoo
     from detectron2.modeling import build_model
 
-    published = model_zoo.get_config(HEADS[head])
+    theirs = model_zoo.get_config(HEADS[head])
     ours = config(published(head, "resnet50"), 80)
-    published.MODEL.DEVICE = "cpu"
-    shapes = {key: value.shape for key, value in build_model(published).state_dict().items()}
+    theirs.MODEL.DEVICE = "cpu"
+    shapes = {key: value.shape for key, value in build_model(theirs).state_dict().items()}
     assert {key: value.shape for key, value in build_model(ours).state_dict().items()} == shapes
     if head == "retinanet":
-        assert ours.MODEL.RETINANET == published.MODEL.RETINANET
-        assert ours.MODEL.FPN == published.MODEL.FPN
+        assert ours.MODEL.RETINANET == theirs.MODEL.RETINANET
+        assert ours.MODEL.FPN == theirs.MODEL.FPN
     else:
         for part in ("RPN", "ROI_HEADS", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "FPN"):
-            assert ours.MODEL[part] == published.MODEL[part]
-    for mine, theirs in zip(ours.MODEL.ANCHOR_GENERATOR.SIZES, published.MODEL.ANCHOR_GENERATOR.SIZES, strict=True):
+            assert ours.MODEL[part] == theirs.MODEL[part]
+    for mine, theirs in zip(ours.MODEL.ANCHOR_GENERATOR.SIZES, theirs.MODEL.ANCHOR_GENERATOR.SIZES, strict=True):
         assert mine == pytest.approx(list(theirs))
 
 
