@@ -140,8 +140,9 @@ def test_configuration_is_the_published_one(head):
     else:
         for part in ("RPN", "ROI_HEADS", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "FPN"):
             assert ours.MODEL[part] == theirs.MODEL[part]
-    for mine, theirs in zip(ours.MODEL.ANCHOR_GENERATOR.SIZES, theirs.MODEL.ANCHOR_GENERATOR.SIZES, strict=True):
-        assert mine == pytest.approx(list(theirs))
+    sizes = (cfg.MODEL.ANCHOR_GENERATOR.SIZES for cfg in (ours, theirs))
+    for mine, official in zip(*sizes, strict=True):
+        assert mine == pytest.approx(list(official))
 
 
 @real
