@@ -64,6 +64,23 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from bcd import __version__
+
+        print(f"bcd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
 def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
@@ -72,7 +89,7 @@ def _load(suite: str | None) -> tuple[suites.Params, suites.Suite]:
     from bcd.config.load import default_suite, load_params
     from bcd.config.suites import load_suite
 
-    return load_params(), load_suite(suite or default_suite())
+    return load_params(), load_suite(default_suite() if suite is None else suite)
 
 
 def _tables(suite: suites.Suite, table: str | None) -> list[str]:

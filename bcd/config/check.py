@@ -40,6 +40,10 @@ def _sentence(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
     if kind == "union_tag_invalid":
         tag, known = error["ctx"]["tag"], _words(error["ctx"]["expected_tags"])
         return f"{where}.name: '{tag}' is not known{nearest(tag, known)}"
+    if kind in ("too_long", "too_short"):
+        most, least = error["ctx"].get("max_length"), error["ctx"].get("min_length")
+        bound = f"at most {most} are allowed" if most is not None else f"at least {least} are needed"
+        return f"{where}: {error['ctx']['actual_length']} entries, but {bound}"
     if kind in ("union_tag_not_found", "model_attributes_type", "model_type", "dict_type"):
         return f"{where}: expected a mapping of names to values, but got {given!r}"
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, but got {given!r}"
@@ -57,10 +61,12 @@ def _located(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[str, typ
         if isinstance(part, int):
             text += f"[{part}]"
             continue
+        if part == "[key]":
+            continue
         member = next((m for m in inner if part in (m.__name__, *_tags(m))), None)
         if inner:
             owner = member or inner[0]
-        if member is None and not (part in ("str", "list[str]") and i and not inner):
+        if member is None and not (part in ("str", "list[str]") and i):
             text += f".{part}"
         inner = (
             []

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from bcd.config.architectures import DETECTOR_HEADS, SEGMENTATION_HEADS
 from bcd.config.check import check
+from bcd.config.overrides import term_keys
 from bcd.config.schema.base import require_name
 from bcd.config.schema.data import Dataset
 from bcd.config.schema.methods import Method, WeightedTerm
@@ -20,14 +21,16 @@ from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRe
 from bcd.config.schema.suites import Params
 from bcd.config.terms import check_options
 from bcd.config.yaml_file import read_yaml
-from bcd.data.formats import require_format
+from bcd.data.formats import FORMATS, require_format
 from bcd.errors import UserError, nearest, pick
 
 Entry = TypeVar("Entry")
+PACKAGE = Path(__file__).parents[1]
 
 
 def load_params(folder: Path = Path("params")) -> Params:
     """Read and check the four files of `params/`; raises `UserError` at the first thing that is wrong."""
+    _require_own_code(folder)
     raw_datasets = read_yaml(folder / "datasets.yaml")
     return Params(
         datasets=_entries(folder / "datasets.yaml", lambda values, where: _dataset(values, raw_datasets, where)),
@@ -37,10 +40,23 @@ def load_params(folder: Path = Path("params")) -> Params:
     )
 
 
+def _require_own_code(folder: Path) -> None:
+    """Raise UserError where the params lie in another copy of the project than this code."""
+    beside = folder.resolve().parent / PACKAGE.name / "__init__.py"
+    if beside.exists() and not beside.samefile(PACKAGE / "__init__.py"):
+        raise UserError(
+            f"the code that runs is {PACKAGE}, but {beside.parent} lies beside {folder}; run `make install` in this "
+            "folder and use its .venv"
+        )
+
+
 def default_suite(folder: Path = Path("params")) -> str:
     """The name in params/suite.yaml."""
     path = folder / "suite.yaml"
-    return checked_name(pick(read_yaml(path), "suite", str(path)), f"{path}: suite")
+    content = read_yaml(path)
+    if content.keys() != {"suite"}:
+        raise UserError(f"{path}: it holds one line, such as `suite: scenes`, and no other key")
+    return checked_name(content["suite"], f"{path}: suite")
 
 
 def checked_name(name: object, where: str) -> str:
@@ -66,9 +82,16 @@ def _dataset(values: Any, raw: Mapping[str, Any], where: str) -> Dataset:
             raise UserError(f"{where}.files: is not written; `variant_of: NAME` uses the files of another dataset")
         values = {"files": _name(where)} | values
         if base := values.pop("variant_of", None):
+            if not isinstance(base, str):
+                raise UserError(f"{where}.variant_of: expected the name of a dataset, but got {base!r}")
+            if isinstance(raw.get(base), dict) and "variant_of" in raw[base]:
+                raise UserError(f"{where}.variant_of: '{base}' is itself a variant; name the dataset that it is one of")
             values = pick(raw, base, f"{where}.variant_of") | values | {"files": base}
     dataset = check(Dataset, values, where)
     require_format(dataset.format, None, where)
+    if bool(dataset.generator) != FORMATS[dataset.format].generated:
+        needs = "needs" if FORMATS[dataset.format].generated else "has no use for"
+        raise UserError(f"{where}: generator: the format '{dataset.format}' {needs} it")
     return dataset
 
 
@@ -94,7 +117,10 @@ def parse_method(values: Any, name: str, where: str) -> Method:
         return check(Method, values, where)
     if not values["terms"] and name != "none":
         raise UserError(f"{where}: a method without terms; add at least one, or use the method 'none'")
-    terms = [_term(raw, f"{where}: terms[{i}]") for i, raw in enumerate(values["terms"])]
+    if values["terms"] and name == "none":
+        raise UserError(f"{where}: 'none' is the student alone and has no terms; give the method another name")
+    called = term_keys([str(raw.get("term")) if isinstance(raw, dict) else "" for raw in values["terms"]])
+    terms = [_term(raw, f"{where}: terms.{key}") for key, raw in zip(called, values["terms"], strict=True)]
     return check(Method, values | {"terms": terms}, where)
 
 

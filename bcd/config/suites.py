@@ -119,6 +119,11 @@ def _load(name: str, folder: Path, above: tuple[str, ...]) -> Suite:
             if isinstance(table, dict) and "published" in table:
                 table["published"] = published_cells(table["published"])
     suite = check(Suite, raw | {"name": name}, str(path))
+    if above and suite.of:
+        raise UserError(
+            f"{path}: of: {above[-1]} is made of this suite, which is made of others itself; "
+            f"name {', '.join(suite.of)} in {above[-1]}"
+        )
     taken = [adopted(table, other) for other in suite.of for table in _load(other, folder, (*above, name)).tables]
     return _joined(suite.model_copy(update={"tables": [*suite.tables, *taken]}), str(path))
 
@@ -132,6 +137,8 @@ def _joined(suite: Suite, where: str) -> Suite:
             f"{where}: set.{idle}: it concerns nothing that the suite's tables use; write <part>.<name>.<field>, where "
             f"part is {', '.join(PARTS)} and * stands for any letters of a name"
         )
+    if renaming := next((key for key in suite.set if key.startswith("tables.") and key.endswith(".name")), None):
+        raise UserError(f"{where}: set.{renaming}: a table's name is not replaced; change it where the table stands")
     tables = [_as_set(suite, "tables", table.name, table) for table in suite.tables]
     return suite.model_copy(update={"tables": tables})
 

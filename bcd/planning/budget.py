@@ -98,7 +98,7 @@ def _origins(left: list[Planned], rates: Rates) -> list[str]:
         "evaluation is not counted.",
         f"  a step: {_tally(steps, 'runs')}{hint}",
         f"  shared, that is the teacher's forward pass and the data: {_tally(shares.values(), 'groups')}; estimated as "
-        f"{rates.forward_share:.2f} of the teacher's training step, unknown as nothing",
+        f"{rates.forward_share:.2f} of the teacher's training step; where nothing is known it counts as nothing",
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,8 @@ from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms, override
 from bcd.config.schema.base import Strict, TaskName
 from bcd.config.schema.data import Dataset, DataUse
-from bcd.config.schema.methods import Method
-from bcd.config.schema.models import AnyModel, DetectionModel
+from bcd.config.schema.methods import TAPS, Method, WeightedTerm
+from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
 from bcd.config.schema.suites import Params
 from bcd.data.formats import require_format
@@ -54,7 +54,13 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
     recipe = pick(params.recipes, request.recipe, f"{where}.pairs")
     pick(dataset.splits, split, f"{where}: the suite's split in dataset {request.dataset}")
     require_format(dataset.format, request.task, f"{where}: dataset {request.dataset}")
+    if isinstance(recipe, SegmentationRecipe) and recipe.unlabelled_batch and dataset.labelled is None:
+        raise UserError(
+            f"{where}: the recipe '{request.recipe}' has unlabelled_batch {recipe.unlabelled_batch}, but every image "
+            f"of '{request.dataset}' is labelled; set it to 0, or `labelled` of a variant of the dataset"
+        )
     _require_fit(request, model, recipe, where)
+    _require_taps(request.terms.terms, model, f"{where}: the method '{request.method}'")
     return Run(
         key=request.key,
         training=Training(
@@ -87,7 +93,8 @@ def overridden(run: Run, settings: Mapping[str, Any]) -> Run:
         if part not in PARTS:
             raise UserError(f"{where}: {path}: '{part}' is not part of a run{nearest(part, PARTS)}")
         if bool(field) == (part == "seed"):
-            raise UserError(f"{where}: {path}: write seed=3, or a field such as recipe.lr=0.02")
+            example = {"seed": "seed=3", "terms": "terms.cwd.weight=3", "model": "model.channels=32"}
+            raise UserError(f"{where}: {path}: write {example.get(part, 'recipe.lr=0.02')}")
         by_part[part][field] = value
     training = run.training
     model = _changed(training.model, by_part["model"], f"{where}: model")
@@ -101,6 +108,9 @@ def overridden(run: Run, settings: Mapping[str, Any]) -> Run:
     seed = by_part["seed"].get("", training.seed)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
         raise UserError(f"{where}: seed: expected an integer from 0 to {2**31 - 1}, got {seed!r}")
+    _require_taps(terms, model, where)
+    if "aux_weight" in by_part["recipe"] and isinstance(model, SegmentationModel) and model.aux_channels is None:
+        raise UserError(f"{where}: recipe.aux_weight: the model '{run.model}' has no auxiliary head (aux_channels)")
     label = ",".join(f"{k}={v}" for k, v in sorted(settings.items()))
     changed = replace(
         training, model=model, terms=terms, seed=seed, pretrained_sha256=_weights_sha256(model),
@@ -141,6 +151,19 @@ def _require_fit_of(
             f"{where}: the recipe '{recipe_name}' has no steps, so the model '{model_name}' needs the weights of "
             "a whole model; name their file in `pretrained` (params/models.yaml)"
         )
+
+
+def _require_taps(terms: Sequence[WeightedTerm], model: AnyModel, where: str) -> None:
+    """Raise UserError for a tap that no such model has, as far as the params tell."""
+    levels = {tap for tap in TAPS if tap.startswith("p")}
+    if isinstance(model, DetectionModel):
+        chosen = model.detection.levels
+        levels -= {f"p{level}" for level in range(chosen[0], chosen[1] + 1)} if chosen else levels
+    for term in terms:
+        if lacking := next((tap for tap in term.taps if tap in levels), None):
+            raise UserError(
+                f"{where}: the term '{term.term}' has the tap '{lacking}', which its models lack; correct its taps"
+            )
 
 
 def _require_room(model_name: str, model: AnyModel, recipe_name: str, recipe: SegmentationRecipe, where: str) -> None:

@@ -83,10 +83,8 @@ def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
         _finish(suite, run, spec, task, failed.get(spec.hash), say) for run, spec in zip(runs, specs, strict=True)
     ]
     if any(reasons):
-        raise UserError(
-            "; ".join(reason for reason in reasons if reason)
-            + "; the others are finished, and its last good state is kept in results/store; change the method or recipe"
-        )
+        others = "; the other runs of the job are finished" if not all(reasons) else ""
+        raise UserError("; ".join(reason for reason in reasons if reason) + others)
 
 
 def _finish(suite: str, run: Run, spec: RunSpec, task: Task, failed: str | None, say: Say) -> str | None:

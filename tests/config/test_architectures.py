@@ -7,8 +7,9 @@ from bcd.config.architectures import SEGMENTATION_HEADS
 from bcd.config.load import load_params
 from bcd.config.schema.models import SegmentationModel
 from bcd.config.schema.recipes import CropView
+from bcd.config.suites import load_suite
 from bcd.errors import UserError
-from bcd.runs.resolve import _require_room
+from bcd.runs.resolve import _require_room, overridden
 
 STUDENT = "smoke-student: {backbone: light, output_stride: 16,"
 SUITE = "suites/smoke.yaml"
@@ -22,7 +23,7 @@ CASES = [  # file, what stands there, what is written instead, what the message 
     ("models.yaml", "backbone: resnet18,", "backbone: mit_b0, output_stride: 8,", ["'mit_b0' has 32, not 8"]),
     ("models.yaml", "backbone: resnet18,", "backbone: resnet18, widths: [1, 1, 1, 1],", ["only 'light' has them"]),
     ("models.yaml", "depths: [1, 1, 1, 1], head: retinanet", "depths: [1, 1, 1], head: retinanet",
-     ["depths", "4 items"]),
+     ["depths", "at least 4 are needed"]),
     ("models.yaml", "fc_channels: 16", "fc_channels: 0", ["detection.fc_channels", "greater than 0"]),
     ("models.yaml", "head: retinanet, channels: 8, detection: {levels: [2, 5],",
      "head: retinanet, channels: 8, detection: {fc_channels: 3, levels: [2, 5],", ["means nothing to 'retinanet'"]),
@@ -35,9 +36,35 @@ CASES = [  # file, what stands there, what is written instead, what the message 
     (SUITE, "{methods: [none, bcd], images: 2}", "{methods: [none], images: 9}", ["panels.images", "8"]),
     ("datasets.yaml", "format: camvid", "format: canvid", ["'canvid' is not known", "did you mean 'camvid'"]),
     ("datasets.yaml", "scenes-smoke:\n  format: scenes", "scenes-smoke:\n  format: voc",
-     ["'voc' has no objects", "detection"]),
+     ["format 'voc' has no use for it"]),
     ("datasets.yaml", "classes: [", "classes: [sky, ", ["classes has 'sky' twice"]),
     ("datasets.yaml", "  variant_of: scenes\n", "  variant_of: scenes\n  files: ../../x\n", ["files", "variant_of"]),
+    (SUITE, "dataset: scenes-smoke, teacher: smoke-retinanet", "dataset: camvid, teacher: smoke-retinanet",
+     ["'camvid' has no objects", "detection"]),
+    (SUITE, "methods: [none, bcd]", "methods: [none, bcd, {name: x, base: kd, set: {kd.taps: [p3]}}]",
+     ["'x'", "tap 'p3'"]),
+    (SUITE, "methods: [none, kd, bcd]", "methods: [none, kd, bcd, {name: x, base: kd, set: {kd.taps: [p7]}}]",
+     ["'x'", "tap 'p7'"]),
+    (SUITE, "methods: [none, bcd]", "methods: [none, bcd, {name: teacher, base: kd}]", ["cannot be called 'teacher'"]),
+    (SUITE, "recipe: smoke-few}", "recipe: smoke-few}\n      - {dataset: scenes-smoke-few, teacher: smoke-teacher, "
+     "teacher_dataset: scenes-smoke, teacher_recipe: smoke, student: smoke-student, recipe: smoke-few}",
+     ["one pair stands twice"]),
+    (SUITE, "metrics: [ap, ap50, ap75, ap_s, ap_m, ap_l]", "metrics: [ap, ap]", ["metrics: 'ap' stands twice"]),
+    (SUITE, "recipe: smoke-few}", "recipe: smoke-few}\n    seeds: 1000000", ["seeds", "1000"]),
+    (SUITE, "dataset: scenes-smoke-few,", "dataset: scenes-smoke,", ["unlabelled_batch 2", "is labelled"]),
+    ("methods.yaml", "  terms: []", "  terms: [{term: kd, taps: [logits], weight: 1.0}]",
+     ["'none' is the student alone"]),
+    ("methods.yaml", "taps: [stage1, stage2,", "taps: [stage1, stage1,", ["'stage1' stands twice"]),
+    ("models.yaml", "channels: 8, dropout: 0.0}", "channels: 8, dropout: 0.0, pretrained: timmm}",
+     ["neither none nor timm"]),
+    ("models.yaml", "channels: 8, dropout: 0.0}", "channels: 8, dropout: 0.0, pretrained: timm}",
+     ["no weights of 'light'"]),
+    ("datasets.yaml", "variant_of: scenes\n", "variant_of: [scenes]\n", ["variant_of", "expected the name"]),
+    ("datasets.yaml", "variant_of: scenes-smoke\n", "variant_of: scenes-few\n", ["'scenes-few' is itself a variant"]),
+    ("datasets.yaml", "classes: [sky,", "classes: ['sky ',", ["without blanks around"]),
+    ("recipes.yaml", "  lr: 0.005\n", "  lr: 0.005\n  min_lr: 1.0\n", ["min_lr", "above lr"]),
+    ("recipes.yaml", "  view: {crop: [40, 32]}\n",
+     "  view: {crop: [40, 32]}\n  sliding: {crop: [10, 10], stride: [20, 20]}\n", ["pixels would be left out"]),
     ("methods.yaml", "operator: residual", "operator: sobel", ["operator: 'sobel' is not allowed", "residual"]),
     ("methods.yaml", "temperature: 1.0", "temperature: hot", ["temperature", "'hot'"]),
     ("methods.yaml", "weight: 1.0", "weight: .inf", ["weight", "finite"]),
@@ -90,6 +117,30 @@ def test_one_class_is_legal(project):
     path.write_text(text[:first] + "  things: [vehicle]" + text[end:])
     runs = load(project)
     assert any(run.training.data.classes == ["vehicle"] for run in runs.values() if run.training.task == "detection")
+
+
+def test_a_suite_is_made_of_plain_suites_and_renames_no_table(project):
+    folder = project / "params/suites"
+    (folder / "a.yaml").write_text("description: d\nof: [b]\n")
+    (folder / "b.yaml").write_text("description: d\nof: [smoke]\n")
+    with pytest.raises(UserError, match="a is made of this suite, which is made of others itself; name smoke in a"):
+        load_suite("a", project / "params")
+    (folder / "b.yaml").write_text("description: d\nof: [smoke]\nset: {tables.*.name: x}\n")
+    with pytest.raises(UserError, match="a table's name is not replaced"):
+        load_suite("b", project / "params")
+
+
+def test_params_beside_another_copy_of_the_code_are_refused(project):
+    (project / "bcd").mkdir()
+    (project / "bcd/__init__.py").write_text("")
+    with pytest.raises(UserError, match="run `make install` in this folder"):
+        load_params(project / "params")
+
+
+def test_a_weight_of_a_head_that_the_model_lacks_is_an_error(project):
+    run = load(project)["semantic/scenes-smoke/smoke-student-from-smoke-teacher/kd/s0"]
+    with pytest.raises(UserError, match="has no auxiliary head"):
+        overridden(run, {"recipe.aux_weight": 0.9})
 
 
 @pytest.mark.parametrize("head", SEGMENTATION_HEADS)

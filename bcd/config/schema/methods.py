@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from bcd.config.schema.base import Strict
+from bcd.config.schema.base import Strict, repeated
 
 TAPS = ("stage1", "stage2", "stage3", "stage4", "p2", "p3", "p4", "p5", "p6", "p7", "neck", "logits")
 
@@ -35,6 +35,8 @@ class WeightedTerm(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> WeightedTerm:
+        if twice := repeated(self.taps):
+            raise ValueError(f"taps: '{twice}' stands twice; remove one")
         if self.schedule == "warmup" and self.warmup < 1:
             raise ValueError("schedule warmup needs warmup: the number of steps over which the weight rises")
         if self.target == "label" and self.taps not in ([], ["logits"]):

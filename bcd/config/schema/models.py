@@ -16,6 +16,8 @@ from bcd.config.ranges import Fraction
 from bcd.config.schema.base import Pixels, Strict
 from bcd.errors import nearest
 
+WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+
 
 class Model(Strict):
     """What segmentors and detectors share: a backbone and where its weights come from."""
@@ -39,7 +41,11 @@ class Model(Strict):
             raise ValueError(f"backbone: '{self.backbone}' is not known{nearest(self.backbone, BACKBONES)}")
         if self.output_stride not in BACKBONES[self.backbone]:
             offered = " or ".join(map(str, BACKBONES[self.backbone]))
-            raise ValueError(f"output_stride: '{self.backbone}' has {offered}, not {self.output_stride}")
+            raise ValueError(f"output_stride: '{self.backbone}' has {offered}, not {self.output_stride}; write it")
+        if self.pretrained not in ("none", "timm") and not self.pretrained.endswith(WEIGHT_FILES):
+            raise ValueError(f"pretrained: '{self.pretrained}' is neither none nor timm nor a file {WEIGHT_FILES}")
+        if self.pretrained == "timm" and self.backbone == "light":
+            raise ValueError("pretrained: timm has no weights of 'light'; set pretrained: none, or name a file")
         for field in ("widths", "depths"):
             if self.backbone == "light" and getattr(self, field) is None:
                 raise ValueError(f"{field}: 'light' needs four positive integers, one per stage")

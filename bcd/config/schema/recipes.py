@@ -67,6 +67,12 @@ class Sliding(Strict):
     stride: Pixels
     """Steps from window to window."""
 
+    @model_validator(mode="after")
+    def _covers(self) -> Sliding:
+        if any(step > side for step, side in zip(self.stride, self.crop, strict=True)):
+            raise ValueError(f"stride: {self.stride} is longer than the crop {self.crop}, so pixels would be left out")
+        return self
+
 
 class CropView(Strict):
     """How segmentation sees a training image: a random crop of it."""
@@ -150,6 +156,12 @@ class Recipe(Strict):
     """CPU threads of a process; other numbers give other bits."""
     runtime: Runtime = Runtime()
     """What changes no result."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> Recipe:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr: {self.min_lr} is above lr {self.lr}; the learning rate falls to it")
+        return self
 
     @field_validator("decay_at")
     @classmethod

@@ -9,7 +9,6 @@ from annotated_types import Len
 from pydantic import (
     Field,
     NonNegativeInt,
-    PositiveInt,
     model_validator,
 )
 
@@ -100,7 +99,7 @@ class Table(Strict):
     """What it shows, in a sentence."""
     task: TaskName
     """The task of all its runs."""
-    seeds: PositiveInt
+    seeds: Annotated[int, Field(ge=1, le=1000)]
     """Repetitions of each student."""
     pairs: Annotated[list[Pair], Len(1)]
     """Blocks of rows."""
@@ -125,6 +124,11 @@ class Table(Strict):
     @model_validator(mode="after")
     def _metrics_fit(self) -> Table:
         known = METRICS[self.task]
+        for field in ("metrics", "main_metrics"):
+            if twice := repeated(getattr(self, field)):
+                raise ValueError(f"{field}: '{twice}' stands twice; remove one")
+        if any(pair in self.pairs[:i] for i, pair in enumerate(self.pairs)):
+            raise ValueError("pairs: one pair stands twice; remove one")
         for metric in (*self.metrics, *self.main_metrics):
             if metric not in known:
                 raise ValueError(f"'{metric}' is no metric of the task '{self.task}'; it has {', '.join(known)}")
@@ -133,6 +137,8 @@ class Table(Strict):
     @model_validator(mode="after")
     def _rows_fit(self) -> Table:
         names = self.method_names
+        if "teacher" in names:
+            raise ValueError("a method cannot be called 'teacher', as the teacher's row is; give it another name")
         if twice := repeated(names):
             raise ValueError(f"the method '{twice}' stands twice; remove one or give a changed one another name")
         for needed in ("none", self.baseline):
