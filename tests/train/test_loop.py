@@ -248,7 +248,9 @@ def test_an_exception_of_one_student_ends_that_student_only(project, teacher, mo
 def test_a_student_that_cannot_be_built_ends_alone(project, teacher):
     """A tap that its model lacks is found when the student is built, which the others do not wait for."""
     good = [runs()[f"{PAIR}/{method}/s0"] for method in ("none", "kd")]
-    bad = renamed(overridden(runs()[f"{PAIR}/cwd/s0"], {"terms.cwd.taps": ["p7"]}), f"{PAIR}/cwd/s0")
+    bad = runs()[f"{PAIR}/cwd/s0"]
+    lacking = tuple(term.model_copy(update={"taps": ["p7"]}) for term in bad.training.terms)
+    bad = replace(bad, training=replace(bad.training, terms=lacking))  # past the check of params
     with pytest.raises(UserError, match="p7") as error:
         job.run_group("smoke", [bad, *good], say)
     assert all(result_of(run).metrics["miou"] >= 0 for run in good), error
