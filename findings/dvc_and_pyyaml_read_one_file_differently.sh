@@ -1,7 +1,7 @@
 #!/bin/bash
 # One params file, two readers: DVC 3.67.1 reads YAML 1.2, PyYAML 6.0.3 reads YAML 1.1.
 #
-# Expected from memory: a params file that DVC edits and a training script reads with yaml.safe_load holds one set of numbers.
+# One would expect that a params file which DVC edits and a script reads with yaml.safe_load holds one set of numbers.
 # Seen (Python 3.11, DVC 3.67.1 with its ruamel.yaml, PyYAML 6.0.3):
 #   text in the file    DVC            PyYAML
 #   5e-05               0.00005        the text '5e-05'
@@ -9,7 +9,7 @@
 #   1:30                the text       90
 #   no                  the text       False
 # And DVC itself writes 5e-05 when it is told 0.00005, as `dvc exp run -S file:lr=0.00005` does.
-# So a number that DVC has set arrives in a script as text, and `dvc params diff` sees no change from 010 to 10.
+# So a number that DVC has set arrives in such a script as text.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
