@@ -195,10 +195,8 @@ def test_dilations_are_those_of_the_published_models():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(pretrained="timm"), r"no weights for 'light'"),
         (dict(pretrained="timm", backbone="resnet18", widths=None, depths=None), r"'resnet18d'"),
         (dict(pretrained="absent.pth"), r"absent\.pth does not exist"),
-        (dict(pretrained="weights.h5"), r"weights\.h5 must end in"),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(changes, message):

@@ -168,7 +168,7 @@ def test_an_engine_killed_at_any_moment_leaves_a_state_that_the_same_command_fin
 
 def test_a_student_that_fails_leaves_the_files_of_the_others(built, tmp_path):
     project = shutil.copytree(built, tmp_path / "project", symlinks=True)
-    before, text = contents(project), (project / METHODS).read_text()
+    before, methods = contents(project), (project / METHODS).read_text()
     set_weight(project, "kd", "4.0e+38")
     assert subprocess.run([str(BIN / "snakemake")], cwd=project, capture_output=True, check=False).returncode != 0
     lost = {path for path in before if path not in contents(project)}
@@ -178,7 +178,7 @@ def test_a_student_that_fails_leaves_the_files_of_the_others(built, tmp_path):
     assert "all-labels.partial.md" in said
     text = (project / "results/smoke/partial/all-labels.partial.md").read_text()
     assert "PARTIAL: 2 of 19 runs are missing" in text and "not run" in text
-    (project / METHODS).write_text(text)
+    (project / METHODS).write_text(methods)
     snakemake(project)
     assert contents(project) == before
 
@@ -188,7 +188,9 @@ def test_a_mistake_in_params_stops_before_anything_runs(built, tmp_path):
     text = (project / METHODS).read_text()
     (project / METHODS).write_text(text.replace("term: posterior_boundary", "term: posterior_bundary"))
     said = snakemake(project, "--config", "suite=smoke", check=False)
-    assert "params/methods.yaml: pbd: terms[0].term" in said and "did you mean 'posterior_boundary'" in said
+    assert (
+        "params/methods.yaml: pbd: terms.posterior_bundary.term" in said and "did you mean 'posterior_boundary'" in said
+    )
     assert not (project / "results").exists()
 
 

@@ -263,7 +263,6 @@ def test_own_weights_are_read_again(tmp_path):
         (small("retinanet", backbone="resnet34"), "model.backbone 'resnet34'"),
         (small("retinanet", detection={"levels": [3, 6]}), "model.detection.levels"),
         (small("faster_rcnn", detection={"levels": [2, 7]}), "model.detection.levels"),
-        (small("retinanet", pretrained="timm"), "timm has no weights for 'light'"),
     ],
 )
 def test_what_it_cannot_follow_is_refused(model, message):
