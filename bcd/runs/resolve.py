@@ -59,7 +59,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
             f"{where}: the recipe '{request.recipe}' has unlabelled_batch {recipe.unlabelled_batch}, but every image "
             f"of '{request.dataset}' is labelled; set it to 0, or `labelled` of a variant of the dataset"
         )
-    _require_fit(request, model, recipe, where)
+    _require_fit(request.task, request.model, model, request.recipe, recipe, where)
     _require_taps(request.terms.terms, model, f"{where}: the method '{request.method}'")
     return Run(
         key=request.key,
@@ -116,7 +116,7 @@ def overridden(run: Run, settings: Mapping[str, Any]) -> Run:
         training, model=model, terms=terms, seed=seed, pretrained_sha256=_weights_sha256(model),
         recipe=recipe.model_copy(update={"runtime": training.recipe.runtime}),
     )  # fmt: skip
-    _require_fit_of(changed.task, run.model, model, "--set", recipe, where)
+    _require_fit(changed.task, run.model, model, "--set", recipe, where)
     return replace(
         run, key=f"{run.key}?{label}", training=changed, evaluation=_evaluation(run.evaluation.split, recipe),
         runtime=recipe.runtime,
@@ -127,11 +127,7 @@ def _changed(part: Part, changes: dict[str, Any], where: str) -> Part:
     return check(type(part), override(part.model_dump(), changes, where), where) if changes else part
 
 
-def _require_fit(request: Request, model: AnyModel, recipe: AnyRecipe, where: str) -> None:
-    _require_fit_of(request.task, request.model, model, request.recipe, recipe, where)
-
-
-def _require_fit_of(
+def _require_fit(
     task: TaskName, model_name: str, model: AnyModel, recipe_name: str, recipe: AnyRecipe, where: str
 ) -> None:
     """Raise UserError unless model and recipe are of the task, and of each other."""

@@ -88,8 +88,6 @@ class Dataset(Strict):
                 raise ValueError(f"{field} has '{twice}' twice; each class has a name of its own")
         if blank := next((name for name in self.classes if not name or name != name.strip()), None):
             raise ValueError(f"classes has {blank!r}; write a name without blanks around it")
-        if "" in self.classes:
-            raise ValueError("classes has an empty name; name each class")
         if unknown := next((thing for thing in self.things if thing not in self.classes), None):
             raise ValueError(f"things has '{unknown}', which is no class{nearest(unknown, self.classes)}")
         if "train" not in self.splits:
