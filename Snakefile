@@ -21,3 +21,8 @@ rule all:
         rules.tables.input,
         rules.track.output,
         rules.data.output,
+        # The tables need them only where they are made anew; a run file that was deleted comes back all the same.
+        rules.teachers.input,
+        rules.students.input,
+    message:
+        f"suite {SUITE}"

@@ -1,5 +1,5 @@
 """`python -m bcd.cli` is the command `bcd`."""
 
-from bcd.cli.main import main
+from bcd.cli.entry import main
 
 main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import subprocess
 import sys
@@ -36,32 +35,6 @@ Suite = Annotated[
 Table = Annotated[
     str | None, typer.Option("--table", "-t", help="One table of the suite; all by default.", show_default=False)
 ]
-
-
-INTERRUPTED = "bcd: interrupted; finished work is kept, the same command continues"
-
-
-def main() -> None:
-    """Entry point: a `UserError` is one sentence on stderr and exit status 2."""
-    faulthandler.enable()  # a crash in native code says where it happened instead of dying without a word
-    try:
-        # Outside of its standalone mode the library returns the status of `typer.Exit` and of Ctrl-C.
-        status = app(standalone_mode=False)
-    except UserError as error:
-        print(f"bcd: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        status = 130
-    except Exception as error:
-        # A usage error, of the library's own copy of click, carries its text and its status.
-        show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
-        if show is None or code is None:
-            raise
-        show()
-        sys.exit(code)
-    if status == 130:
-        print(INTERRUPTED, file=sys.stderr)
-    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _version(wanted: bool) -> None:
@@ -238,14 +211,8 @@ def train(
     chosen = [pick(runs, key, f"suite {wanted.name}") for key in keys]
     if settings := settings_of(set_):
         chosen = [overridden(run, settings) for run in chosen]
-    from bcd.train.signals import Stopped
-
-    try:
-        _follow_live(wanted.name, chosen)
-        job.run_group(wanted.name, chosen, _say)
-    except Stopped as stopped:
-        _say(str(stopped))
-        raise typer.Exit(143) from None
+    _follow_live(wanted.name, chosen)
+    job.run_group(wanted.name, chosen, _say)
     for run in chosen if int(os.environ.get("RANK", 0)) == 0 else []:
         print(run.file(wanted.name))
 

@@ -1,6 +1,7 @@
 """Preparing items ahead in worker processes, with readable errors."""
 
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar, cast
@@ -36,6 +37,7 @@ def load(dataset: Keyed[Key, Item], keys: Sequence[Key], workers: int) -> Iterat
         batch_size=None,
         collate_fn=as_it_is,
         num_workers=workers,
+        worker_init_fn=_leave_ctrl_c,
         prefetch_factor=2 if workers else None,
         # fork, so that `read` may be any closure; workers never touch an accelerator.
         multiprocessing_context="fork" if workers else None,
@@ -52,6 +54,11 @@ def load(dataset: Keyed[Key, Item], keys: Sequence[Key], workers: int) -> Iterat
 def as_it_is(item: Loaded) -> Loaded:
     """Collate nothing: the datasets return whole batches."""
     return item
+
+
+def _leave_ctrl_c(_worker: int) -> None:
+    """Ctrl-C reaches the workers, too; it is their parent that ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from bcd.tracking.client import connected, tracking_uri, without_password
 
 
 def ui(port: int = 5000, results: Path = Path("results")) -> int:
-    """Serve MLflow's pages on 127.0.0.1 until Ctrl-C and return the server's exit status.
+    """Serve MLflow's pages on 127.0.0.1 until a signal comes, and return the exit status of a server that ends itself.
 
     Raises UserError if MLFLOW_TRACKING_URI names a server (which has pages of its own) or if the port is taken.
     """
@@ -35,13 +35,9 @@ def ui(port: int = 5000, results: Path = Path("results")) -> int:
     # Without the last part MLflow opens its pages about traces of language models.
     print(f"runs: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
     server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], start_new_session=True)
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return server.wait()
-    except KeyboardInterrupt:
-        return 0
     finally:
-        signal.signal(signal.SIGTERM, previous)
         _end_session(server)
 
 

@@ -6,6 +6,7 @@ a detection is, nor which losses a method has.
 
 from __future__ import annotations
 
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -143,7 +144,9 @@ def _loop(
                 if not learner.failed:
                     learner.save()
         if stop:
-            raise Stopped(f"stopped at step {step + 1} of {total}; the same command continues from here")
+            # A signal that another process of this training got ends this one, too.
+            number = asked_to_stop[0] if asked_to_stop else signal.SIGTERM
+            raise Stopped(number, f"stopped at step {step + 1} of {total}; the same command continues from here")
         if (step + 1) % recipe.log_every == 0 and distributed.rank() == 0:
             rate = (time.perf_counter() - clock) / (step + 1 - start)
             left = rate * (total - step - 1)

@@ -313,9 +313,8 @@ def test_the_ui_refuses_a_taken_port_and_a_remote_server(project, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     port = free_port()
-    program = f"from bcd.tracking.ui import ui; raise SystemExit(ui({port}))"
     process = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-m", "bcd.cli", "track", "--ui", "--port", str(port)],
         start_new_session=True,
         preexec_fn=hear_interrupts,
         stdout=subprocess.PIPE,
@@ -333,7 +332,7 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     started = {pid for pid, command in processes().items() if str(project) in command or f"{port}" in command}
     assert len(started) > 1
     os.kill(process.pid, number)
-    assert process.wait(60) == 0
+    assert process.wait(60) == 128 + number
     assert f"runs: http://127.0.0.1:{port}/#/experiments" in process.stdout.read()
     assert not started & set(processes())
 

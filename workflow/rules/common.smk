@@ -1,6 +1,7 @@
 # The suite, its runs and groups; and the one hook after a successful build.
 import re
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
@@ -53,6 +54,7 @@ TABLE_PANELS = {
     for table in SUITE_PARAMS.tables
 }
 OUT = f"results/{SUITE}"
+STARTED = time.time()
 
 
 def rule_name(kind, what):
@@ -70,6 +72,14 @@ def cores(run):
 
 def run_files(runs):
     return [str(run.file(SUITE)) for run in runs]
+
+
+# What failed may lie hours and screens above.
+onerror:
+    for path in sorted(Path(OUT, "logs").rglob("*.log")):
+        lines = path.read_text(errors="replace").splitlines()
+        if path.stat().st_mtime >= STARTED and lines and lines[-1].startswith("bcd: "):
+            print(f"{path}: {lines[-1].removeprefix('bcd: ')}", file=sys.stderr)
 
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.

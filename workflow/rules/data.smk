@@ -8,6 +8,8 @@ for files in sorted({run.files for run in RUNS.values()}):
             f"data/{files}/manifest.json",
         log:
             f"{OUT}/logs/data-{files}.log",
+        message:
+            f"dataset {files}"
         localrule: True
         resources:
             mem_mb=1000,
@@ -27,6 +29,8 @@ rule data:
         f"{OUT}/data.json",
     log:
         f"{OUT}/logs/data.log",
+    message:
+        "hashes of the datasets"
     localrule: True
     shell:
         "sha256sum {input:q} > {output:q} 2> {log:q}"

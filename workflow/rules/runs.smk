@@ -18,6 +18,8 @@ for address, group in GROUPS.items():
             run_files(group),
         log:
             f"{OUT}/logs/{address}.log",
+        message:
+            f"train {address}: {', '.join(run.method for run in group)}"
         # Teachers first, as their students wait for them; then what may take longest.
         priority: group[0].runtime.minutes * (1 if group[0].teacher else 10)
         threads: group[0].training.recipe.threads
@@ -38,8 +40,12 @@ for address, group in GROUPS.items():
 rule teachers:
     input:
         run_files(run for run in RUNS.values() if not run.teacher),
+    message:
+        f"teachers of suite {SUITE}"
 
 
 rule students:
     input:
         run_files(run for run in RUNS.values() if run.teacher),
+    message:
+        f"students of suite {SUITE}"

@@ -7,6 +7,8 @@ rule table:
         f"{OUT}/figures/{{table}}.png",
     log:
         f"{OUT}/logs/table-{{table}}.log",
+    message:
+        "table {wildcards.table}"
     wildcard_constraints:
         table="|".join(TABLE_RUNS),
     localrule: True
@@ -24,6 +26,8 @@ rule panels:
         f"{OUT}/figures/{{table}}-panels.png",
     log:
         f"{OUT}/logs/panels-{{table}}.log",
+    message:
+        "panels of table {wildcards.table}"
     wildcard_constraints:
         table="|".join(TABLE_RUNS),
     localrule: True
@@ -43,6 +47,8 @@ rule tables:
         ),
         expand(f"{OUT}/figures/{{table}}.png", table=TABLE_RUNS),
         expand(f"{OUT}/figures/{{table}}-panels.png", table=TABLE_RUNS),
+    message:
+        f"tables of suite {SUITE}"
 
 
 # A dead tracking server is reported in the output, never an error: `bcd track --sync` repairs it later.
@@ -53,6 +59,8 @@ rule track:
         f"{OUT}/tracking.json",
     log:
         f"{OUT}/logs/track.log",
+    message:
+        "runs to MLflow"
     localrule: True
     params:
         suite=SUITE,

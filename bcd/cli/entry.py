@@ -1,0 +1,57 @@
+"""The process around a command: what a signal, a mistake of the user and a fault of ours end it with.
+
+Here no import is slow, so that a signal meets its handler from the first moment on.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import sys
+
+from bcd.errors import UserError
+from bcd.train.signals import Stopped, raise_stopped
+
+KEPT = "finished work is kept, the same command continues"
+
+
+def main() -> None:
+    """Run a command of `bcd`, and end with its exit status.
+
+    2 for a `UserError`, which is printed as one sentence; 130 after Ctrl-C and 143 after SIGTERM, with a sentence that
+    says what is kept. Anything else is our bug and keeps its traceback.
+    """
+    faulthandler.enable()  # a crash in native code says where it happened instead of dying without a word
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # What was started in the background ignores Ctrl-C, and so must this.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, raise_stopped)
+    try:
+        status = _run()
+    except UserError as error:
+        _say(str(error))
+        status = 2
+    except Stopped as stopped:
+        _say(str(stopped) or f"stopped by {stopped.signal.name}; {KEPT}")
+        status = stopped.status
+    sys.exit(status)
+
+
+def _run() -> int:
+    from bcd.cli.main import app
+
+    try:
+        # Outside of its standalone mode the library returns the status of `typer.Exit`, and None without one.
+        status = app(standalone_mode=False)
+    except Exception as error:
+        # A usage error, of the library's own copy of click, carries its text and its status.
+        show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if show is None or code is None:
+            raise
+        show()
+        return int(code)
+    return status if isinstance(status, int) else 0
+
+
+def _say(sentence: str) -> None:
+    print(f"bcd: {sentence}", file=sys.stderr, flush=True)
