@@ -138,7 +138,7 @@ def plan(
     """What the suite consists of, what is done, and the hours, money and disk that the rest will take.
 
     States: done; stale (made by older code, kept until you say --drop-stale); changed (params, data or teacher
-    differ); stored (trained before, costs nothing); unfinished; missing.
+    differ); stored (trained before, costs an evaluation at most); unfinished; missing.
 
     Hours come from the step times of like runs in results/store. Where there are none, a few steps of a teacher and
     of a student without distillation give one: bcd train KEY --set recipe.steps=50. Or say what you know:

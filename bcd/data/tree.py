@@ -1,11 +1,13 @@
 """The files of a dataset, just unpacked or recorded by a manifest: what a label format lists its samples from."""
 
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bcd.data.acquire import manifest
-from bcd.data.formats import ArchivedFormat
+from bcd.data.acquire.manifest import File, SplitFacts
+from bcd.data.formats import ArchivedFormat, GeneratedFormat
 from bcd.errors import UserError
 
 REMEDY = "check the archives' addresses or the mirror"
@@ -40,10 +42,29 @@ def unpacked(root: Path) -> Tree:
     return Tree(paths, lambda path: (root / path).read_bytes())
 
 
-def count_splits(reader: ArchivedFormat, root: Path) -> dict[str, int]:
-    """Number of samples in each split of a freshly unpacked directory; raises what the format's `samples` raises."""
-    files = unpacked(root)
-    return {split: len(reader.samples(files, split)) for split in reader.SPLITS}
+def split_facts(
+    root: Path, files: Mapping[str, File], *, reader: ArchivedFormat | GeneratedFormat, splits: Iterable[str]
+) -> SplitFacts:
+    """What the splits of the dataset in `root` consist of; opens no image and no mask.
+
+    files: those in `root`, by path. Raises what the format's `samples` raises, and UserError for a file that it reads
+    and that is not as recorded.
+    """
+    tree = Tree(files, lambda path: manifest.read(root, files[path], root.name))
+    samples = {split: reader.samples(tree, split) for split in splits}
+    return {
+        "splits": {split: len(listed) for split, listed in samples.items()},
+        "split_sha256": {split: _sha256(reader, split, listed, files) for split, listed in samples.items()},
+    }
+
+
+def _sha256(reader: object, split: str, samples: Sequence[Sample], files: Mapping[str, File]) -> str:
+    """A hash of the paths and bytes of a split's images and labels, and of its annotation file, if it has one."""
+    annotations = getattr(reader, "annotation_file", lambda _split: "")(split)
+    used = [path for sample in samples for path in (sample.image, sample.label)]
+    used += [annotations] if annotations in files else []
+    lines = (f"{path}\0{files[path].sha256}\n" for path in used)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def listed(tree: Tree, path: str) -> list[str]:

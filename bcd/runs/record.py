@@ -116,10 +116,13 @@ class Report(Json):
     """One evaluation in a run's folder: `eval-<hash>.json`; the rows lie beside it.
 
     Beside these fields the file holds how images were shown (`bcd.runs.spec.Evaluation`).
+
+    data_sha256  what the split consisted of; None in a report from before it was recorded
     """
 
     hash: str
     split: str
+    data_sha256: str | None = None
     images: int
     rows_sha256: str
     metrics: dict[str, float]
@@ -128,9 +131,13 @@ class Report(Json):
 
 
 class DataFacts(Json):
-    """What a caption must say about a run's data."""
+    """What a run was trained on, and what a caption must say about it.
+
+    sha256  what the split `train` consisted of; None in a file from before it was recorded
+    """
 
     manifest_sha256: str
+    sha256: str | None = None
     origin: str
     official: bool
     note: str
@@ -146,10 +153,11 @@ class TeacherFacts(Json):
 
 
 class EvaluationFacts(Json):
-    """Which evaluation the metrics are of."""
+    """Which evaluation the metrics are of; `data_sha256` as of `Report`."""
 
     hash: str
     split: str
+    data_sha256: str | None = None
     images: int
     rows_sha256: str
 

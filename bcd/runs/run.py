@@ -59,14 +59,17 @@ class Run:
         """Address of the evaluation inside the run's folder."""
         return digest(self.evaluation.model_dump())
 
-    def spec(self, manifest_sha256: str, teacher_weights_sha256: str | None) -> RunSpec:
-        """Everything the result is a function of, once data and teacher exist; the weights count where terms do."""
+    def spec(self, data_sha256: str, teacher_weights_sha256: str | None) -> RunSpec:
+        """Everything the result is a function of, once data and teacher exist; the weights count where terms do.
+
+        data_sha256: what the split TRAIN of its data consists of.
+        """
         teacher = self.distilled_from
         if teacher is None:
-            return RunSpec(self.training, manifest_sha256)
+            return RunSpec(self.training, data_sha256)
         if teacher_weights_sha256 is None:
             raise ValueError(f"{self.key} has distillation terms and needs its teacher's weights hash")
-        return RunSpec(self.training, manifest_sha256, TeacherSpec(teacher.training.model, teacher_weights_sha256))
+        return RunSpec(self.training, data_sha256, TeacherSpec(teacher.training.model, teacher_weights_sha256))
 
     def file(self, suite: str, results: Path = RESULTS) -> Path:
         """Where the run's small JSON lies; overridden runs (`--set`) stand apart from the DAG's edges."""

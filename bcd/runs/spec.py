@@ -23,8 +23,11 @@ from bcd.config.schema.methods import WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, Resize, SegmentationRecipe, Sliding
 
-VERSION = 1
+VERSION = 2
+# Version of a spec -> what it calls the hash of its data: of the whole manifest once, of the training split today.
+DATA_KEYS = {1: "manifest_sha256", 2: "data_sha256"}
 RESULTS = Path("results")
+TRAIN = "train"  # the split that trains a model
 # What the JSON of a recipe has at its top that belongs to the optimiser or to the view, in a typed recipe.
 OPTIMIZER_PARTS = ("weight_decay", "momentum", "lr_factors", "no_decay")
 CROP_PARTS = ("crop", "scale", "resize", "photometric", "cat_max_ratio")
@@ -94,11 +97,17 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that a training result is a function of. `teacher` is None for a run without terms."""
+    """Everything that a training result is a function of.
+
+    data_sha256  of what the split `train` consists of; in version 1 of the whole dataset's manifest
+    teacher      None for a run without terms
+    version      that of the JSON form: older ones are read and keep their addresses
+    """
 
     training: Training
-    manifest_sha256: str
+    data_sha256: str
     teacher: TeacherSpec | None = None
+    version: int = VERSION
 
     @cached_property
     def hash(self) -> str:
@@ -116,20 +125,21 @@ class RunSpec:
             "weights_sha256": self.teacher.weights_sha256,
         }
         return {
-            "version": VERSION,
+            "version": self.version,
             **training_json(self.training),
-            "manifest_sha256": self.manifest_sha256,
+            DATA_KEYS[self.version]: self.data_sha256,
             "teacher": teacher,
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RunSpec:
         """The inverse of `to_json`; raises KeyError, TypeError or ValueError for anything else."""
-        if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']} of a spec is not known")
+        version = content["version"]
+        if version not in DATA_KEYS:
+            raise ValueError(f"version {version} of a spec is not known")
         teacher = content["teacher"]
         found = teacher and TeacherSpec(_model(teacher["model"]), teacher["weights_sha256"])
-        return cls(_training(content), content["manifest_sha256"], found)
+        return cls(_training(content), content[DATA_KEYS[version]], found, version)
 
 
 def training_json(training: Training) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bcd.data.acquire.manifest import MANIFEST
+from bcd.data.acquire.manifest import Identity, identity
 from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.runs import store
 from bcd.runs.code import CodeHashes, fingerprints
 from bcd.runs.record import RunResult, read_as
 from bcd.runs.run import Run
-from bcd.runs.spec import RESULTS, RunSpec, Training
+from bcd.runs.spec import RESULTS, TRAIN, RunSpec, Training
 
 DATA = Path("data")
 NAMED = 10  # keys that a message lists before it only counts the rest
@@ -27,8 +27,8 @@ class Verdict(StrEnum):
 
     DONE = "done"  # nothing
     STALE = "stale"  # the code that made it has changed: redone when the user says so
-    CHANGED = "changed"  # its parameters, data or teacher have: to be trained
-    STORED = "stored"  # finished in the store, only its small JSON is missing: costs nothing
+    CHANGED = "changed"  # its parameters, training data or teacher have: to be trained
+    STORED = "stored"  # trained, in the store; its small JSON is missing or of other test data: costs no training
     UNFINISHED = "unfinished"  # to be continued
     MISSING = "missing"  # to be trained
 
@@ -71,6 +71,19 @@ class Status:
         return self.run.training.recipe.steps - self.step if self.verdict in TO_TRAIN else 0
 
     @property
+    def trained(self) -> bool:
+        """Whether its weights are today's."""
+        return self.usable or self.verdict is Verdict.STORED
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Of its weights, those in the store if it stands there, else those of its small JSON."""
+        record = store.record(self.folder) if self.folder and self.verdict is Verdict.STORED else None
+        if record:
+            return record.weights.sha256
+        return self.result.weights_sha256 if self.result else None
+
+    @property
     def finished(self) -> RunResult:
         """The small JSON of a usable run."""
         if self.result is None:
@@ -104,28 +117,28 @@ def judge_all(suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Pa
     """The status of each run and of its teacher by key, teachers first."""
     wanted = {run.key: run for run in runs}
     wanted = {run.teacher.key: run.teacher for run in wanted.values() if run.teacher} | wanted
-    manifests = {files: manifest_sha256(data / files) for files in {run.files for run in wanted.values()}}
+    found = {files: identity(data / files) for files in {run.files for run in wanted.values()}}
     statuses: dict[str, Status] = {}
     for key, run in sorted(wanted.items(), key=lambda item: item[1].teacher is not None):
         teacher = statuses[run.distilled_from.key] if run.distilled_from else None
-        statuses[key] = judge(suite, run, manifests[run.files], teacher, results)
+        statuses[key] = judge(suite, run, found[run.files], teacher, results)
     return statuses
 
 
-def judge(suite: str, run: Run, manifest: str | None, teacher: Status | None, results: Path = RESULTS) -> Status:
+def judge(suite: str, run: Run, data: Identity | None, teacher: Status | None, results: Path = RESULTS) -> Status:
     """The verdict on one run.
 
-    manifest: hash of the manifest of its data, None where the data is not here, since tables need results alone.
+    data: None where the data is not here, since tables need results alone.
     teacher: that of the run's teacher, None for a run without terms.
     """
     file = run.file(suite, results)
     result = read_as(RunResult, file) if file.exists() else None
-    why = _mismatch(run, result, manifest, teacher)
+    why = _mismatch(run, result, data, teacher)
     if result and not why:
         verdict = Verdict.DONE if result.code == code_of(run.training) else Verdict.STALE
         steps = run.training.recipe.steps
         return Status(run, verdict, "", steps, file, result, results / "store" / result.store)
-    spec = _spec(run, manifest, teacher)
+    spec = _spec(run, data, teacher)
     folder = spec.folder(results) if spec else None
     if folder and store.record(folder):
         return Status(run, Verdict.STORED, why, run.training.recipe.steps, file, result, folder)
@@ -134,32 +147,37 @@ def judge(suite: str, run: Run, manifest: str | None, teacher: Status | None, re
     return Status(run, verdict, why, step, file, result, folder)
 
 
-def _mismatch(run: Run, result: RunResult | None, manifest: str | None, teacher: Status | None) -> str:
+def _mismatch(run: Run, result: RunResult | None, data: Identity | None, teacher: Status | None) -> str:
     """Why the small JSON is not today's, or ""."""
     if result is None:
         return "runs are missing"
     if result.fingerprint != run.fingerprint:
         return "runs were made with other parameters"
-    if result.teacher and not (teacher and teacher.result):
+    if result.teacher and not (teacher and teacher.weights_sha256):
         return "runs have no teacher here to be checked against"
-    if result.teacher and teacher and teacher.result and result.teacher.weights_sha256 != teacher.result.weights_sha256:
+    if result.teacher and teacher and result.teacher.weights_sha256 != teacher.weights_sha256:
         return "runs were distilled from another teacher than today's"
-    if manifest and result.data.manifest_sha256 != manifest:
+    return _other_data(run, result, data) if data else ""
+
+
+def _other_data(run: Run, result: RunResult, data: Identity) -> str:
+    """What of the run's data differs from today's, or ""."""
+    if result.data.sha256 != data.split_sha256.get(TRAIN):
         return f"runs were made with other data than data/{run.files}"
+    split = run.evaluation.split
+    if result.evaluation.data_sha256 != data.split_sha256.get(split):
+        return f"runs were evaluated on another '{split}' than that of data/{run.files}"
+    if result.data.manifest_sha256 != data.sha256:
+        return f"runs say of data/{run.files} what its manifest no longer says"
     return ""
 
 
-def _spec(run: Run, manifest: str | None, teacher: Status | None) -> RunSpec | None:
+def _spec(run: Run, data: Identity | None, teacher: Status | None) -> RunSpec | None:
     """The run's spec, or None while its data or its teacher is missing or changed."""
-    if manifest is None or (teacher and not teacher.usable):
+    train = data and data.split_sha256.get(TRAIN)
+    if not train or (teacher and not teacher.trained):
         return None
-    return run.spec(manifest, teacher.finished.weights_sha256 if teacher else None)
-
-
-def manifest_sha256(folder: Path) -> str | None:
-    """Hash of the manifest of a dataset's folder, None where the data is not here."""
-    path = folder / MANIFEST
-    return sha256_file(path) if path.exists() else None
+    return run.spec(train, teacher.weights_sha256 if teacher else None)
 
 
 def find_runs(

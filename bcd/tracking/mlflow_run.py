@@ -70,7 +70,7 @@ def tags(tracked: TrackedRun) -> dict[str, str]:
         "key": tracked.key, "suite": tracked.suite, "store": tracked.spec.hash, "task": task, "dataset": dataset,
         "models": models, "method": method, "repetition": repetition.removeprefix("s"),
         "seed": str(training.seed), "tables": ", ".join(tracked.tables),
-        "data.manifest_sha256": tracked.spec.manifest_sha256,
+        "data.sha256": tracked.spec.data_sha256,
     }  # fmt: skip
     if record:
         found |= {"code.train": record.code.train, "code.evaluate": record.code.evaluate}

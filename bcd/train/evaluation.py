@@ -20,13 +20,18 @@ from bcd.train.trained import load_model
 Say = Callable[[str], None]
 
 
-def evaluate(spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, code: str, say: Say) -> Report:
-    """Evaluate a finished run, or return the evaluation that the store already holds."""
+def evaluate(
+    spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, data_sha256: str, code: str, say: Say
+) -> Report:
+    """Evaluate a finished run, or return the evaluation of the same data that the store already holds.
+
+    data_sha256: what the evaluated split consists of. code: hash of the code that evaluates.
+    """
     shown = evaluation.model_dump()
     name = f"eval-{digest(shown)}"
     report = folder / f"{name}.json"
-    if report.exists():
-        return read_as(Report, report)
+    if report.exists() and (stored := read_as(Report, report)).data_sha256 == data_sha256:
+        return stored
     say(f"evaluating {folder} on '{evaluation.split}'")
     begin = time.perf_counter()
     model = load_model(task, spec.training.model, folder)
@@ -36,6 +41,7 @@ def evaluate(spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, co
     found = Report(
         hash=digest(shown),
         split=evaluation.split,
+        data_sha256=data_sha256,
         images=len(result.names),
         rows_sha256=sha256_file(folder / f"{name}.npz"),
         metrics=result.metrics,

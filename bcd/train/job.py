@@ -11,7 +11,7 @@ from bcd.files import atomic_write
 from bcd.runs import store
 from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, TeacherFacts, dump
 from bcd.runs.run import Run
-from bcd.runs.spec import RESULTS, RunSpec
+from bcd.runs.spec import RESULTS, TRAIN, RunSpec
 from bcd.runs.status import DATA, Status, code_of, judge_all
 from bcd.tasks.task import Task
 
@@ -23,6 +23,7 @@ def data_facts(run: Run) -> DataFacts:
     loaded = manifest.load(DATA / run.files)
     return DataFacts(
         manifest_sha256=loaded.sha256,
+        sha256=loaded.sha256_of(TRAIN),
         origin=loaded.origin,
         official=loaded.official,
         note=loaded.note,
@@ -39,7 +40,7 @@ def teacher_of(suite: str, run: Run) -> TeacherFacts | None:
         raise UserError(f"{found.file} is missing: the teacher of {run.key} is not trained; run `snakemake teachers`")
     if not found.usable:
         raise UserError(
-            f"{found.file} is not today's ({found.why}); run `snakemake teachers` to train this teacher again"
+            f"{found.file} is not today's ({found.why}); run `snakemake teachers` to bring this teacher up to date"
         )
     return _teacher_facts(found)
 
@@ -52,7 +53,8 @@ def _teacher_facts(teacher: Status) -> TeacherFacts:
 def resolve(suite: str, run: Run) -> RunSpec:
     """The full spec of a run, once its data and its teacher exist."""
     teacher = teacher_of(suite, run)
-    return run.spec(data_facts(run).manifest_sha256, teacher.weights_sha256 if teacher else None)
+    data = manifest.load(DATA / run.files).sha256_of(TRAIN)
+    return run.spec(data, teacher.weights_sha256 if teacher else None)
 
 
 def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
@@ -105,8 +107,9 @@ def evaluate_run(suite: str, run: Run, spec: RunSpec, task: Task, say: Say) -> R
     from bcd.train import evaluation
 
     folder, code = spec.folder(RESULTS), code_of(run.training)
+    data = manifest.load(DATA / run.files).sha256_of(run.evaluation.split)
     with store.open_entry(spec, RESULTS):
-        report = evaluation.evaluate(spec, folder, task, run.evaluation, code.evaluate, say)
+        report = evaluation.evaluate(spec, folder, task, run.evaluation, data, code.evaluate, say)
     trained = store.record(folder)
     if trained is None:
         raise UserError(f"{folder} is not finished; run the same command again to finish it")
@@ -128,9 +131,7 @@ def evaluate_run(suite: str, run: Run, spec: RunSpec, task: Task, say: Say) -> R
         macs=trained.macs,
         macs_input=trained.macs_input,
         code=CodeHashes(train=trained.code.train, evaluate=report.code),
-        evaluation=EvaluationFacts(
-            hash=report.hash, split=report.split, images=report.images, rows_sha256=report.rows_sha256
-        ),
+        evaluation=EvaluationFacts(**report.model_dump(include=set(EvaluationFacts.model_fields))),
         metrics=report.metrics,
     )
     atomic_write(run.file(suite, RESULTS), dump(result))

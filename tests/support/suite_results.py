@@ -92,7 +92,7 @@ def finish_run(root, suite, run, teacher, noise=None, salt=""):
     facts = None
     if run.distilled_from:
         facts = TeacherFacts(key=teacher.key, store=teacher.store, weights_sha256=teacher.weights_sha256)
-    spec = run.spec(data.sha256, facts and facts.weights_sha256)
+    spec = run.spec(data.sha256_of("train"), facts and facts.weights_sha256)
     folder = spec.folder(root / "results")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text(dump(spec.to_json()))
@@ -104,8 +104,8 @@ def finish_run(root, suite, run, teacher, noise=None, salt=""):
         key=run.key, task=run.training.task, dataset=run.dataset, model=run.model, method=run.method,
         repetition=run.repetition, seed=run.training.seed, fingerprint=run.fingerprint, store=spec.hash,
         data=DataFacts(
-            manifest_sha256=data.sha256, origin=data.origin, official=data.official, note=data.note,
-            licence=data.licence,
+            manifest_sha256=data.sha256, sha256=data.sha256_of("train"), origin=data.origin, official=data.official,
+            note=data.note, licence=data.licence,
         ),
         teacher=facts, pretrained=finished.pretrained, weights_sha256=finished.weights.sha256,
         parameters=finished.parameters, macs=finished.macs, macs_input=finished.macs_input,
@@ -144,6 +144,7 @@ def evaluate(root, run, folder, noise):
     np.savez_compressed(folder / f"{stem}-predictions.npz", **predictions)
     return Report(
         hash=run.evaluation_hash, split=run.evaluation.split, images=len(names),
+        data_sha256=manifest.load(root / "data" / run.files).sha256_of(run.evaluation.split),
         rows_sha256=sha256_file(folder / f"{stem}.npz"), metrics=metrics.summariser(run.training.task)(rows),
         code=code_of(run.training).evaluate, seconds=1.0,
     )  # fmt: skip

@@ -91,7 +91,7 @@ def test_a_run_shows_its_parameters_curves_metrics_tags_and_artifacts(project):
     for tag, value in {
         "method": "cwd", "repetition": "1", "seed": str(edge["seed"]), "store": edge["store"], "tables": "all-labels",
         "teacher.weights_sha256": edge["teacher"]["weights_sha256"], "git.commit": "c0ffee", "data.origin": "generated",
-        "data.manifest_sha256": edge["data"]["manifest_sha256"], "code.train": edge["code"]["train"],
+        "data.sha256": edge["data"]["sha256"], "code.train": edge["code"]["train"],
     }.items():  # fmt: skip
         assert run.data.tags[f"bcd.{tag}"] == value, tag
     artifacts = {item.path: item.file_size for item in client().list_artifacts(run.info.run_id)}

@@ -5,7 +5,8 @@ for files in sorted({run.files for run in RUNS.values()}):
         name:
             rule_name("data", files)
         output:
-            f"data/{files}/manifest.json",
+            # Kept when the rule runs again: a dataset that is there is only looked at.
+            update(f"data/{files}/manifest.json"),
         log:
             f"{OUT}/logs/data-{files}.log",
         message:
@@ -16,7 +17,15 @@ for files in sorted({run.files for run in RUNS.values()}):
         params:
             dataset=files,
             request=PARAMS.datasets[files].model_dump(
-                include={"format", "archives", "generator", "splits"}
+                include={
+                    "format",
+                    "archives",
+                    "generator",
+                    "splits",
+                    "classes",
+                    "things",
+                    "skip_annotations",
+                }
             ),
         shell:
             "bcd fetch {params.dataset:q} > {log:q} 2>&1"

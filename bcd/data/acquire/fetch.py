@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,13 @@ from bcd.config.schema.data import Archive
 from bcd.data.acquire import manifest as manifests
 from bcd.data.acquire.archive import unpack
 from bcd.data.acquire.download import Progress, quiet
-from bcd.data.acquire.manifest import ARCHIVES, FILES, MANIFEST, Facts, File, Manifest, Origin, Request
+from bcd.data.acquire.manifest import ARCHIVES, FILES, MANIFEST, Facts, File, Manifest, Origin, Request, SplitFacts
 from bcd.data.acquire.mirror import Obtained, from_mirror
 from bcd.data.acquire.network import from_network
 from bcd.errors import UserError
 from bcd.files import writing
 
+Look = Callable[[Path, Mapping[str, File]], SplitFacts]
 LOCK = ".lock"
 RESERVED = frozenset({MANIFEST, FILES, ARCHIVES, LOCK})
 
@@ -32,8 +33,8 @@ RESERVED = frozenset({MANIFEST, FILES, ARCHIVES, LOCK})
 class Source:
     """Where a dataset of archives comes from.
 
-    count_splits: checks the layout of an unpacked tree and returns the number of samples per split; raises
-    UserError when something is missing.
+    look: given the folder of a tree and its files by path, checks its layout and says what its splits consist of;
+    raises UserError when something is missing.
     splits: the official number of samples per split, None when there is none; a sample in a mirror may have others.
     """
 
@@ -41,7 +42,7 @@ class Source:
     archives: Sequence[Archive]
     licence: str
     source: str
-    count_splits: Callable[[Path], Mapping[str, int]]
+    look: Look
     splits: Mapping[str, int] | None = None
 
 
@@ -68,17 +69,18 @@ def fetch(
         if obtained is None:
             obtained = from_network(source.name, source.archives, source.source, root / ARCHIVES, progress)
         files = [file for item in obtained for file in _unpack(source.name, origin, item, stage, progress)]
-        return _facts(source, origin, obtained, source.count_splits(stage)), files
+        return _facts(source, origin, obtained, source.look(stage, by_path(files))), files
 
     root = Path(root)
-    return _once(root, request(source), force, build)
+    return _once(root, request(source), force, build, source.look)
 
 
 def generate(
     name: str,
     root: Path,
     asked: Request,
-    build: Callable[[Path], Mapping[str, int]],
+    build: Callable[[Path], None],
+    look: Look,
     *,
     licence: str,
     source: str,
@@ -86,21 +88,23 @@ def generate(
 ) -> Manifest:
     """Like `fetch` for a dataset that `build` writes below the directory it is given.
 
-    asked: the parameters that decide its bytes, as JSON values. build: returns the samples per split.
+    asked: the parameters that decide its bytes, as JSON values. look: as of `Source`.
     """
 
     def make(stage: Path) -> tuple[Facts, list[File]]:
+        build(stage)
+        files = manifests.scan(stage)
         facts: Facts = {
             "dataset": name,
             "origin": "generated",
             "official": True,
             "licence": licence,
             "source": source,
-            "splits": dict(build(stage)),
+            **look(stage, by_path(files)),
         }
-        return facts, manifests.scan(stage)
+        return facts, files
 
-    return _once(Path(root), asked, force, make)
+    return _once(Path(root), asked, force, make, look)
 
 
 def request(source: Source) -> Request:
@@ -142,17 +146,23 @@ def _once(
     asked: Request,
     force: bool,
     build: Callable[[Path], tuple[Facts, list[File]]],
+    look: Look,
 ) -> Manifest:
-    if not force and (found := finished(root, asked)):
+    if not force and (found := finished(root, asked)) and found.complete:
         return found
     with _locked(root):
         # The process that held the lock before may have done the work.
         if not force and (found := finished(root, asked)):
-            return found
+            return found if found.complete else _completed(found, look)
         with _staging(root) as stage:
             facts, files = build(stage)
             _install(root, stage)
         return manifests.write(root, {**facts, "request": asked}, files)
+
+
+def _completed(found: Manifest, look: Look) -> Manifest:
+    """A manifest of an older version with what it lacks, made from the files as they lie there."""
+    return manifests.write(found.root, {**found.fields, **look(found.root, found.files)}, found.files.values())
 
 
 @contextmanager
@@ -221,12 +231,17 @@ def _unpack(dataset: str, origin: str, item: Obtained, stage: Path, progress: Pr
     return unpack(item.path, stage, keep=item.archive.keep, remedy=remedy, progress=progress)
 
 
-def _facts(source: Source, origin: Origin, obtained: list[Obtained], splits: Mapping[str, int]) -> Facts:
+def by_path(files: Iterable[File]) -> dict[str, File]:
+    """The files by their paths."""
+    return {file.path: file for file in files}
+
+
+def _facts(source: Source, origin: Origin, obtained: list[Obtained], found: SplitFacts) -> Facts:
     official = all(item.official for item in obtained)
     notes = [item.note for item in obtained]
     if source.splits is not None:
         sample = origin == "mirror" and not official
-        notes.append(split_note(source.name, splits, source.splits, sample))
+        notes.append(split_note(source.name, found["splits"], source.splits, sample))
     return {
         "dataset": source.name,
         "origin": origin,
@@ -238,5 +253,5 @@ def _facts(source: Source, origin: Origin, obtained: list[Obtained], splits: Map
             {"archive": item.archive.archive, "url": item.url, "bytes": item.bytes, "sha256": item.sha256}
             for item in obtained
         ],
-        "splits": dict(splits),
+        **found,
     }

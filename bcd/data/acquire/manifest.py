@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
-from bcd.errors import UserError
+from bcd.errors import UserError, pick
 from bcd.files import atomic_write, sha256_file
 
 MANIFEST = "manifest.json"
@@ -22,6 +22,8 @@ FILES = "files.csv"
 ARCHIVES = "archives"
 COLUMNS = ("path", "bytes", "sha256")
 FIELDS = ("dataset", "origin", "official", "note", "licence", "source", "archives", "request", "splits")
+# Fields that manifests got later, and what stands for them in an older one.
+LATER: Mapping[str, Any] = {"split_sha256": {}}
 Origin = Literal["network", "mirror", "generated"]
 ORIGINS: tuple[Origin, ...] = ("network", "mirror", "generated")
 Request = Mapping[str, Any]
@@ -37,8 +39,19 @@ class ArchiveRecord(TypedDict):
     sha256: str
 
 
-class Facts(TypedDict):
-    """What is to be said of a dataset beside its files; `splits` has the samples per split."""
+class SplitFacts(TypedDict):
+    """What a dataset's splits consist of.
+
+    splits        the samples per split
+    split_sha256  per split, a hash of its samples: the paths and bytes of their images and labels, in their order
+    """
+
+    splits: dict[str, int]
+    split_sha256: NotRequired[dict[str, str]]
+
+
+class Facts(SplitFacts):
+    """What is to be said of a dataset beside its files."""
 
     dataset: str
     origin: Origin
@@ -47,7 +60,6 @@ class Facts(TypedDict):
     licence: str
     source: str
     archives: NotRequired[list[ArchiveRecord]]
-    splits: dict[str, int]
 
 
 class Fields(Facts):
@@ -80,20 +92,32 @@ class Manifest:
     archives: list[ArchiveRecord]
     request: Request
     splits: dict[str, int]
+    split_sha256: dict[str, str]
     files: Mapping[str, File]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has the fields that manifests got later."""
+        return self.split_sha256.keys() >= self.splits.keys()
+
+    @property
+    def fields(self) -> Fields:
+        """What the manifest says, apart from the files."""
+        stated = {name: getattr(self, name) for name in (*FIELDS, *LATER)}
+        return cast(Fields, stated)  # as `load` has read them from such a file
 
     def read(self, path: str) -> bytes:
         """Bytes of the payload file `path`; raises UserError unless they are those that were recorded."""
         file = self.files.get(path)
         if file is None:
-            raise UserError(f"{self.root / path} is not in {self.root / FILES}; {self._remedy}")
-        try:
-            data = (self.root / path).read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{self.root / path} is missing; {self._remedy}") from None
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise UserError(f"{self.root / path} differs from what {FILES} records; {self._remedy}")
-        return data
+            raise UserError(f"{self.root / path} is not in {self.root / FILES}; {remedy(self.dataset)}")
+        return read(self.root, file, self.dataset)
+
+    def sha256_of(self, split: str) -> str:
+        """Hash of what a split consists of; raises UserError where the manifest is older than such hashes."""
+        if not self.complete:
+            raise UserError(f"{self.root / MANIFEST} is of an older version; run `bcd fetch {self.dataset}` to mend it")
+        return pick(self.split_sha256, split, f"{self.root / MANIFEST}: split_sha256")
 
     def sizes_match(self) -> bool:
         """Whether every payload file exists with its recorded size: cheap, it opens none of them."""
@@ -105,10 +129,22 @@ class Manifest:
                 return False
         return True
 
-    @property
-    def _remedy(self) -> str:
-        # A plain fetch looks at sizes only and would take a file changed in place for finished.
-        return f"run `bcd fetch {self.dataset} --force`"
+
+def read(root: Path, file: File, dataset: str) -> bytes:
+    """Bytes of a payload file below `root`; raises UserError unless they are those that were recorded."""
+    try:
+        data = (root / file.path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{root / file.path} is missing; {remedy(dataset)}") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise UserError(f"{root / file.path} differs from what {FILES} records; {remedy(dataset)}")
+    return data
+
+
+def remedy(dataset: str) -> str:
+    """How to get a payload file as it was recorded."""
+    # A plain fetch looks at sizes only and would take a file changed in place for finished.
+    return f"run `bcd fetch {dataset} --force`"
 
 
 def scan(root: Path) -> list[File]:
@@ -129,8 +165,8 @@ def write(root: Path, fields: Fields, files: Iterable[File] | None = None) -> Ma
 
     Raises ValueError for other fields, UserError when the disk is full.
     """
-    stated = {"note": "", "archives": []} | dict(fields)
-    if set(stated) != set(FIELDS) or stated["origin"] not in ORIGINS:
+    stated = {"note": "", "archives": [], **LATER} | dict(fields)
+    if set(stated) != {*FIELDS, *LATER} or stated["origin"] not in ORIGINS:
         raise ValueError(f"manifest needs the fields {FIELDS} with origin one of {ORIGINS}, got {stated}")
     listed = sorted(scan(root) if files is None else files, key=lambda file: file.path)
     table = io.StringIO()
@@ -142,6 +178,24 @@ def write(root: Path, fields: Fields, files: Iterable[File] | None = None) -> Ma
     stated |= {"files": len(listed), "files_sha256": hashlib.sha256(text.encode()).hexdigest()}
     atomic_write(root / MANIFEST, json.dumps(stated, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return load(root)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What results are compared with: the hash of manifest.json, and those of the splits, as of `SplitFacts`."""
+
+    sha256: str
+    split_sha256: Mapping[str, str]
+
+
+def identity(root: Path) -> Identity | None:
+    """The identity of the dataset in `root`, from its small manifest.json alone; None where there is none to read."""
+    try:
+        data = (root / MANIFEST).read_bytes()
+        splits = json.loads(data).get("split_sha256", {})
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+    return Identity(hashlib.sha256(data).hexdigest(), splits)
 
 
 def load(root: Path) -> Manifest:
@@ -158,7 +212,7 @@ def load(root: Path) -> Manifest:
         raise UserError(f"{error.filename} is missing; {remedy}") from None
     try:
         fields = json.loads(data)
-        values = {name: fields[name] for name in FIELDS}
+        values = {name: fields[name] for name in FIELDS} | {name: fields.get(name, LATER[name]) for name in LATER}
         files_sha256 = fields["files_sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{root / MANIFEST} is not a manifest ({error}); {remedy}") from None

@@ -45,8 +45,8 @@ def _fetched(
     progress: Progress,
     force: bool,
 ) -> Manifest:
-    count = partial(tree.count_splits, reader)
-    source = fetch.Source(name, dataset.archives, dataset.licence, dataset.source, count, dataset.splits)
+    look = partial(tree.split_facts, reader=reader, splits=reader.SPLITS)
+    source = fetch.Source(name, dataset.archives, dataset.licence, dataset.source, look, dataset.splits)
     return fetch.fetch(source, root, mirror_dir, progress, force)
 
 
@@ -61,7 +61,7 @@ def _generated(
 ) -> Manifest:
     asked = {"splits": dataset.splits, "seed": generator.seed, "size": generator.size}
 
-    def build(stage: Path) -> dict[str, int]:
+    def build(stage: Path) -> None:
         reader.generate(
             stage,
             seed=generator.seed,
@@ -69,6 +69,6 @@ def _generated(
             splits=dataset.splits,
             progress=lambda done, total: progress(name, done, total),
         )
-        return dataset.splits
 
-    return fetch.generate(name, root, asked, build, licence=dataset.licence, source=dataset.source, force=force)
+    look = partial(tree.split_facts, reader=reader, splits=dataset.splits)
+    return fetch.generate(name, root, asked, build, look, licence=dataset.licence, source=dataset.source, force=force)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ArchivedFormat(Protocol):
-    """A format of files that are fetched; `count_splits` looks at them once they are unpacked."""
+    """A format of files that are fetched; `bcd.data.tree.split_facts` looks at them once they are unpacked."""
 
     @property
     def SPLITS(self) -> Collection[str]:
@@ -69,6 +69,9 @@ class GeneratedFormat(Protocol):
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Write so many images of each split below `root`; `progress(done, total)` is called after each."""
+
+    def samples(self, files: Tree, split: str) -> list[Sample]:
+        """The samples of a split in their order; UserError when a file is missing."""
 
 
 @dataclass(frozen=True)

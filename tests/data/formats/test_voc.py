@@ -104,7 +104,14 @@ def _classes(label):
 def test_the_real_sample_with_objects(tmp_path):
     """Masks that labelme wrote in the layout of VOC; its list of val is empty."""
     archive = Archive(archive="voc2012_labelme/VOC2012_labelme_instance.tar", url=None)
-    source = Source("labelme", (archive,), "", "", partial(tree.count_splits, voc), {"train": 1464, "val": 1449})
+    source = Source(
+        "labelme",
+        (archive,),
+        "",
+        "",
+        partial(tree.split_facts, reader=voc, splits=voc.SPLITS),
+        {"train": 1464, "val": 1449},
+    )
     found = fetch(source, tmp_path, REAL)
     for sample in voc.samples(tree.recorded(tmp_path), "train"):
         label = voc.read_label(found.read(sample.label), sample.label)
@@ -115,6 +122,13 @@ def test_official_bytes_without_sbd_are_no_sample(tmp_path):
     mirror = write_mirror(tmp_path / "mirror", {TAR: devkit()})
     sha256 = hashlib.sha256((mirror / TAR).read_bytes()).hexdigest()
     archives = (Archive(archive=TAR, url=None, sha256=sha256), Archive(archive=TGZ, url=None, optional=True))
-    source = Source("voc2012", archives, "", "", partial(tree.count_splits, voc), {"train": 10582, "val": 1449})
+    source = Source(
+        "voc2012",
+        archives,
+        "",
+        "",
+        partial(tree.split_facts, reader=voc, splits=voc.SPLITS),
+        {"train": 10582, "val": 1449},
+    )
     with pytest.raises(UserError, match=r"voc2012 has the splits .*'train': 2.*10582.*; complete the archives"):
         fetch(source, tmp_path / "data", mirror)

@@ -15,7 +15,7 @@ from support.project import SHARED
 from bcd.config.schema.data import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import Source, fetch
+from bcd.data.acquire.fetch import Source, by_path, fetch
 from bcd.data.formats import coco, scenes
 from bcd.data.objects import annotations
 from bcd.data.objects.split import mask, open_objects
@@ -253,14 +253,19 @@ def test_the_three_encodings_of_a_mask_agree():
     assert np.array_equal(mask({"size": [8, 10], "counts": code["counts"].decode()}, 8, 10), drawn)
 
 
+def counted(root):
+    files = by_path(manifest.scan(root))
+    return tree.split_facts(root, files, reader=coco, splits=coco.SPLITS)["splits"]
+
+
 def test_counting_the_splits_of_an_unpacked_tree(tmp_path, root):
     with pytest.raises(UserError, match=r"the archives of coco have no annotations/instances_train2017\.json"):
-        tree.count_splits(coco, root)
+        counted(root)
     (root / "annotations" / "instances_train2017.json").write_text(json.dumps(document(images=())))
-    assert tree.count_splits(coco, root) == {"train": 0, "val": 3}
+    assert counted(root) == {"train": 0, "val": 3}
     (root / "val2017" / "9.png").unlink()
     with pytest.raises(UserError, match=r"image val2017/9\.png is missing"):
-        tree.count_splits(coco, root)
+        counted(root)
 
 
 def test_scenes_agree_with_their_instance_maps(smoke_data):
@@ -299,7 +304,7 @@ def sample(tmp_path_factory):
         tuple(Archive(archive=archive, url=None) for archive in archives),
         "",
         "",
-        partial(tree.count_splits, coco),
+        partial(tree.split_facts, reader=coco, splits=coco.SPLITS),
     )
     found = fetch(source, root, MIRROR)
     assert found.splits == {"train": 108, "val": 121}
