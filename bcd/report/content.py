@@ -199,6 +199,8 @@ class TableContent(Strict):
     """What a reader must know before believing it."""
     notes: list[str] = []
     """What is doubtful about it."""
+    made_of: str = ""
+    """Hash of what was asked and of the runs (`bcd.report.request`); empty in a partial table."""
     seeds: int
     """Runs that each row but the teacher's has in a whole table."""
     baseline: str

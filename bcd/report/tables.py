@@ -9,6 +9,7 @@ from bcd.errors import pick
 from bcd.files import atomic_write
 from bcd.report.content import TableContent
 from bcd.report.measure import measure
+from bcd.report.outputs import table_file, table_made_of
 from bcd.report.render import latex, long_csv, markdown, terminal
 
 
@@ -28,7 +29,10 @@ def build(
     parameters, data or another teacher. `partial` leaves these out, says so and writes other files. A run made by code
     that has changed since only gets a note.
     """
-    content = measure(params, suite, find_table(suite, table_name), results, data, partial=partial)
+    table = find_table(suite, table_name)
+    content = measure(params, suite, table, results, data, partial=partial)
+    if not partial:
+        content = content.model_copy(update={"made_of": table_made_of(params, suite, table, results)})
     files: dict[str, str | bytes] = {
         "md": markdown.render(content),
         "tex": latex.render(content),
@@ -53,16 +57,6 @@ def show(results: Path, suite: str, table_name: str, *, partial: bool = False) -
     path = table_file(results, suite, table_name, "json", partial=partial)
     remedy = f"`bcd tables --suite {suite} --table {table_name}{' --partial' if partial else ''}`"
     return terminal.render(TableContent.from_json(path, remedy))
-
-
-def table_file(results: Path, suite: str, table_name: str, kind: str, *, partial: bool = False) -> Path:
-    """Where a table lies; `kind` is md, tex, csv, json or, for its figure, png.
-
-    A partial table has a folder of its own, which no DAG engine declares, and a name that says what it is.
-    """
-    if partial:
-        return results / suite / "partial" / f"{table_name}.partial.{kind}"
-    return results / suite / ("figures" if kind == "png" else "tables") / f"{table_name}.{kind}"
 
 
 def find_table(suite: Suite, name: str) -> Table:

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from bcd.config.schema.suites import Params, Suite
 from bcd.errors import UserError
-from bcd.files import atomic_write
 from bcd.report.panels import run_panel
 from bcd.runs import store
 from bcd.runs.expand import suite_runs, table_rows
-from bcd.runs.record import dump, read_spec
+from bcd.runs.record import read_spec
 from bcd.runs.status import Status, judge_all
 from bcd.tracking.client import (
     connected_to,
@@ -32,6 +31,7 @@ from bcd.tracking.client import (
     without_password,
 )
 from bcd.tracking.mlflow_run import TrackedRun, push
+from bcd.tracking.state import TrackingState, server
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Pa
     except tracking_errors() as raised:
         error = reason(raised)
     report = SyncReport(suite.name, without_password(tracking_uri(results)), len(entries), written, error)
-    content = {"suite": suite.name, "runs": len(entries), "synced": error is None}
-    atomic_write(results / suite.name / "tracking.json", dump(content))
+    TrackingState(suite=suite.name, runs=len(entries), synced=error is None, uri=server()).write(results)
     return report
 
 

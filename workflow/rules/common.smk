@@ -2,7 +2,6 @@
 import re
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 
@@ -11,9 +10,12 @@ from snakemake.exceptions import WorkflowError
 from bcd.errors import UserError, nearest
 from bcd.config.load import default_suite, load_params
 from bcd.config.suites import load_suite
-from bcd.report import published
-from bcd.runs.spec import digest
+from bcd.cli.snakemake import free_dead_lock, is_main, make_again
+from bcd.planning.outdated import outdated
+from bcd.report.outputs import panels_request, table_request
+from bcd.runs.spec import RESULTS, digest
 from bcd.runs.expand import distinct_runs, groups, suite_rows
+from bcd.tracking.state import unsynced
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
 # Snakemake formats the prefix, so braces in a folder's name are doubled.
@@ -31,10 +33,9 @@ try:
     SUITE_PARAMS = load_suite(SUITE)
     ROWS = suite_rows(PARAMS, SUITE_PARAMS)
     RUNS = distinct_runs(SUITE, ROWS)
-    PUBLISHED = {
-        table.name: [asdict(one) for one in published.resolve(SUITE, table)]
-        for table in SUITE_PARAMS.tables
-    }
+    TABLE_PARAMS = {t.name: table_request(SUITE_PARAMS, t) for t in SUITE_PARAMS.tables}
+    free_dead_lock(workflow)
+    OUTDATED = outdated(PARAMS, SUITE_PARAMS) if is_main(workflow) else {}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -42,17 +43,7 @@ GROUPS = groups(RUNS)
 TABLE_RUNS = {
     table: [run for row in rows for run in row.runs] for table, rows in ROWS.items()
 }
-# What a table looks like, apart from its runs.
-TABLE_PARAMS = {
-    table.name: SUITE_PARAMS.model_dump(exclude={"tables"})
-    | table.model_dump(exclude={"panels"})
-    | {"published": PUBLISHED[table.name]}
-    for table in SUITE_PARAMS.tables
-}
-TABLE_PANELS = {
-    table.name: {"methods": table.panel_methods, "images": table.panels.images}
-    for table in SUITE_PARAMS.tables
-}
+TABLE_PANELS = {t.name: panels_request(t) for t in SUITE_PARAMS.tables}
 OUT = f"results/{SUITE}"
 STARTED = time.time()
 
@@ -78,11 +69,20 @@ def run_files(runs):
 onerror:
     for path in sorted(Path(OUT, "logs").rglob("*.log")):
         lines = path.read_text(errors="replace").splitlines()
-        if path.stat().st_mtime >= STARTED and lines and lines[-1].startswith("bcd: "):
+        if (
+            path.stat().st_mtime >= STARTED
+            and lines
+            and lines[-1].startswith("bcd: ")
+        ):
             print(f"{path}: {lines[-1].removeprefix('bcd: ')}", file=sys.stderr)
 
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.
 onsuccess:
+    if unsynced(SUITE, RESULTS):
+        print(
+            f"bcd: {Path(OUT, 'logs/track.log').read_text().strip()}",
+            file=sys.stderr,
+        )
     if Path(".dvc").exists() and set(workflow.dag_settings.targets) <= {"all"}:
         shell("bcd dvc-commit --suite {SUITE:q}")

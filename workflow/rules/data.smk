@@ -4,13 +4,14 @@ for files in sorted({run.files for run in RUNS.values()}):
     rule:
         name:
             rule_name("data", files)
+        input:
+            # Every target needs data, so this is asked whenever a DAG is built.
+            lambda wildcards: make_again(workflow, OUTDATED),
         output:
             # Kept when the rule runs again: a dataset that is there is only looked at.
             update(f"data/{files}/manifest.json"),
         log:
             f"{OUT}/logs/data-{files}.log",
-        message:
-            f"dataset {files}"
         localrule: True
         resources:
             mem_mb=1000,
@@ -27,6 +28,8 @@ for files in sorted({run.files for run in RUNS.values()}):
                     "skip_annotations",
                 }
             ),
+        message:
+            f"dataset {files}"
         shell:
             "bcd fetch {params.dataset:q} > {log:q} 2>&1"
 
@@ -38,8 +41,8 @@ rule data:
         f"{OUT}/data.json",
     log:
         f"{OUT}/logs/data.log",
+    localrule: True
     message:
         "hashes of the datasets"
-    localrule: True
     shell:
         "sha256sum {input:q} > {output:q} 2> {log:q}"

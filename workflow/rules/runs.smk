@@ -18,8 +18,6 @@ for address, group in GROUPS.items():
             run_files(group),
         log:
             f"{OUT}/logs/{address}.log",
-        message:
-            f"train {address}: {', '.join(run.method for run in group)}"
         # Teachers first, as their students wait for them; then what may take longest.
         priority: group[0].runtime.minutes * (1 if group[0].teacher else 10)
         threads: group[0].training.recipe.threads
@@ -33,6 +31,8 @@ for address, group in GROUPS.items():
             runs=[run.key for run in group],
             # What the results depend on: Snakemake repeats the job when one of these changes.
             fingerprints=[run.fingerprint for run in group],
+        message:
+            f"train {address}: {', '.join(run.method for run in group)}"
         shell:
             "workflow/scripts/launch.sh {resources.gpu} train --suite {params.suite:q} {params.runs:q} > {log:q} 2>&1"
 

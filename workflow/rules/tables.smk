@@ -7,14 +7,14 @@ rule table:
         f"{OUT}/figures/{{table}}.png",
     log:
         f"{OUT}/logs/table-{{table}}.log",
-    message:
-        "table {wildcards.table}"
     wildcard_constraints:
         table="|".join(TABLE_RUNS),
     localrule: True
     params:
         suite=SUITE,
         table=lambda wildcards: TABLE_PARAMS[wildcards.table],
+    message:
+        "table {wildcards.table}"
     shell:
         "bcd tables --suite {params.suite:q} --table {wildcards.table:q} > {log:q} 2>&1"
 
@@ -26,14 +26,14 @@ rule panels:
         f"{OUT}/figures/{{table}}-panels.png",
     log:
         f"{OUT}/logs/panels-{{table}}.log",
-    message:
-        "panels of table {wildcards.table}"
     wildcard_constraints:
         table="|".join(TABLE_RUNS),
     localrule: True
     params:
         suite=SUITE,
         panels=lambda wildcards: TABLE_PANELS[wildcards.table],
+    message:
+        "panels of table {wildcards.table}"
     shell:
         "bcd panels --suite {params.suite:q} --table {wildcards.table:q} > {log:q} 2>&1"
 
@@ -59,10 +59,10 @@ rule track:
         f"{OUT}/tracking.json",
     log:
         f"{OUT}/logs/track.log",
-    message:
-        "runs to MLflow"
     localrule: True
     params:
         suite=SUITE,
+    message:
+        "runs to MLflow"
     shell:
         "bcd track --sync --suite {params.suite:q} > {log:q} 2>&1"

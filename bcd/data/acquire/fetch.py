@@ -72,7 +72,7 @@ def fetch(
         return _facts(source, origin, obtained, source.look(stage, by_path(files))), files
 
     root = Path(root)
-    return _once(root, request(source), force, build, source.look)
+    return _once(root, request(source.archives), force, build, source.look)
 
 
 def generate(
@@ -107,13 +107,13 @@ def generate(
     return _once(Path(root), asked, force, make, look)
 
 
-def request(source: Source) -> Request:
-    """The part of a source that decides which bytes are fetched, as JSON values.
+def request(archives: Sequence[Archive]) -> Request:
+    """The part of archives that decides which bytes are fetched, as JSON values.
 
     Without the fields that archives got later, where these say nothing: manifests from before stay valid.
     """
     later = ("md5", "optional")
-    fields = [archive.model_dump() for archive in source.archives]
+    fields = [archive.model_dump() for archive in archives]
     return {"archives": [{key: one[key] for key in one if one[key] or key not in later} for one in fields]}
 
 
@@ -138,7 +138,12 @@ def finished(root: Path, asked: Request) -> Manifest | None:
         found = manifests.load(root)
     except UserError:
         return None
-    return found if found.request == json.loads(json.dumps(asked)) and found.sizes_match() else None
+    return found if answers(found, asked) and found.sizes_match() else None
+
+
+def answers(found: Manifest, asked: Request) -> bool:
+    """Whether a manifest was made for this request."""
+    return found.request == json.loads(json.dumps(asked))
 
 
 def _once(

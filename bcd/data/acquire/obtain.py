@@ -9,7 +9,7 @@ from bcd.config.schema.data import Dataset, Generator
 from bcd.data import tree
 from bcd.data.acquire import fetch
 from bcd.data.acquire.download import Progress, quiet
-from bcd.data.acquire.manifest import Manifest
+from bcd.data.acquire.manifest import Manifest, Request
 from bcd.data.formats import FORMATS, ArchivedFormat, GeneratedFormat, load_format
 from bcd.errors import UserError
 
@@ -36,6 +36,13 @@ def obtain(
     return done
 
 
+def asked(dataset: Dataset) -> Request:
+    """What decides which bytes a dataset has, as its manifest records it."""
+    if generator := dataset.generator:
+        return {"splits": dataset.splits, "seed": generator.seed, "size": generator.size}
+    return fetch.request(dataset.archives)
+
+
 def _fetched(
     name: str,
     dataset: Dataset,
@@ -59,8 +66,6 @@ def _generated(
     progress: Progress,
     force: bool,
 ) -> Manifest:
-    asked = {"splits": dataset.splits, "seed": generator.seed, "size": generator.size}
-
     def build(stage: Path) -> None:
         reader.generate(
             stage,
@@ -71,4 +76,4 @@ def _generated(
         )
 
     look = partial(tree.split_facts, reader=reader, splits=dataset.splits)
-    return fetch.generate(name, root, asked, build, look, licence=dataset.licence, source=dataset.source, force=force)
+    return fetch.generate(name, root, asked(dataset), build, look, licence=dataset.licence, source=dataset.source, force=force)

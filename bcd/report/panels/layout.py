@@ -7,7 +7,9 @@ from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from bcd.report.outputs import MADE_OF
 from bcd.report.panels.colours import Mark
 
 BACKGROUND = 225  # grey, so that errors along the frame stand out from the gaps
@@ -37,10 +39,12 @@ def framed(rows: Sequence[np.ndarray], titles: Sequence[str], legend: Sequence[M
     return np.concatenate([heads, body, _legend(legend, body.shape[1])])
 
 
-def png(canvas: np.ndarray) -> bytes:
-    """A uint8 (H, W, 3) RGB canvas as PNG, without times or other metadata."""
-    data = BytesIO()
-    Image.fromarray(canvas).save(data, format="PNG", optimize=False)
+def png(canvas: np.ndarray, made_of: str | None = None) -> bytes:
+    """A uint8 (H, W, 3) RGB canvas as PNG, without times; `made_of` is kept as its text MADE_OF."""
+    data, text = BytesIO(), PngInfo()
+    if made_of is not None:
+        text.add_text(MADE_OF, made_of)
+    Image.fromarray(canvas).save(data, format="PNG", optimize=False, pnginfo=text)
     return data.getvalue()
 
 

@@ -14,6 +14,7 @@ from bcd.data.semantic.split import evenly_spaced
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.report.content import TEACHER
+from bcd.report.outputs import panels_file, panels_made_of
 from bcd.report.panels import objects, semantic
 from bcd.report.panels.colours import Mark, palette_of
 from bcd.report.panels.layout import framed, png
@@ -43,8 +44,8 @@ def table_panels(
         del shown[TEACHER]
     usable = read_runs(suite.name, shown.values(), results, data)
     picture = _picture({method: usable[run.key] for method, run in shown.items()}, table.panels.images, data)
-    path = results / suite.name / "figures" / f"{table_name}-panels.png"
-    atomic_write(path, png(picture))
+    path = panels_file(results, suite.name, table_name)
+    atomic_write(path, png(picture, panels_made_of(params, suite, table, results)))
     return path
 
 

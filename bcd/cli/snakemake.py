@@ -1,0 +1,58 @@
+"""What the Snakefile does beyond naming rules: it has outputs made again that are not today's, and frees a dead lock."""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LOCKS = Path(".snakemake/locks")
+NAMED = 3  # outputs that a message lists before it only counts the rest
+held: list[Any] = []  # files whose locks last as long as the process
+
+
+def is_main(workflow: Any) -> bool:
+    """Whether this is the Snakemake that was called, and not one that it has started for a job of its own."""
+    return workflow.exec_mode.name == "DEFAULT"
+
+
+def make_again(workflow: Any, wrong: Mapping[Path, str]) -> list[str]:
+    """Have Snakemake make these outputs again, as far as the call needs them, and say so; for an input function.
+
+    Input functions are called while the DAG is built and before it is decided which jobs have to run. No inputs are
+    returned.
+    """
+    forced = workflow.dag.forcefiles
+    new = {path: why for path, why in wrong.items() if path.as_posix() not in forced}
+    if new:
+        forced.update(path.as_posix() for path in new)
+        shown = [f"{path} ({why})" for path, why in list(new.items())[:NAMED]]
+        more = [f"{len(new) - NAMED} more"] if len(new) > NAMED else []
+        _say(f"not today's: {', '.join([*shown, *more])}; made again, as far as this call needs it")
+    return []
+
+
+def free_dead_lock(workflow: Any) -> None:
+    """Remove the lock of a Snakemake that was killed, as soon as no other one lives in this folder; and say so.
+
+    Snakemake's lock does not die with its process. One of ours does, so whoever gets it is alone.
+    """
+    if not is_main(workflow) or not LOCKS.parent.exists():
+        return
+    mine = (LOCKS.parent / "bcd.lock").open("w")
+    try:
+        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another one lives, or this file system has no such locks: then `snakemake --unlock` is the way
+        mine.close()
+        return
+    held.append(mine)
+    if dead := list(LOCKS.glob("*.lock")):
+        for path in dead:
+            path.unlink()
+        _say("an earlier snakemake was killed; its lock is removed and its work goes on")
+
+
+def _say(sentence: str) -> None:
+    print(f"bcd: {sentence}", file=sys.stderr)

@@ -1,0 +1,67 @@
+"""Which outputs on disk are not what today's params, data and store ask for.
+
+The DAG engines compare times, and notes that they took when they made a file. These do not see a parameter that was
+edited while a job ran, a run that was made by hand, or results that were carried without the notes. So the Snakefile
+asks here, too, and has such outputs made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bcd.config.schema.suites import Params, Suite
+from bcd.data.acquire import manifest
+from bcd.data.acquire.fetch import answers
+from bcd.data.acquire.obtain import asked
+from bcd.errors import UserError
+from bcd.report.outputs import (
+    json_made_of,
+    panels_file,
+    panels_made_of,
+    png_made_of,
+    table_file,
+    table_made_of,
+)
+from bcd.runs.expand import suite_runs
+from bcd.runs.run import Run
+from bcd.runs.spec import RESULTS
+from bcd.runs.status import DATA, judge_all
+from bcd.tracking.state import state_file, unsynced
+
+
+def outdated(params: Params, suite: Suite, results: Path = RESULTS, data: Path = DATA) -> dict[Path, str]:
+    """Every output of the DAG that is there and is not today's, and why. What is missing is not among them."""
+    runs = suite_runs(params, suite)
+    statuses = judge_all(suite.name, runs.values(), results, data).values()
+    found = {status.file: status.why for status in statuses if status.result and not status.usable}
+    found |= dict(_data(params, runs, data)) | dict(_tables(params, suite, results))
+    if why := unsynced(suite.name, results):
+        found[state_file(suite.name, results)] = why
+    return found
+
+
+def _data(params: Params, runs: Mapping[str, Run], data: Path) -> Iterator[tuple[Path, str]]:
+    for files in sorted({run.files for run in runs.values()}):
+        path = data / files / manifest.MANIFEST
+        try:
+            found = manifest.load(data / files)
+        except UserError as error:
+            if path.exists():
+                yield path, str(error)
+            continue
+        if not answers(found, asked(params.datasets[files])):
+            yield path, "params ask for other data"
+
+
+def _tables(params: Params, suite: Suite, results: Path) -> Iterator[tuple[Path, str]]:
+    why = "was made of other runs, or otherwise, than today's params say"
+    for table in suite.tables:
+        json, png = table_file(results, suite.name, table.name, "json"), panels_file(results, suite.name, table.name)
+        try:
+            if json.exists() and json_made_of(json) != table_made_of(params, suite, table, results):
+                yield json, why
+            if png.exists() and png_made_of(png) != panels_made_of(params, suite, table, results):
+                yield png, why
+        except FileNotFoundError:
+            continue  # a run is missing: the DAG makes it, and then what is made of it

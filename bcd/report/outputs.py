@@ -1,0 +1,78 @@
+"""Where a suite's tables and panels lie, and what they are made of. Light: the Snakefile asks for every table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bcd.config.schema.suites import Params, Suite, Table
+from bcd.errors import UserError
+from bcd.files import sha256_file
+from bcd.report import published
+from bcd.runs.expand import table_rows
+from bcd.runs.record import read_json
+from bcd.runs.spec import RESULTS, digest
+
+MADE_OF = "made-of"  # the text of a PNG file that says it
+
+
+def table_file(results: Path, suite: str, table_name: str, kind: str, *, partial: bool = False) -> Path:
+    """Where a table lies; `kind` is md, tex, csv, json or, for its figure, png.
+
+    A partial table has a folder of its own, which no DAG engine declares, and a name that says what it is.
+    """
+    if partial:
+        return results / suite / "partial" / f"{table_name}.partial.{kind}"
+    return results / suite / ("figures" if kind == "png" else "tables") / f"{table_name}.{kind}"
+
+
+def panels_file(results: Path, suite: str, table_name: str) -> Path:
+    """Where the picture of a table lies."""
+    return results / suite / "figures" / f"{table_name}-panels.png"
+
+
+def table_request(suite: Suite, table: Table) -> dict[str, Any]:
+    """What is asked of a table beside its runs, as JSON values; raises UserError for unknown published numbers."""
+    shown = [asdict(one) for one in published.resolve(suite.name, table)]
+    return suite.model_dump(exclude={"tables"}) | table.model_dump(exclude={"panels"}) | {"published": shown}
+
+
+def panels_request(table: Table) -> dict[str, Any]:
+    """What is asked of the panels of a table beside its runs, as JSON values."""
+    return {"methods": table.panel_methods, "images": table.panels.images}
+
+
+def table_made_of(params: Params, suite: Suite, table: Table, results: Path = RESULTS) -> str:
+    """Hash of what the table would be made of today; raises FileNotFoundError if a run has no small JSON."""
+    return digest({"request": table_request(suite, table), "runs": _runs(params, suite, table, results)})
+
+
+def panels_made_of(params: Params, suite: Suite, table: Table, results: Path = RESULTS) -> str:
+    """Hash of what the panels would be made of today; raises FileNotFoundError if a run has no small JSON."""
+    return digest({"request": panels_request(table), "runs": _runs(params, suite, table, results)})
+
+
+def _runs(params: Params, suite: Suite, table: Table, results: Path) -> dict[str, str]:
+    files = {run.key: run.file(suite.name, results) for row in table_rows(params, suite, table) for run in row.runs}
+    return {key: sha256_file(file) for key, file in files.items()}
+
+
+def json_made_of(path: Path) -> str | None:
+    """What a table's JSON file says that it is made of; None where it says nothing, or is no such file."""
+    try:
+        found = read_json(path)
+    except UserError:
+        return None
+    return found.get("made_of") if isinstance(found, dict) else None
+
+
+def png_made_of(path: Path) -> str | None:
+    """What a PNG file says that it is made of; None where it says nothing, or is no such file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get(MADE_OF)
+    except OSError:
+        return None
