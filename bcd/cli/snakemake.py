@@ -1,4 +1,4 @@
-"""What the Snakefile does beyond naming rules: it has outputs made again that are not today's, and frees a dead lock."""
+"""What the Snakefile does beside naming rules: outputs that are not today's are made again, a dead lock is freed."""
 
 from __future__ import annotations
 

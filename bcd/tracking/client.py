@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bcd.files import writing
+
 # Seconds and repetitions for a server that does not answer; MLflow's own are 120 and 7. Telemetry would call home.
 VARIABLES = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -41,7 +43,34 @@ def connected(results: Path) -> Iterator[Any]:
     results.mkdir(parents=True, exist_ok=True)
     with (results / "mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _make_database(uri)
         yield mlflow.MlflowClient(uri)
+
+
+def local_database(uri: str) -> Path | None:
+    """The file of a local database, None for a server and for one in memory."""
+    path = uri.removeprefix("sqlite:///")
+    return Path(path) if path not in (uri, "", ":memory:") else None
+
+
+def _make_database(uri: str) -> None:
+    """Make a local database that is not there, aside, and rename it when it is whole.
+
+    MLflow takes seconds and many transactions to make one; of one made by half it says "table already exists" for ever.
+    """
+    path = local_database(uri)
+    if path is None or path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    aside = path.with_name(f".{path.name}.new")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{aside.name}*"):  # by a process that was killed
+            left.unlink()
+    store = SqlAlchemyStore(f"sqlite:///{aside}", "./mlruns")
+    store.engine.dispose()
+    aside.replace(path)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.runs.record import Json, dump, read_as
-from bcd.tracking.client import tracking_uri, without_password
+from bcd.tracking.client import local_database, tracking_uri, without_password
 
 
 class TrackingState(Json):
@@ -48,6 +48,7 @@ def unsynced(suite: str, results: Path) -> str:
         return "MLflow could not be written the last time"
     if found.uri != server():
         return "the runs were copied to another MLflow than today's"
-    if found.uri is None and not Path(tracking_uri(results).removeprefix("sqlite:///")).exists():
+    database = local_database(tracking_uri(results))
+    if database and not database.exists():
         return "MLflow's database is gone"
     return ""

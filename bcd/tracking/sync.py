@@ -24,6 +24,7 @@ from bcd.runs.status import Status, judge_all
 from bcd.tracking.client import (
     connected_to,
     known_runs,
+    local_database,
     reason,
     supersede,
     tracking_errors,
@@ -46,9 +47,11 @@ class SyncReport:
 
     def __str__(self) -> str:
         if self.error:
+            file = local_database(self.uri)
+            first = f"it is only a copy of them: if this stays so, delete {file} and " if file and file.exists() else ""
             return (
-                f"warning: MLflow at {self.uri} could not be written ({self.error}); results are complete without it, "
-                f"run `bcd track --sync --suite {self.suite}` once it works"
+                f"warning: MLflow at {self.uri} could not be written ({self.error}); results are complete without it; "
+                f"{first}run `bcd track --sync --suite {self.suite}`{'' if first else ' once it works'}"
             )
         return f"MLflow at {self.uri}: {self.runs} runs of suite '{self.suite}', {self.written} written"
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from bcd.errors import UserError
-from bcd.tracking.client import connected, tracking_uri, without_password
+from bcd.tracking.client import connected, local_database, reason, tracking_errors, tracking_uri, without_password
 
 
 def ui(port: int = 5000, results: Path = Path("results")) -> int:
@@ -28,8 +28,15 @@ def ui(port: int = 5000, results: Path = Path("results")) -> int:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
-    with connected(results):
-        pass  # creates the database once, before the server's processes all try to
+    try:
+        with connected(results) as client:
+            # Creates the database once, before the server's processes all try to, and finds one that is damaged.
+            client.search_experiments(max_results=1)
+    except tracking_errors() as error:
+        raise UserError(
+            f"{local_database(uri) or uri} is not a database of this MLflow ({reason(error)}); it is only a copy of "
+            "the runs: delete it and run `bcd track --sync`"
+        ) from None
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     # A session of its own, so that everything the server starts can be ended with it.
     # Without the last part MLflow opens its pages about traces of language models.

@@ -27,6 +27,7 @@ from bcd.runs.record import RunResult, read_as
 from bcd.runs.spec import RunSpec
 from bcd.tracking import client as mlflow_client
 from bcd.tracking import mlflow_run, sync, ui
+from bcd.tracking.state import unsynced
 
 RESULTS = Path("results")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
@@ -103,7 +104,12 @@ def test_a_second_sync_writes_nothing(project):
     report = sync.sync(*load())
     assert (report.written, report.error) == (0, None)
     assert {run.info.run_id: run.to_dictionary() for run in mlflow_runs()} == before
-    assert json.loads(Path("results/smoke/tracking.json").read_text()) == {"runs": 31, "suite": "smoke", "synced": True}
+    assert json.loads(Path("results/smoke/tracking.json").read_text()) == {
+        "runs": 31,
+        "suite": "smoke",
+        "synced": True,
+        "uri": None,
+    }
 
 
 def test_a_run_that_changed_without_its_spec_updates_its_one_mlflow_run(project):
@@ -155,9 +161,43 @@ def test_a_dead_server_is_a_warning_and_a_later_sync_repairs_it(project, monkeyp
     assert json.loads(Path("results/smoke/tracking.json").read_text())["synced"] is True
 
 
-def test_a_damaged_database_is_a_warning(project):
+def test_a_damaged_database_is_a_warning_whose_remedy_works(project):
     (RESULTS / "mlflow.db").write_bytes(b"not a database" * 100)
-    assert "database" in sync.sync(*load()).error
+    report = sync.sync(*load())
+    assert "database" in report.error
+    assert f"delete {(RESULTS / 'mlflow.db').resolve()} and run `bcd track --sync --suite smoke`" in str(report)
+    with pytest.raises(UserError, match="mlflow.db is not a database of this MLflow .* delete it and run"):
+        ui.ui(free_port())
+    (RESULTS / "mlflow.db").unlink()
+    # In a process of its own, as MLflow keeps the connection of one.
+    call = [sys.executable, "-m", "bcd.cli", "track", "--sync", "--suite", "smoke"]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip().endswith("31 written")
+
+
+@pytest.mark.parametrize("moment", ["mlflow.store.db.utils._upgrade_db", "pathlib.Path.replace"])
+def test_a_database_that_was_made_by_half_is_made_anew(project, moment):
+    (RESULTS / "mlflow.db").unlink()
+    module, _, name = moment.rpartition(".")
+    killed = f"import os, pathlib, mlflow.store.db.utils; {module}.{name} = lambda *_, **__: os.kill(os.getpid(), 9); "
+    program = killed + "from bcd.tracking.client import connected; connected(pathlib.Path('results')).__enter__()"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == -9
+    assert list(RESULTS.glob(".mlflow.db.new*")) and not (RESULTS / "mlflow.db").exists()
+    assert sync.sync(*load()).written == 31
+    assert not list(RESULTS.glob(".mlflow.db.new*"))
+
+
+def test_what_asks_for_another_sync(project, monkeypatch):
+    assert unsynced("smoke", RESULTS) == ""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
+    assert "another MLflow" in unsynced("smoke", RESULTS)
+    sync.sync(*load())
+    assert "could not be written" in unsynced("smoke", RESULTS)
+    assert "secret" not in Path("results/smoke/tracking.json").read_text()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync.sync(*load()).written == 0
+    assert unsynced("smoke", RESULTS) == ""
+    (RESULTS / "mlflow.db").unlink()
+    assert "gone" in unsynced("smoke", RESULTS)
 
 
 def test_a_sync_that_broke_off_is_completed_without_duplicates(project, monkeypatch, tmp_path):

@@ -76,4 +76,6 @@ def _generated(
         )
 
     look = partial(tree.split_facts, reader=reader, splits=dataset.splits)
-    return fetch.generate(name, root, asked(dataset), build, look, licence=dataset.licence, source=dataset.source, force=force)
+    return fetch.generate(
+        name, root, asked(dataset), build, look, licence=dataset.licence, source=dataset.source, force=force
+    )
