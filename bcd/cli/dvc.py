@@ -24,6 +24,13 @@ from bcd.runs.spec import RESULTS
 
 FINISHED = Path("finished.dvc")
 PROVENANCE = Path(".snakemake/metadata")
+# What DVC says -> what helps.
+REMEDIES = {
+    "is not a git repository": "say `git init`, or `dvc config core.no_scm true` to use DVC without git",
+    "is outside of git repository": (
+        "DVC follows no symbolic link out of the project; mount the other disk at that folder instead (`mount --bind`)"
+    ),
+}
 
 
 def commit(suite: str) -> None:
@@ -40,10 +47,9 @@ def commit(suite: str) -> None:
         [sys.executable, "-m", "dvc", "commit", "--force"], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        print(
-            f"bcd: dvc commit failed: {(done.stderr or done.stdout).strip()}; `dvc commit -f` repairs it",
-            file=sys.stderr,
-        )
+        said = (done.stderr or done.stdout).strip()
+        remedy = next((remedy for part, remedy in REMEDIES.items() if part in said), "`dvc commit -f` repairs it")
+        print(f"bcd: the build is complete, but DVC does not know of it: {said}; {remedy}", file=sys.stderr)
 
 
 def has_remote() -> bool:

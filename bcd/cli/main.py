@@ -272,9 +272,22 @@ def tables(
             for path in building.build(params, wanted, name, Path("results"), partial=partial):
                 print(path)
     if show and not partial:
+        _say_outdated(params, wanted)
         print(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
         print(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/reference/tables.md")
         print("runs, curves and predictions side by side: make ui")
+
+
+def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:
+    from bcd.planning.outdated import outdated
+
+    if wrong := outdated(params, suite):
+        path, why = next(iter(wrong.items()))
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        print(
+            f"bcd: not today's: {path} ({why}){more}; `snakemake --config suite={suite.name}` makes them again",
+            file=sys.stderr,
+        )
 
 
 @app.command()

@@ -43,6 +43,7 @@ def contents(project: Path) -> dict[str, bytes]:
 
 
 METHODS = "params/methods.yaml"
+STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 
 
 def built_weight(project: Path, method: str) -> float:
@@ -161,8 +162,8 @@ def test_an_engine_killed_at_any_moment_leaves_a_state_that_the_same_command_fin
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         time.sleep(0.5)  # the kernel ends the jobs, which may still write until then
-        snakemake(project, "--unlock")
-    snakemake(project)
+        assert list(project.glob(".snakemake/locks/*.lock"))
+    assert "an earlier snakemake was killed; its lock is removed" in snakemake(project)
     assert contents(project) == contents(built)
 
 
@@ -170,7 +171,12 @@ def test_a_student_that_fails_leaves_the_files_of_the_others(built, tmp_path):
     project = shutil.copytree(built, tmp_path / "project", symlinks=True)
     before, methods = contents(project), (project / METHODS).read_text()
     set_weight(project, "kd", "4.0e+38")
-    assert subprocess.run([str(BIN / "snakemake")], cwd=project, capture_output=True, check=False).returncode != 0
+    failed = run(str(BIN / "snakemake"), cwd=project, check=False)
+    assert failed.returncode == 1
+    # In the failed job's log, and once more at the end.
+    lines = failed.stdout.splitlines()
+    assert any(line.startswith("bcd: ") and f"{STUDENT}/kd/s0: loss not finite" in line for line in lines)
+    assert any(line.startswith("results/smoke/logs/") and f"{STUDENT}/kd/s1: loss not finite" in line for line in lines)
     lost = {path for path in before if path not in contents(project)}
     assert {path for path in lost if "/kd/" in path} == {path for path in before if "/kd/" in path}
     assert not {path for path in lost if path.startswith(("runs", "teachers")) and "/kd/" not in path}
@@ -181,6 +187,60 @@ def test_a_student_that_fails_leaves_the_files_of_the_others(built, tmp_path):
     (project / METHODS).write_text(methods)
     snakemake(project)
     assert contents(project) == before
+
+
+def jobs(said: str) -> set[str]:
+    """The rules of a dry run without their digests."""
+    return set(re.findall(r"^(\w+?)(?:_[0-9a-f]{6})? +\d+$", said, re.MULTILINE)) - {"total", "all"}
+
+
+def test_a_run_that_was_made_by_hand_with_other_params_is_made_again(built, tmp_path):
+    """So is one that was made while its parameter was edited under a running Snakemake: its notes say the same."""
+    project = shutil.copytree(built, tmp_path / "project", symlinks=True)
+    before, methods = contents(project), (project / METHODS).read_text()
+    set_weight(project, "cwd", 5.0)
+    run(str(BIN / "bcd"), "train", f"{STUDENT}/cwd/s0", cwd=project)
+    (project / METHODS).write_text(methods)
+    assert (
+        "s0.json (runs were made with other parameters)"
+        in run(str(BIN / "bcd"), "tables", "--show", cwd=project).stdout
+    )
+    assert "not today's: results/smoke/runs" in snakemake(project)
+    assert contents(project) == before
+    assert "Nothing to be done" in snakemake(project)
+
+
+def test_results_that_come_without_snakemakes_notes_are_judged_by_what_they_say(built, tmp_path):
+    project = shutil.copytree(built, tmp_path / "project", symlinks=True)
+    shutil.rmtree(project / ".snakemake")
+    assert "Nothing to be done" in snakemake(project)
+
+    def planned(file: str, old: str, new: str) -> set[str]:
+        shutil.rmtree(project / ".snakemake")
+        text = (project / file).read_text()
+        assert old in text
+        (project / file).write_text(text.replace(old, new, 1))
+        found = jobs(snakemake(project, "--dry-run"))
+        (project / file).write_text(text)
+        return found
+
+    students = {f"train_semantic_scenes_smoke_smoke_student_from_smoke_teacher_s{i}" for i in range(2)}
+    assert planned(METHODS, "term: cwd, taps: [logits], weight: 3", "term: cwd, taps: [logits], weight: 7") == {
+        *students, "table", "panels", "track"
+    }  # fmt: skip
+    assert planned("params/suites/smoke.yaml", "caption: ", "caption: Of late, ") == {"table"}
+    assert {"data_scenes_smoke", *students} < planned("params/datasets.yaml", "{seed: 7, size: 48}", "{seed: 8, size: 48}")
+    (project / f"results/smoke/runs/{STUDENT}/kd/s0.json").unlink()
+    assert students & jobs(snakemake(project, "--dry-run"))
+
+
+def test_a_tracking_server_that_is_down_is_said_and_caught_up(built, tmp_path):
+    project = shutil.copytree(built, tmp_path / "project", symlinks=True)
+    said = run(str(BIN / "snakemake"), cwd=project, MLFLOW_TRACKING_URI="http://127.0.0.1:9").stdout
+    assert "bcd: warning: MLflow at http://127.0.0.1:9 could not be written" in said
+    assert jobs(snakemake(project, "--dry-run")) == {"track"}
+    assert "Nothing to be done" not in snakemake(project)
+    assert "Nothing to be done" in snakemake(project)
 
 
 def test_a_mistake_in_params_stops_before_anything_runs(built, tmp_path):
