@@ -24,7 +24,9 @@ def leftovers(folder):
 
 
 def start(folder, end):
-    return subprocess.Popen([sys.executable, "-c", KILLED.format(end=end), str(folder)], stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED.format(end=end), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 def test_what_a_killed_writer_left_is_swept_by_the_next_in_that_folder(tmp_path):

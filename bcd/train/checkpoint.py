@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import nn
 
 from bcd.errors import UserError
 from bcd.files import atomic_write
@@ -64,15 +64,6 @@ def load_state(folder: Path, spec: RunSpec) -> tuple[int, TrainState | None, str
     if not isinstance(state, dict) or state.keys() != TrainState.__annotations__.keys():
         raise damaged(folder / STATE, "its parts are not those of a train state")
     return progress.step, TrainState(**state), ""  # type: ignore[typeddict-item]  # its keys are compared above
-
-
-def not_finite(model: nn.Module) -> list[str]:
-    """Names of the model's parameters and buffers that hold a NaN or an infinity."""
-    return [
-        name
-        for name, value in model.state_dict().items()  # a loss may keep more than tensors in it
-        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
-    ]
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

@@ -21,12 +21,13 @@ from bcd.distill.distiller import Distiller, Shapes, observe
 from bcd.distill.taps import Taps
 from bcd.errors import UserError, pick
 from bcd.models.base import DenseModel
+from bcd.models.weights import not_finite
 from bcd.runs import store
 from bcd.runs.progress import STATE, damaged, read_progress
 from bcd.runs.record import Failure
 from bcd.runs.spec import RunSpec
 from bcd.tasks.task import Task
-from bcd.train.checkpoint import TrainState, first_line, load_state, not_finite, save_state
+from bcd.train.checkpoint import TrainState, first_line, load_state, save_state
 from bcd.train.history import add_line, cut_after
 from bcd.train.optimizer import learning_rate, make_optimizer
 
