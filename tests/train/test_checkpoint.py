@@ -61,7 +61,7 @@ def rewrite(entry: Path, change, step: int | str = 2) -> None:
     spec = job.resolve("smoke", wanted())
     _, state, _ = load_state(entry, spec)
     change(state)
-    progress = read_progress(entry).model_copy(update={"step": step})
+    progress = Progress.model_construct(**read_progress(entry).model_dump() | {"step": step})
     write_state(entry, progress, partial(torch.save, state))
 
 

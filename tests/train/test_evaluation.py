@@ -1,4 +1,4 @@
-"""An evaluation is of the weights and the data that it names, a result what its record says, and weights are numbers."""
+"""An evaluation is of the weights and data that it names, a result what its record says, and weights are numbers."""
 
 import json
 import os
