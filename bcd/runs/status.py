@@ -93,8 +93,9 @@ class Status:
     @property
     def line(self) -> str:
         """Verdict, key and what is to be known, for `bcd plan`."""
-        at = f"at step {self.step}, {self.left} left" if self.step and self.left else ""
-        return f"{self.verdict:<10} {self.run.key}{f' {at}' if at else ''}{f': {self.note}' if self.note else ''}"
+        at = f" at step {self.step}, {self.left} left" if self.step and self.left else ""
+        said = self.note or (self.why if self.result else "")
+        return f"{self.verdict:<10} {self.run.key}{at}{f': {said}' if said else ''}"
 
     @property
     def measure_again(self) -> str:

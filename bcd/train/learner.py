@@ -151,8 +151,8 @@ class Learner:
             kept = read_progress(self.folder)
             raise UserError(
                 f"{len(lost)} of {len(self.student.state_dict())} tensors of the weights are not finite after step "
-                f"{self.step}, first {lost[0]}, and the last state that was saved, of step {kept.step if kept else 0}, "
-                "is finite; choose a smaller lr, a longer warmup or a smaller clip in params/recipes.yaml"
+                f"{self.step}, first {lost[0]}, and the last finite state is that of step {kept.step if kept else 0}; "
+                "choose a smaller lr, a longer warmup or a smaller clip in params/recipes.yaml"
             )
 
     def save(self) -> None:

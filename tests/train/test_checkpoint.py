@@ -14,7 +14,7 @@ from support.smoke import PAIR, folder, result_of, runs, same, say
 from bcd.errors import UserError
 from bcd.runs import status, store
 from bcd.runs.code import CodeHashes
-from bcd.runs.progress import read_progress, write_state
+from bcd.runs.progress import Progress, read_progress, write_state
 from bcd.runs.record import RunResult
 from bcd.runs.run import Run
 from bcd.train import history, job

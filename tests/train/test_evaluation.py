@@ -170,7 +170,7 @@ def test_a_running_statistic_that_is_not_finite_is_a_failure(project, monkeypatc
             train(run)
     assert not (entry / "record.json").exists() and not (entry / "state.pt").exists()
     found = status_of(run)
-    assert found.verdict is status.Verdict.FAILED and "of step 0, is finite" in found.note
+    assert found.verdict is status.Verdict.FAILED and "last finite state is that of step 0" in found.note
     assert train(run)["none"].metrics and not (entry / "failure.json").exists()
 
 
