@@ -186,7 +186,9 @@ class Learner:
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         if len(state["rng"]) == distributed.world():
-            self._rng, self._cuda_rng = state["rng"][distributed.rank()], state["cuda_rng"]
+            self._rng = state["rng"][distributed.rank()]
+            if self._cuda_rng is not None and state["cuda_rng"] is not None:  # saved and gone on with on a GPU
+                self._cuda_rng = state["cuda_rng"]
             self._use_rng()
         self._sums = {name: float(value) for name, value in state["sums"].items()}
         self.step, self.seconds, self.resumes = step, float(state["seconds"]), int(state["resumes"]) + 1

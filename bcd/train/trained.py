@@ -30,7 +30,7 @@ def load_trained(folder: str | Path) -> tuple[DenseModel, RunSpec]:
         model, spec = load_trained("results/store/0f8ae7bd370e57a6")
         label = model(image)["logits"].argmax(1)
     """
-    folder = Path(folder).resolve()
+    folder = Path(folder).absolute()  # which names the run
     finished = store.record(folder)
     if finished is None:
         raise UserError(f"{folder} holds no finished run; `bcd plan --all` lists the runs of a suite")

@@ -145,6 +145,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(project, teacher, 
         assert (folder(edge) / "history.jsonl").read_bytes() == histories[method]
         assert not (folder(edge) / "state.pt").exists()
     assert sum(store.record(folder(e)).resumes for e in final.values()) > 0
+    assert not list(job.RESULTS.rglob(".*.tmp"))
 
 
 def test_killed_while_evaluating_it_ends_with_the_same_bytes(project, teacher, in_child):
@@ -167,7 +168,7 @@ def test_killed_while_evaluating_it_ends_with_the_same_bytes(project, teacher, i
         # The report comes last: if it is there, so are the rows that it names.
         assert not report.exists() or read_as(Report, report).rows_sha256 == teacher.evaluation.rows_sha256
     assert job.evaluate_finished("smoke", run, say) == teacher.metrics
-    assert result_of(run) == teacher
+    assert result_of(run) == teacher and not list(job.RESULTS.rglob(".*.tmp"))
 
 
 def test_another_evaluation_trains_nothing(project, teacher):
