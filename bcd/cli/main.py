@@ -138,7 +138,7 @@ def plan(
     """What the suite consists of, what is done, and the hours, money and disk that the rest will take.
 
     States: done; stale (made by older code, kept until you say --drop-stale); changed (params, data or teacher
-    differ); stored (trained before, costs an evaluation at most); unfinished; missing.
+    differ); stored (trained before, costs an evaluation at most); failed (and why); unfinished; missing.
 
     Hours come from the step times of like runs in results/store. Where there are none, a few steps of a teacher and
     of a student without distillation give one: bcd train KEY --set recipe.steps=50. Or say what you know:
@@ -163,9 +163,8 @@ def plan(
     for files, state in planning.data_state(runs).items():
         print(f"data/{files}: {state}")
     for status in (one.status for one in planned):
-        if every_run or status.verdict not in (Verdict.DONE, Verdict.MISSING):
-            at = f" at step {status.step}, {status.left} left" if status.verdict is Verdict.UNFINISHED else ""
-            print(f"{status.verdict:<10} {status.run.key}{at}")
+        if every_run or status.note or status.verdict not in (Verdict.DONE, Verdict.MISSING):
+            print(status.line)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in planning.totals(planned).verdicts.items())
     print(f"suite {wanted.name}: {len(planned)} runs in {len(expand.groups(runs))} jobs; {verdicts}\n")
     print(*budget.report(params, rows, planned, rates, price), sep="\n")

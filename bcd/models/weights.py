@@ -49,8 +49,9 @@ class LoadReport:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a nested `state_dict` is unwrapped.
 
-    Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing file,
-    another ending, or a pickle that holds more than tensors, numbers and arrays of numpy, and plain data.
+    Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing or damaged
+    file, another ending, sparse tensors, or a pickle that holds more than tensors, numbers and arrays of numpy, and
+    plain data.
     """
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"weights file {path} must end in .safetensors, .pth or .pt; convert it first")
@@ -58,13 +59,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"weights file {path} does not exist; correct model.pretrained or put the file there")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can raise almost anything
+    except Exception as error:  # a damaged pickle can raise almost anything, even OSError where it ends too early
+        why = f" ({error.strerror})" if isinstance(error, PermissionError) else ""
         raise UserError(
-            f"weights file {path} is not readable as plain tensors; replace it or save it as safetensors"
+            f"weights file {path} is not readable as plain tensors{why}; replace it or save it as safetensors"
         ) from error
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_meta:
+            raise UserError(f"weights file {path} has no values for every element of {key}; save it as a dense tensor")
+    return tensors
 
 
 # OpenMMLab notes scores as numpy's numbers beside the weights; files of numpy 1 name its module differently.
@@ -80,12 +84,23 @@ _NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
-def _unpickle(path: Path) -> dict:
+def _unpickle(path: Path) -> Mapping:
     with torch.serialization.safe_globals(_NUMPY):
         content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, Mapping):
+        content = content.get("state_dict", content)
     if not isinstance(content, Mapping):
         raise TypeError("not a mapping of names to tensors")
-    return content.get("state_dict", content)
+    return content
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Names of the model's parameters and buffers that hold a NaN or an infinity."""
+    return [
+        name
+        for name, value in model.state_dict().items()  # a loss may keep more than tensors in it
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
+    ]
 
 
 # Buffers that follow from the architecture; some files store them, with or without our models doing so.

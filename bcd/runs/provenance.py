@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bcd.runs.record import Git, Hardware
@@ -48,4 +49,16 @@ def _cpuinfo() -> list[str]:
 
 def versions() -> dict[str, str]:
     """Python and the packages that results depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
+    return {"python": platform.python_version(), **packages()}
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of the packages that results depend on; one that is not installed by that name is `none`."""
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found

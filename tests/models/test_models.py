@@ -276,9 +276,28 @@ def test_unreadable_and_unsafe_files_are_refused(tmp_path):
     (tmp_path / "cut.pth").write_bytes(b"\x80")
     torch.save({"state_dict": SimpleNamespace()}, tmp_path / "code.pth")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"state_dict": [1, 2]}, tmp_path / "nested.pth")
+    torch.save(built("light-student").state_dict(), tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "whole.pth").unlink()
+    for lost in (1, 500, 2000, len(whole) // 2):  # torch says of some that an argument is invalid
+        (tmp_path / f"cut-{lost}.pth").write_bytes(whole[:-lost])
     for file in tmp_path.iterdir():
         with pytest.raises(UserError, match=f"{file.name} is not readable as plain tensors"):
             built("light-student", pretrained=str(file))
+
+
+def test_files_without_numbers_are_refused(tmp_path):
+    state = built("light-student").state_dict()
+    name = next(key for key in state if key.startswith("backbone."))
+    for change, said in (
+        (lambda tensor: tensor * float("nan"), "leaves 1 tensors with a NaN or an infinity"),
+        (lambda tensor: tensor.flatten(1).to_sparse(), "has no values for every element"),
+        (lambda tensor: tensor.to("meta"), "has no values for every element"),
+    ):
+        torch.save(state | {name: change(state[name])}, tmp_path / "m.pth")
+        with pytest.raises(UserError, match=f"m.pth {said}.*{name}"):
+            built("light-student", pretrained=str(tmp_path / "m.pth"))
 
 
 def test_load_openmmlab_reports_by_key():
