@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from bcd.errors import UserError
+from bcd.files import read_text
 
 
 class _Strict(yaml.SafeLoader):
@@ -63,15 +64,7 @@ _Strict.add_constructor("tag:yaml.org,2002:int", _int)
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises UserError naming the file for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the command in the project's folder") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions") from None
-    content = parse(text, str(path))
+    content = parse(read_text(path, "run the command in the project's folder"), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of names to settings")
     if wrong := next((key for key in content if not isinstance(key, str)), None):

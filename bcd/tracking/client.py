@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bcd.files import writing
+from bcd.files import locked, writing
 
 # Seconds and repetitions for a server that does not answer; MLflow's own are 120 and 7. Telemetry would call home.
 VARIABLES = {
@@ -40,9 +39,7 @@ def connected(results: Path) -> Iterator[Any]:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri(results)
-    results.mkdir(parents=True, exist_ok=True)
-    with (results / "mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(results / "mlflow.lock"):
         _make_database(uri)
         yield mlflow.MlflowClient(uri)
 

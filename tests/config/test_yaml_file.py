@@ -49,7 +49,7 @@ def test_a_broken_file_is_one_sentence(tmp_path, content, said):
 def test_a_folder_or_nothing_in_the_files_place_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_yaml(tmp_path)
-    with pytest.raises(UserError, match="does not exist; run the command in the project's folder"):
+    with pytest.raises(UserError, match="is missing; run the command in the project's folder"):
         read_yaml(tmp_path / "absent.yaml")
 
 

@@ -446,7 +446,7 @@ def test_second_process_is_locked_out(root):
     with serve(Site(BODY, delay=0.2)) as site:  # the download would take seconds
         process = child(site.url, root)
         process.stdout.readline()
-        with pytest.raises(UserError, match="another process is fetching into .*toy; wait"):
+        with pytest.raises(UserError, match=r"another process \(pid .*\) is fetching into .*toy; wait"):
             fetch(toy(site.url), root)
         process.kill()
         process.communicate()
