@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, how foreign text is shown, and the spelling that he may have meant."""
+"""The one exception that a user is meant to read, foreign text as it is shown, and the spelling that was meant."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def read_lines(path: Path) -> list[PublishedLine]:
             raise UserError(f"{path}: its columns must be {', '.join(COLUMNS)}")
         lines = [PublishedLine(path.name, reader.line_num, columns) for columns in reader]
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: {error}; mend the line") from None
+        raise UserError(f"{path}: line {reader.reader.line_num}: {error}; mend the line") from None
     for line in lines:
         where, columns = f"{path}: line {line.number}", line.columns
         if None in columns or None in columns.values():

@@ -35,7 +35,7 @@ def git_trouble() -> str | None:
 
 
 def _commit() -> tuple[str | None, str]:
-    """The commit of this code, or None and why; that of a repository around it, which does not hold it, is another's."""
+    """The commit of this code, or None and why; a repository around it that does not hold it is another's."""
     commit, why = _git("rev-parse", "HEAD")
     if commit and not _git("ls-files", "--", "__init__.py")[0]:
         return None, f"no git repository holds {PACKAGE}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -37,7 +38,15 @@ def repeated(values: Iterable[str]) -> str | None:
     return next((value for value in values if value in seen or seen.add(value)), None)  # type: ignore[func-returns-value]
 
 
+def require_inside(path: str) -> str:
+    """`path`, if it stays inside the folder that it is relative to; ValueError otherwise."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path.isprintable():
+        raise ValueError(f"{path!r} leaves its folder; write a path below it, without ..")
+    return path
+
+
 Name = Annotated[str, AfterValidator(require_name)]
+Inside = Annotated[str, AfterValidator(require_inside)]
 Side = Annotated[int, Field(ge=1, le=2**14)]  # a longer one fits into no memory
 Pixels = Annotated[list[Side], Len(2, 2)]
 Range = Annotated[list[Annotated[float, Field(gt=0, le=100)]], Len(2, 2)]

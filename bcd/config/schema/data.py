@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from annotated_types import Len
 from pydantic import (
@@ -11,16 +13,25 @@ from pydantic import (
     model_validator,
 )
 
-from bcd.config.schema.base import Channels3, Name, Pixels, Side, Strict, repeated
+from bcd.config.schema.base import Channels3, Inside, Name, Pixels, Side, Strict, repeated, require_inside, require_name
 from bcd.errors import nearest
 
 MOST_CLASSES = 255  # a label map has 8 bits, and 255 means: ignore
 
 
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+def plain_http(url: str) -> bool:
+    """Whether anybody between here and there could change what is sent; nobody can on the way to this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1")
+
+
 class Archive(Strict):
     """One official download. Without a `url` the archive has to be in a mirror, or be put in place by hand."""
 
-    archive: str
+    archive: Inside
     """Its path in a mirror."""
     url: str | None
     """Where it is downloaded from; null for what stands behind a login."""
@@ -34,6 +45,27 @@ class Archive(Strict):
     """The folders or files of the archive that are unpacked; empty for all of it."""
     optional: bool = False
     """Whether a sample in a mirror may do without it."""
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> Archive:
+        for path in [self.keep] if isinstance(self.keep, str) else self.keep:
+            require_inside(path)
+        if not self.archive.lower().endswith(SUFFIXES):
+            raise ValueError(
+                f"archive: '{self.archive}' is neither a zip nor a tar file ({', '.join(SUFFIXES)}); pack its files as "
+                "one, and name that"
+            )
+        if self.url is not None and not re.match(r"https?://[^/\s]", self.url):
+            raise ValueError(
+                f"url: '{self.url}' is no address of the web; write null, and put the archive in place by hand or "
+                "into a mirror"
+            )
+        if self.url and plain_http(self.url) and not (self.sha256 or self.md5):
+            raise ValueError(
+                f"url: '{self.url}' is plain http, so anybody on the way could send another file; write https, or pin "
+                "the archive's sha256"
+            )
+        return self
 
 
 class Generator(Strict):
@@ -83,6 +115,8 @@ class Dataset(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Dataset:
+        if self.files:
+            require_name(self.files)
         for field in ("classes", "things"):
             if twice := repeated(getattr(self, field)):
                 raise ValueError(f"{field} has '{twice}' twice; each class has a name of its own")

@@ -74,11 +74,11 @@ def _rows(mirror: Path) -> dict[str, dict[str, str]]:
     text = read_text(listing, "check --mirror or BCD_MIRROR")
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
     try:
-        if not COLUMNS <= set(reader.fieldnames or ()):
+        if not set(reader.fieldnames or ()) >= COLUMNS:
             raise UserError(f"{listing}: its first line must name the columns {', '.join(sorted(COLUMNS))}")
         rows = list(reader)
     except csv.Error as error:
-        raise UserError(f"{listing}: line {reader.line_num}: {error}; mend the line") from None
+        raise UserError(f"{listing}: line {reader.reader.line_num}: {error}; mend the line") from None
     for number, row in enumerate(rows, 1):
         if not re.fullmatch("[0-9]{1,18}", row["bytes"] or "") or not row["sha256"]:
             raise UserError(f"{listing} row {number} needs {', '.join(sorted(COLUMNS))}; mend the row")
