@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 Value = TypeVar("Value")
+LONGEST = 4000  # letters of a sentence; files and other errors may hold more
 
 
 class UserError(Exception):
@@ -19,7 +20,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(harmless(re.sub(r"\s*\n\s*", " ", message)))
+        text = harmless(re.sub(r"\s*\n\s*", " ", message))
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}")
 
 
 def harmless(text: str) -> str:

@@ -27,6 +27,14 @@ if unknown := sorted(config.keys() - {"suite"}):
         f"--config {unknown[0]}: unknown{nearest(unknown[0], ['suite'])}"
     )
 
+# Snakemake takes 1e3 or 010 for a number.
+named = config.get("suite", "")
+if not isinstance(named, str) and not Path(f"params/suites/{named}.yaml").exists():
+    raise WorkflowError(
+        f"--config suite: Snakemake reads this as {named!r} and not as a name; write `suite: 'NAME'`, in quotes, into "
+        "params/suite.yaml and leave --config out"
+    )
+
 try:
     SUITE = str(config["suite"]) if "suite" in config else default_suite()
     PARAMS = load_params()

@@ -22,8 +22,13 @@ TaskName = Literal["semantic", "detection", "instance"]
 NAME = re.compile(r"(?!.*\.\.)[^\W_][\w.+-]*")
 
 
+LONGEST_NAME = 200  # a file system takes 255, and the names of files have more parts
+
+
 def require_name(name: object) -> str:
     """`name`, if it may name a suite, table, method, model, recipe or dataset; ValueError otherwise."""
+    if isinstance(name, str) and len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise ValueError(f"{name[:20]!r}... is too long for a name: files take {LONGEST_NAME} bytes of it at most")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} cannot be a name: it becomes a folder and a word of commands; start with a letter or digit "

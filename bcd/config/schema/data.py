@@ -7,12 +7,9 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from annotated_types import Len
-from pydantic import (
-    NonNegativeInt,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
+from bcd.config.ranges import Count, Whole
 from bcd.config.schema.base import Channels3, Inside, Name, Pixels, Side, Strict, repeated, require_inside, require_name
 from bcd.errors import nearest
 
@@ -35,7 +32,7 @@ class Archive(Strict):
     """Its path in a mirror."""
     url: str | None
     """Where it is downloaded from; null for what stands behind a login."""
-    bytes: PositiveInt | None = None
+    bytes: Annotated[int, Field(ge=1, le=2**50)] | None = None
     """Its size; null when it was never published."""
     sha256: str | None = None
     """Its hash; null when it was never published."""
@@ -71,7 +68,7 @@ class Archive(Strict):
 class Generator(Strict):
     """How a generated dataset is drawn."""
 
-    seed: NonNegativeInt
+    seed: Whole
     """Seed of the scenes."""
     size: Side
     """Height and width of an image in pixels."""
@@ -84,7 +81,7 @@ class Dataset(Strict):
     """The label format: a module of `bcd/data/formats/`, by its name in FORMATS."""
     classes: Annotated[list[str], Len(1, MOST_CLASSES)]
     """Names of the classes, in the order of their ids 0, 1, ..."""
-    splits: dict[Name, PositiveInt]
+    splits: dict[Name, Count]
     """Split -> number of its images; one is called `train`."""
     licence: str
     """What may be done with the data; printed before anything is fetched."""
@@ -102,9 +99,9 @@ class Dataset(Strict):
     """Ids of official annotations that are known to be faulty."""
     size: Pixels | None = None
     """Height and width that images are resized to when they are read, for segmentation."""
-    images: PositiveInt | None = None
+    images: Count | None = None
     """Use only so many of each split, evenly spaced; null for all."""
-    labelled: PositiveInt | None = None
+    labelled: Count | None = None
     """How many training images carry labels; null for all."""
     in_memory: bool = False
     """Whether decoded images are kept between epochs."""
@@ -145,9 +142,9 @@ class DataUse(Strict):
     """As of `Dataset`."""
     size: Pixels | None = None
     """As of `Dataset`."""
-    images: PositiveInt | None = None
+    images: Count | None = None
     """As of `Dataset`."""
-    labelled: PositiveInt | None = None
+    labelled: Count | None = None
     """As of `Dataset`."""
     skip_annotations: list[int] = []
     """As of `Dataset`; for detectors only."""
