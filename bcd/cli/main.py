@@ -145,6 +145,7 @@ def plan(
     from bcd.planning import budget, cost
     from bcd.planning import survey as planning
     from bcd.runs import expand
+    from bcd.runs.resolve import missing_weights
     from bcd.runs.status import Verdict
 
     params, wanted = _load(suite)
@@ -159,6 +160,8 @@ def plan(
         planned = planning.survey(wanted.name, runs, rates)
     for files, state in planning.data_state(runs).items():
         put(f"data/{files}: {state}")
+    for file, model in missing_weights(runs.values()).items():
+        put(f"{file}: missing, the initial weights of {model}")
     for status in (one.status for one in planned):
         if every_run or status.verdict not in (Verdict.DONE, Verdict.MISSING):
             at = f" at step {status.step}, {status.left} left" if status.verdict is Verdict.UNFINISHED else ""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from bcd.files import locked, writing
 
@@ -118,7 +119,17 @@ def reason(error: BaseException) -> str:
 
 
 def without_password(text: str) -> str:
-    """Hide `user:password@` of every address in `text`."""
+    """Hide the user and password of every address in `text`, and each part of the password of MLFLOW_TRACKING_URI.
+
+    A password may hold any character, so that whoever quotes the address may cut it at the wrong place.
+    """
+    user = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
+    text = text.replace(f"://{user}@", "://")
+    password = user.partition(":")[2] or user
+    for secret in (password, unquote(password), quote(password), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")):
+        parts = sorted({secret, *re.split(r"[@/:?#%\s]+", secret)}, key=len, reverse=True)
+        for part in parts:
+            text = text.replace(part, "***") if len(part) > 2 else text
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
