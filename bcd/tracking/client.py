@@ -6,11 +6,12 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from bcd.errors import UserError
 from bcd.files import locked, writing
 
 # Seconds and repetitions for a server that does not answer; MLflow's own are 120 and 7. Telemetry would call home.
@@ -20,6 +21,10 @@ VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 LOCAL = "sqlite:"
+
+
+class Unusable(UserError):
+    """The folder of the database cannot be used: it is not writable, say."""
 
 
 def tracking_uri(results: Path) -> str:
@@ -40,7 +45,11 @@ def connected(results: Path) -> Iterator[Any]:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri(results)
-    with locked(results / "mlflow.lock"):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(results / "mlflow.lock"))
+        except UserError as error:
+            raise Unusable(str(error)) from None
         _make_database(uri)
         yield mlflow.MlflowClient(uri)
 
@@ -107,7 +116,7 @@ def tracking_errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError
+    return MlflowException, SQLAlchemyError, OSError, Unusable
 
 
 def reason(error: BaseException) -> str:

@@ -13,7 +13,14 @@ def test_no_part_of_a_password_is_shown(monkeypatch, tmp_path, password):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert without_password(tracking_uri(tmp_path)) == "http://host.example:5000/base"
     cut = uri.partition("/")[2].partition("/")[2]
-    for quoted in (uri, cut, cut.rpartition("@")[0], uri.replace(" ", "%20"), uri.split("@")[-1], uri.split("@", 1)[-1]):
+    for quoted in (
+        uri,
+        cut,
+        cut.rpartition("@")[0],
+        uri.replace(" ", "%20"),
+        uri.split("@")[-1],
+        uri.split("@", 1)[-1],
+    ):
         shown = reason(ValueError(f"Failed to parse: {quoted}"))
         for part in [password, *password.replace("%40", "@").replace("/", "@").replace(" ", "@").split("@")]:
             assert len(part) < 3 or part not in shown, shown
