@@ -27,9 +27,18 @@ def report() -> list[str]:
         lines.append(f"{name}: found" if importlib.util.find_spec(name) else f"missing: {name} (optional); {remedy}")
     for name, effect in TOOLS.items():
         lines.append(f"{name}: {found}" if (found := shutil.which(name)) else f"missing: {name}; {effect}")
+    if not _home_is_writable():
+        lines.append("missing: home; start Snakemake as `XDG_CACHE_HOME=$PWD/.snakemake/cache snakemake`")
     if trouble := git_trouble():
         lines.append(f"missing: commit; {trouble}")
     return lines + _machine() + _data()
+
+
+def _home_is_writable() -> bool:
+    try:
+        return os.access(Path.home(), os.W_OK)
+    except RuntimeError:  # neither HOME nor an entry of this user
+        return False
 
 
 def _package(name: str) -> str:

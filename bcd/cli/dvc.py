@@ -24,7 +24,11 @@ from bcd.runs.record import RunResult, read_as
 from bcd.runs.spec import RESULTS
 
 FINISHED = Path("finished.dvc")
-NO_GIT = "run `git init`, or `dvc config --local core.no_scm true`, and then `dvc commit -f`"
+# What DVC complains of -> what helps.
+REMEDIES = {
+    "not a git repository": "run `git init`, or `dvc config --local core.no_scm true`, and then `dvc commit -f`",
+    "outside of": "DVC cannot carry what a link leads to: put the folder itself into the project, or do without a remote",
+}
 PROVENANCE = Path(".snakemake/metadata")
 
 
@@ -44,7 +48,7 @@ def commit(suite: str) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()
-        remedy = NO_GIT if "not a git repository" in said else "`dvc commit -f` repairs it"
+        remedy = next((remedy for sign, remedy in REMEDIES.items() if sign in said), "`dvc commit -f` repairs it")
         put(f"bcd: dvc commit failed: {said}; {remedy}", sys.stderr)
 
 

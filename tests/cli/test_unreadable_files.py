@@ -121,3 +121,14 @@ def test_one_sentence_names_the_file(damaged, monkeypatch, capfd, command, file,
     assert status == 2
     last = said.err.splitlines()[-1]
     assert last.startswith("bcd: ") and str(path) in last
+
+
+@pytest.mark.parametrize("kind", ["a list", "empty", "latin-1"])
+def test_the_remedy_of_a_damaged_manifest_works(built, tmp_path, monkeypatch, capfd, kind):
+    monkeypatch.chdir(copied(built, tmp_path / "project"))
+    damage(Path(MANIFEST), kind)
+    assert status_of(monkeypatch, "plan", *SMOKE) == 2
+    assert "run `bcd fetch scenes-smoke`" in capfd.readouterr().err
+    assert status_of(monkeypatch, "fetch", "scenes-smoke") == 0
+    assert status_of(monkeypatch, "plan", *SMOKE) == 0
+    assert "31 done" in capfd.readouterr().out
