@@ -27,7 +27,7 @@ FINISHED = Path("finished.dvc")
 # What DVC complains of -> what helps.
 REMEDIES = {
     "not a git repository": "run `git init`, or `dvc config --local core.no_scm true`, and then `dvc commit -f`",
-    "outside of": "DVC cannot carry what a link leads to: put the folder itself into the project, or do without a remote",
+    "outside of": "DVC cannot carry what a link leads to: put the folder itself here, or do without a remote",
 }
 PROVENANCE = Path(".snakemake/metadata")
 
