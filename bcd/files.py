@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, hashing them, and saying plainly when the disk will not take them."""
+"""Files of the user: read, written whole or not at all, locked, hashed; and what the system refuses, as a sentence."""
 
 import errno
 import fcntl
@@ -15,8 +15,45 @@ from bcd.errors import UserError
 
 # EFBIG is what a file-size limit (`ulimit -f`) answers, EDQUOT a user's quota: the remedy is the same.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
+REFUSED = frozenset(
+    {
+        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+        errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY, errno.ETXTBSY,
+    }
+)  # fmt: skip
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # how `atomic_write` calls a file that is not whole yet
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+
+
+@contextmanager
+def reading(path: Path, missing: str = "mend its name or put it there") -> Iterator[None]:
+    """Turn whatever keeps the system from reading `path`, and text that is not UTF-8, into a UserError naming it.
+
+    missing: what to do about a file that is not there.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {missing}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8, or get it anew") from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); mend the file or its permissions"
+        ) from error
+
+
+def read_bytes(path: Path, missing: str = "mend its name or put it there") -> bytes:
+    """The bytes of a file; raises UserError as `reading` does."""
+    with reading(path, missing):
+        return path.read_bytes()
+
+
+def read_text(path: Path, missing: str = "mend its name or put it there") -> str:
+    """The text of a UTF-8 file, its newlines as they are; raises UserError as `reading` does."""
+    data = read_bytes(path, missing)
+    with reading(path):
+        return data.decode()
 
 
 @contextmanager
@@ -30,11 +67,58 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_ROOM:
             raise UserError(f"disk full while writing {path}; free space and run the same command again") from error
-        if error.errno in NOT_WRITABLE:
+        if error.errno in REFUSED:
             raise UserError(
                 f"cannot write {path} ({error.strerror}); mend the path or its permissions and try again"
             ) from error
         raise
+
+
+def explained(error: OSError | UnicodeEncodeError) -> str | None:
+    """A sentence for what the system refused, as far as it says which file; None for anything else.
+
+    For the end of a command: nearer to its cause, `reading` and `writing` know more.
+    """
+    if isinstance(error, UnicodeEncodeError):
+        what = error.object[error.start : error.end]
+        return f"{what!r} cannot be written in the encoding {error.encoding} of this locale; set LC_ALL=C.UTF-8"
+    if error.errno in NO_ROOM:
+        return f"disk full{f' while writing {error.filename}' if error.filename else ''}; free space and try again"
+    if error.filename is None or error.strerror is None:
+        return None
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    return f"{name}: {error.strerror}; mend the path or its permissions and run the same command again"
+
+
+@contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock of the file `path`, which names the process that has it; it is freed however that ends.
+
+    busy: what to say when another process holds it, where PID becomes that process's id; None waits for it.
+
+    Raises UserError when it is held, when `path` cannot be written, and where the file system knows no locks.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="ascii", errors="replace")  # noqa: SIM115 closed by the `with` below
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError((busy or "").replace("PID", file.read().strip() or "unknown")) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}): its file system knows no locks, which keep two "
+                "processes apart; mount it with locks (Lustre: -o flock), or work on another disk"
+            ) from None
+        with writing(path):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
 
 
 def atomic_write(path: Path, data: bytes | memoryview | str) -> None:
@@ -103,6 +187,6 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 lower-case hex digits."""
-    with open(path, "rb") as file:
+    """SHA-256 of a file's bytes, 64 lower-case hex digits; raises UserError as `reading` does."""
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

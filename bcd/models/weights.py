@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bcd.errors import UserError
+from bcd.files import reading
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"weights file {path} must end in .safetensors, .pth or .pt; convert it first")
     if not path.is_file():
-        raise UserError(f"weights file {path} does not exist; correct model.pretrained or put the file there")
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"weights file {path} {kind}; correct model.pretrained or put the file there")
+    with reading(path), open(path, "rb"):
+        pass  # what the system refuses is no damage
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except Exception as error:  # a damaged pickle can raise almost anything, even OSError where it ends too early
-        why = f" ({error.strerror})" if isinstance(error, PermissionError) else ""
+    except Exception as error:  # a damaged pickle can raise almost anything, and torch seeks to absurd places
         raise UserError(
-            f"weights file {path} is not readable as plain tensors{why}; replace it or save it as safetensors"
+            f"weights file {path} is not readable as plain tensors; replace it or save it as safetensors"
         ) from error
-    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    for key, value in tensors.items():
-        if value.layout != torch.strided or value.is_meta:
-            raise UserError(f"weights file {path} has no values for every element of {key}; save it as a dense tensor")
-    return tensors
+    found = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    for key, value in found.items():
+        if not isinstance(key, str):
+            raise UserError(f"weights file {path} has a tensor called {key!r}, which is no text; save a state dict")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise UserError(f"weights file {path} has the tensor '{key}' without plain values; save it dense")
+    return found
 
 
 # OpenMMLab notes scores as numpy's numbers beside the weights; files of numpy 1 name its module differently.

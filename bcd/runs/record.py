@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError
 
 from bcd.errors import UserError
+from bcd.files import read_bytes
 from bcd.runs.code import CodeHashes
 from bcd.runs.spec import RunSpec
 
@@ -231,14 +232,11 @@ def dump(value: Any) -> str:
 
 def read_json(path: Path, remedy: str = "delete it and run `snakemake` again") -> Any:
     """The content of a JSON file of ours; raises UserError with the remedy if it is missing or damaged."""
+    data = read_bytes(path, "run `snakemake` to make it")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `snakemake` to make it") from None
-    except ValueError as error:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions") from None
 
 
 def read_as(kind: type[Content], path: Path, remedy: str = "delete it and run `snakemake` again") -> Content:

@@ -13,14 +13,12 @@ No DAG engine declares or deletes any of it.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bcd.errors import UserError
-from bcd.files import atomic_write, sha256_file, sweep
+from bcd.files import atomic_write, locked, sha256_file, sweep
 from bcd.runs.progress import STATE
 from bcd.runs.record import Failure, Record, dump, read_as
 from bcd.runs.spec import RESULTS, RunSpec
@@ -35,20 +33,8 @@ def open_entry(spec: RunSpec, results: Path = RESULTS) -> Iterator[Path]:
     Raises UserError when another process holds it. The lock dies with its process, so a kill leaves none behind.
     """
     folder = spec.folder(results)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise UserError(
-                f"{folder} is in use by another process (pid {holder}); wait for it or stop it, "
-                "then run the same command again"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    busy = f"{folder} is in use by another process (pid PID); wait for it or stop it, then run the same command again"
+    with locked(folder / "lock", busy):
         _tidy(folder, dump(spec.to_json()))
         yield folder
 

@@ -11,6 +11,7 @@ from bcd.data.acquire import manifest
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.runs import store
+from bcd.runs.provenance import git_trouble
 from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, TeacherFacts, dump
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, TRAIN, RunSpec
@@ -77,6 +78,8 @@ def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
     from bcd.tasks import make_task
     from bcd.train import loop
 
+    if trouble := git_trouble():
+        say(trouble)
     task = make_task(first, DATA / runs[0].files, in_memory=runs[0].in_memory)
     teacher = next((found for run in runs if (found := teacher_of(suite, run))), None)
     folder = RESULTS / "store" / teacher.store if teacher else None
