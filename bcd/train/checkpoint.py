@@ -15,6 +15,7 @@ from torch import nn
 
 from bcd.errors import UserError
 from bcd.files import atomic_write
+from bcd.models.weights import not_finite
 from bcd.runs.progress import STATE, Progress, damaged, read_state, why_anew, write_state
 from bcd.runs.spec import RunSpec
 from bcd.runs.status import made_by
@@ -72,7 +73,7 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Fill `model` from safetensors; raises UserError unless every key and shape is the model's."""
+    """Fill `model` from safetensors; raises UserError unless every key and shape is the model's and all is finite."""
     try:
         model.load_state_dict(load_tensors(path.read_bytes()))
     except (RuntimeError, SafetensorError) as error:
@@ -80,6 +81,11 @@ def load_weights(path: Path, model: nn.Module) -> None:
             f"{path} does not fit the model that today's code builds of its spec ({first_line(error)}); "
             f"delete the folder {path.parent} and run `snakemake` to train it again"
         ) from error
+    if lost := not_finite(model):  # of a run that was finished before that was a failure
+        raise UserError(
+            f"{path} holds {len(lost)} tensors that are not finite, first {lost[0]}: this training has diverged; "
+            "choose a smaller lr, a longer warmup or a smaller clip in params/recipes.yaml"
+        )
 
 
 def first_line(error: Exception) -> str:

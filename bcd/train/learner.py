@@ -80,6 +80,7 @@ class Learner:
             self.student = self.objective.student
             self._module = DistributedDataParallel(self.objective, forward_sync_buffers=False)
         torch.manual_seed(self.training.seed + 2 + distributed.rank())
+        self._cuda_rng: Tensor | None = None
         self._keep_rng()
         self._sums: dict[str, float] = {}
         self._restore()
@@ -187,7 +188,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         if len(state["rng"]) == distributed.world():
             self._rng = state["rng"][distributed.rank()]
-            if self._cuda_rng is not None and state["cuda_rng"] is not None:  # saved and gone on with on a GPU
+            if self.device.type == "cuda" and state["cuda_rng"] is not None:
                 self._cuda_rng = state["cuda_rng"]
             self._use_rng()
         self._sums = {name: float(value) for name, value in state["sums"].items()}

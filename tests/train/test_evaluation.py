@@ -174,17 +174,23 @@ def test_a_running_statistic_that_is_not_finite_is_a_failure(project, monkeypatc
     assert train(run)["none"].metrics and not (entry / "failure.json").exists()
 
 
-def test_outputs_that_are_not_finite_have_no_metrics(teacher):
-    """Weights may be finite and what they give is not: no metric shows it."""
-    run = runs()[TEACHER]
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1e30, "the model's outputs are not finite for .*: its training has"),
+        (float("nan"), "holds .* that are not finite"),
+    ],
+)
+def test_outputs_that_are_not_finite_have_no_metrics(teacher, factor, said):
+    """Weights may be finite and what they give is not; nor do older records know that theirs are not."""
     entry = folder(teacher)
     weights = load_file(entry / "model.safetensors")
-    save_file({name: tensor * 1e30 for name, tensor in weights.items()}, entry / "model.safetensors")
+    save_file({name: tensor * factor for name, tensor in weights.items()}, entry / "model.safetensors")
     finished = store.record(entry)
     changed = finished.weights.model_copy(update={"sha256": sha256_file(entry / "model.safetensors")})
     (entry / "record.json").write_text(dump(finished.model_copy(update={"weights": changed})))
-    with pytest.raises(UserError, match="the model's outputs are not finite for .*: its training has diverged"):
-        job.evaluate_finished("smoke", run, say)
+    with pytest.raises(UserError, match=f"{said}.*; choose a smaller lr"):
+        job.evaluate_finished("smoke", runs()[TEACHER], say)
 
 
 def test_a_finished_run_needs_no_lock_and_nothing_to_write(project, teacher, in_child):

@@ -90,7 +90,7 @@ def test_a_missing_method_run_or_prediction_is_named(project):
     with pytest.raises(UserError, match=f"{one.predictions_file} cannot be read"):
         table_panels(params, suite, "all-labels")
     one.predictions_file.write_bytes(b"PK damaged")
-    with pytest.raises(UserError, match=f"{one.predictions_file} cannot be read"):
+    with pytest.raises(UserError, match=f"{one.predictions_file} has changed since .*; run `bcd evaluate"):
         table_panels(params, suite, "all-labels")
     one.file.unlink()
     with pytest.raises(UserError, match="runs are missing: .*/bcd/s0; run `snakemake"):
