@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.suite_results import copied, finished_fixture  # noqa: F401
 
-from bcd.cli.main import main
+from bcd.cli.entry import main
 
 TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
 RUN = "semantic/scenes-smoke/smoke-student-from-smoke-teacher/bcd/s0"
