@@ -130,7 +130,7 @@ def plan(
             help="What a forward pass costs of a training step: the teacher's part.",
         ),
     ] = 1 / 3,
-    price: Annotated[float | None, typer.Option(min=0, help="Of a GPU-hour, in any currency.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, max=1e9, help="Of a GPU-hour, in any currency.")] = None,
 ) -> None:
     """What the suite consists of, what is done, and the hours, money and disk that the rest will take.
 

@@ -41,13 +41,12 @@ def free_dead_lock(workflow: Any) -> None:
     """
     if not is_main(workflow) or not LOCKS.parent.exists():
         return
-    mine = (LOCKS.parent / "bcd.lock").open("w")
     try:
+        mine = (LOCKS.parent / "bcd.lock").open("wb")
+        held.append(mine)
         fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another one lives, or this file system has no such locks: then `snakemake --unlock` is the way
-        mine.close()
+    except OSError:  # another one lives, or no lock can be had in this folder: then `snakemake --unlock` is the way
         return
-    held.append(mine)
     if dead := list(LOCKS.glob("*.lock")):
         for path in dead:
             path.unlink()

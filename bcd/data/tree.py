@@ -71,7 +71,7 @@ def listed(tree: Tree, path: str) -> list[str]:
     """The names in a list file, one per line. Raises UserError for a missing file, several words, a name twice."""
     if path not in tree.paths:
         raise UserError(f"the archives have no {path}; {REMEDY}")
-    names = [line.strip() for line in tree.read(path).decode().splitlines() if line.strip()]
+    names = [line.strip() for line in tree.read(path).decode(errors="replace").splitlines() if line.strip()]
     if wrong := [name for name in names if len(name.split()) > 1]:
         raise UserError(f"{path}: '{wrong[0]}' is not one name; {REMEDY}")
     if len(set(names)) < len(names):

@@ -48,9 +48,9 @@ def connected(results: Path) -> Iterator[Any]:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(results / "mlflow.lock"))
+            _make_database(uri)
         except UserError as error:
             raise Unusable(str(error)) from None
-        _make_database(uri)
         yield mlflow.MlflowClient(uri)
 
 

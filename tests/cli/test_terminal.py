@@ -14,7 +14,7 @@ from support.project import ROOT
 from support.suite_results import copied, finished_fixture  # noqa: F401
 
 from bcd.cli import terminal
-from bcd.cli.main import main
+from bcd.cli.entry import main
 from bcd.errors import LONGEST, UserError, harmless
 from bcd.files import explained
 

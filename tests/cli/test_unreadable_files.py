@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.suite_results import copied, finished_fixture  # noqa: F401
 
-from bcd.cli.main import main
+from bcd.cli.entry import main
 
 TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
 RUN = "semantic/scenes-smoke/smoke-student-from-smoke-teacher/bcd/s0"
@@ -20,8 +20,7 @@ PARAMS = [
 ]  # fmt: skip
 EDGES = [f"results/smoke/runs/{RUN}.json", f"results/smoke/teachers/{TEACHER}.json"]
 MANIFEST, FILES, IMAGE = f"{DATA}/manifest.json", f"{DATA}/files.csv", f"{DATA}/images/test/00000.png"
-RECORD, HISTORY, EVALUATION = "STORE/record.json", "STORE/history.jsonl", "STORE/EVAL.json"
-ROWS, PREDICTIONS = "STORE/EVAL.npz", "STORE/EVAL-predictions.npz"
+RECORD, ROWS, PREDICTIONS = "STORE/record.json", "STORE/EVAL.npz", "STORE/EVAL-predictions.npz"
 # Command -> the files that it reads; every command reads params in the same way.
 READS = {
     ("plan",): PARAMS,
@@ -29,8 +28,8 @@ READS = {
     ("tables", *TABLE): [*EDGES, ROWS],
     ("tables", *TABLE, "--show"): ["results/smoke/tables/all-labels.json"],
     ("panels", *TABLE): [FILES, PREDICTIONS, IMAGE],
-    ("train", *SMOKE, RUN): [EDGES[1], MANIFEST, FILES, RECORD, EVALUATION],
-    ("evaluate", *SMOKE, RUN): [EVALUATION],
+    ("train", *SMOKE, RUN): [EDGES[1], MANIFEST, FILES, RECORD],
+    ("evaluate", *SMOKE, RUN): [RECORD],
     ("fetch", "scenes-smoke", "--verify"): [MANIFEST, FILES, IMAGE],
     ("fetch", "scenes-smoke"): [MANIFEST, FILES],
     ("fetch", "camvid", "--mirror", "mirror"): ["mirror/MANIFEST.csv", "mirror/camvid/CamVid.zip"],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bcd.tracking.client import reason, tracking_uri, without_password
+from bcd.tracking.client import connected, reason, tracking_errors, tracking_uri, without_password
 
 PASSWORDS = ["plain-1", "p@ss-word", "pass word", "pa/ss-word", "pass:word", "p%40ss-word", "?pass#word", "pä-ssword"]
 
@@ -44,3 +44,9 @@ def test_addresses_of_others_are_hidden_too(monkeypatch):
     assert without_password("see https://a:b@host/x and http://host/y@z") == "see https://host/x and http://host/y@z"
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden-word")
     assert without_password("401: hidden-word") == "401: ***"
+
+
+def test_a_folder_that_cannot_be_used_is_one_of_the_errors_that_sync_reports(tmp_path):
+    (tmp_path / "mlflow.lock").mkdir()
+    with pytest.raises(tracking_errors(), match="cannot write .*mlflow.lock"), connected(tmp_path):
+        pass

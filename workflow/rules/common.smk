@@ -8,6 +8,7 @@ from shlex import quote
 from snakemake.exceptions import WorkflowError
 
 from bcd.errors import UserError, nearest
+from bcd.files import explained
 from bcd.config.load import default_suite, load_params
 from bcd.config.suites import load_suite
 from bcd.cli.snakemake import free_dead_lock, is_main, make_again
@@ -47,6 +48,8 @@ try:
     OUTDATED = outdated(PARAMS, SUITE_PARAMS) if is_main(workflow) else {}
 except UserError as error:
     raise WorkflowError(str(error)) from None
+except OSError as error:
+    raise WorkflowError(explained(error) or str(error)) from None
 
 GROUPS = groups(RUNS)
 TABLE_RUNS = {

@@ -219,7 +219,7 @@ def _validator(response: requests.Response) -> str | None:
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _version(response: requests.Response, total: int | None) -> dict[str, object]:
+def _version(response: requests.Response, total: int | None) -> dict[str, str | int | None]:
     """What is noted of the file's version: what If-Range may carry, its marks, and its size."""
     return {"validator": _validator(response), "size": total} | {mark: response.headers.get(mark) for mark in MARKS}
 

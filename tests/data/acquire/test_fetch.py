@@ -336,8 +336,8 @@ def test_official_bytes_must_have_the_official_splits(root, mirror, mirrored):
 
 def test_fields_that_archives_got_later_leave_older_requests_as_they_were():
     fields = {"archive", "url", "bytes", "sha256", "keep"}
-    assert request(toy())["archives"][0].keys() == fields
-    assert request(toy(md5=MD5, optional=True))["archives"][0].keys() == fields | {"md5", "optional"}
+    assert request(toy().archives)["archives"][0].keys() == fields
+    assert request(toy(md5=MD5, optional=True).archives)["archives"][0].keys() == fields | {"md5", "optional"}
 
 
 def test_finished_fetch_is_not_repeated(root, mirror):
@@ -346,7 +346,7 @@ def test_finished_fetch_is_not_repeated(root, mirror):
     assert fetch(toy(), root, mirror) == first
     with pytest.raises(UserError, match="not a directory"):
         fetch(toy(), root, mirror, force=True)
-    assert finished(root, request(toy())) == first, "a failed refetch must leave the finished one alone"
+    assert finished(root, request(toy().archives)) == first, "a failed refetch must leave the finished one alone"
 
 
 def test_changed_request_damage_and_force_fetch_again(root, tmp_path, mirror):
@@ -520,7 +520,7 @@ def test_interrupted_between_any_two_renames_the_same_command_finishes(root, mir
         try:
             fetch(toy(), root, mirror, force=True)
         except Killed:
-            if finished(root, request(toy())):
+            if finished(root, request(toy().archives)):
                 manifest.verify(root)
     fetch(toy(), root, mirror, force=True)
     assert manifest.verify(root).read("train/x") == b"2"
@@ -579,5 +579,5 @@ def test_small_disk_says_how_much_is_missing(small_disk, mirror):
 
 
 def test_request_is_json(root, mirror):
-    asked = request(toy(sha256=SHA256))
+    asked = request(toy(sha256=SHA256).archives)
     assert json.loads(json.dumps(asked)) == asked
