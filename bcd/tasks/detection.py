@@ -17,12 +17,13 @@ from bcd.data.objects.split import ObjectSplit, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.semantic.split import evenly_spaced
 from bcd.data.semantic.stream import cached
+from bcd.errors import UserError
 from bcd.metrics.detection import Result
 from bcd.models.base import DenseModel
 from bcd.models.complexity import counted
 from bcd.models.detection import build_detector
 from bcd.models.detection.detector import Detections, Detector, Regions, Targets
-from bcd.runs.spec import DetectionEvaluation, Evaluation, Training
+from bcd.runs.spec import TRAIN, DetectionEvaluation, Evaluation, Training
 from bcd.tasks.task import Evaluated, channels, numbers
 
 EVALUATION_BATCH = 8
@@ -51,8 +52,10 @@ class DetectionTask:
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[ObjectBatch]:
         """Images with at least one object that is no crowd, as detectron2 trains on (FILTER_EMPTY_ANNOTATIONS)."""
-        split, recipe = self._open("train"), self.recipe
+        split, recipe = self._open(TRAIN), self.recipe
         annotated = split.annotated
+        if not annotated:
+            raise UserError(f"{self._root}: {split.lacking(TRAIN)}")
         labelled = [annotated[i] for i in evenly_spaced(len(annotated), self.data.labelled or len(annotated))]
         return object_stream(
             split.read,

@@ -51,9 +51,11 @@ def open_split(root: Path, data: DataUse, split: str) -> Split:
 
     def read(index: int) -> Item:
         sample = samples[index]
-        image = decode.read_image(files.read(sample.image), sample.image)
+        photo = files.read(sample.image)
+        image = decode.read_image(photo, sample.image)
         label = reader.read_label(files.read(sample.label), sample.label)
-        decode.check_pair(image, label, sample.label, len(data.classes))
+        turned = decode.turned(photo) if image.shape[:2] != label.shape else ""
+        decode.check_pair(image, label, sample.label, len(data.classes), turned)
         if data.size:
             height, width = data.size
             image, label = resize_pair(image, label, (height, width))
