@@ -84,8 +84,10 @@ def fetch(
     from bcd.config.load import load_params
     from bcd.data.acquire import manifest
     from bcd.data.acquire.obtain import obtain
+    from bcd.data.findings import warnings
 
-    dataset = pick(load_params().datasets, name, "bcd fetch")
+    datasets = load_params().datasets
+    dataset = datasets[pick(datasets, name, "bcd fetch").files]  # a variant has the files of another dataset
     root = Path("data") / dataset.files
     if verify:
         checked = manifest.verify(root)
@@ -95,6 +97,23 @@ def fetch(
     done = obtain(dataset.files, dataset, root, mirror_dir=mirror, progress=_progress(), force=force)
     note = f" ({done.note})" if done.note else ""
     print(f"{root}: {', '.join(f'{n} {split}' for split, n in done.splits.items())}; {done.origin}{note}")
+    for sentence in warnings(done.check):
+        _say(f"warning: {sentence}")
+
+
+@app.command()
+def check(name: Annotated[str, typer.Argument(help="A dataset of params/datasets.yaml that is fetched.")]) -> None:
+    """Look at every image and label of a dataset in data/NAME, and print what it holds: `bcd fetch` does it once."""
+    from bcd.config.load import load_params
+    from bcd.data.acquire.obtain import checked
+    from bcd.data.findings import table, warnings
+
+    datasets = load_params().datasets
+    dataset = datasets[pick(datasets, name, "bcd check").files]
+    found = checked(dataset.files, dataset, Path("data") / dataset.files, progress=_progress())
+    print(*table(found.check), sep="\n")
+    for sentence in warnings(found.check):
+        print(f"warning: {sentence}")
 
 
 def _progress() -> Progress:

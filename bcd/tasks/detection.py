@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bcd import metrics
+from bcd.config.schema.data import TRAIN
 from bcd.config.schema.models import AnyModel, DetectionModel
 from bcd.config.schema.recipes import DetectionRecipe
 from bcd.data.objects.split import ObjectSplit, open_objects
@@ -23,7 +24,7 @@ from bcd.models.base import DenseModel
 from bcd.models.complexity import counted
 from bcd.models.detection import build_detector
 from bcd.models.detection.detector import Detections, Detector, Regions, Targets
-from bcd.runs.spec import TRAIN, DetectionEvaluation, Evaluation, Training
+from bcd.runs.spec import DetectionEvaluation, Evaluation, Training
 from bcd.tasks.task import Evaluated, channels, numbers
 
 EVALUATION_BATCH = 8

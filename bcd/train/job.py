@@ -5,13 +5,15 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 
+from bcd.config.schema.data import TRAIN
+from bcd.data import findings
 from bcd.data.acquire import manifest
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.runs import store
 from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, TeacherFacts, dump
 from bcd.runs.run import Run
-from bcd.runs.spec import RESULTS, TRAIN, RunSpec
+from bcd.runs.spec import RESULTS, RunSpec
 from bcd.runs.status import DATA, Status, code_of, judge_all
 from bcd.tasks.task import Task
 
@@ -28,6 +30,7 @@ def data_facts(run: Run) -> DataFacts:
         official=loaded.official,
         note=loaded.note,
         licence=loaded.licence,
+        warnings=findings.warnings(loaded.check, run.training.task, (TRAIN, run.evaluation.split)),
     )
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from support.smoke import TEACHER, folder, result_of, runs, train
 
+from bcd.data import tree
 from bcd.data.acquire import manifest
 from bcd.data.acquire.fetch import by_path
 from bcd.data.formats import scenes
-from bcd.data.tree import split_facts
 from bcd.runs.record import Report, read_as
 
 ROOT = Path("data/scenes-smoke")
@@ -17,7 +17,8 @@ def other_test_label():
     """Give the first test image the label of the second, and record that."""
     (ROOT / "labels/test/00000.png").write_bytes((ROOT / "labels/test/00001.png").read_bytes())
     files, found = manifest.scan(ROOT), manifest.load(ROOT)
-    facts = split_facts(ROOT, by_path(files), reader=scenes, splits=found.splits)
+    here = by_path(files)
+    facts = tree.split_facts(tree.listed_in(ROOT, here, "x"), here, reader=scenes, splits=found.splits)
     return manifest.write(ROOT, {**found.fields, **facts}, files)
 
 

@@ -11,30 +11,54 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bcd.config.schema.data import Archive
 from bcd.data.acquire import manifest as manifests
 from bcd.data.acquire.archive import unpack
 from bcd.data.acquire.download import Progress, quiet
-from bcd.data.acquire.manifest import ARCHIVES, FILES, MANIFEST, Facts, File, Manifest, Origin, Request, SplitFacts
+from bcd.data.acquire.manifest import (
+    ARCHIVES,
+    FILES,
+    MANIFEST,
+    Facts,
+    Fields,
+    File,
+    Manifest,
+    Origin,
+    Request,
+    SplitFacts,
+)
 from bcd.data.acquire.mirror import Obtained, from_mirror
 from bcd.data.acquire.network import from_network
 from bcd.errors import UserError
 from bcd.files import writing
 
-Look = Callable[[Path, Mapping[str, File]], SplitFacts]
 LOCK = ".lock"
 RESERVED = frozenset({MANIFEST, FILES, ARCHIVES, LOCK})
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the files of a dataset are looked at, given the folder of a tree and its files by path.
+
+    splits: what the splits consist of; raises UserError when something is missing.
+    check: looks at every sample, given the samples per split, too; raises UserError when something is wrong. Its
+    result has the params on which it depends beside the files under "of".
+    of: these params, as JSON values.
+    """
+
+    splits: Callable[[Path, Mapping[str, File]], SplitFacts]
+    check: Callable[[Path, Mapping[str, File], Mapping[str, int]], Mapping[str, Any]] = lambda root, files, splits: {}
+    of: Request = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a dataset of archives comes from.
 
-    look: given the folder of a tree and its files by path, checks its layout and says what its splits consist of;
-    raises UserError when something is missing.
     splits: the official number of samples per split, None when there is none; a sample in a mirror may have others.
     """
 
@@ -69,7 +93,8 @@ def fetch(
         if obtained is None:
             obtained = from_network(source.name, source.archives, source.source, root / ARCHIVES, progress)
         files = [file for item in obtained for file in _unpack(source.name, origin, item, stage, progress)]
-        return _facts(source, origin, obtained, source.look(stage, by_path(files))), files
+        facts = _facts(source, origin, obtained, source.look.splits(stage, by_path(files)))
+        return {**facts, "check": source.look.check(stage, by_path(files), facts["splits"])}, files
 
     root = Path(root)
     return _once(root, request(source.archives), force, build, source.look)
@@ -100,7 +125,7 @@ def generate(
             "official": True,
             "licence": licence,
             "source": source,
-            **look(stage, by_path(files)),
+            **_facts_of(look, stage, by_path(files)),
         }
         return facts, files
 
@@ -153,21 +178,41 @@ def _once(
     build: Callable[[Path], tuple[Facts, list[File]]],
     look: Look,
 ) -> Manifest:
-    if not force and (found := finished(root, asked)) and found.complete:
+    if not force and (found := finished(root, asked)) and _looked_at(found, look):
         return found
     with _locked(root):
         # The process that held the lock before may have done the work.
         if not force and (found := finished(root, asked)):
-            return found if found.complete else _completed(found, look)
+            return found if _looked_at(found, look) else looked(found, look)
         with _staging(root) as stage:
             facts, files = build(stage)
             _install(root, stage)
         return manifests.write(root, {**facts, "request": asked}, files)
 
 
-def _completed(found: Manifest, look: Look) -> Manifest:
-    """A manifest of an older version with what it lacks, made from the files as they lie there."""
-    return manifests.write(found.root, {**found.fields, **look(found.root, found.files)}, found.files.values())
+def _looked_at(found: Manifest, look: Look) -> bool:
+    """Whether the manifest says what such a look at the files finds."""
+    return found.complete and found.check.get("of", {}) == look.of
+
+
+def _facts_of(look: Look, root: Path, files: Mapping[str, File]) -> SplitFacts:
+    facts = look.splits(root, files)
+    return {**facts, "check": look.check(root, files, facts["splits"])}
+
+
+def looked_again(root: Path, look: Look) -> Manifest:
+    """Look at the files of a finished dataset again; see `looked`. Raises what `manifest.load` and `looked` raise."""
+    with _locked(root):
+        return looked(manifests.load(root), look)
+
+
+def looked(found: Manifest, look: Look) -> Manifest:
+    """The manifest with what is found by a look at its files as they lie there; written only if that is something new.
+
+    Raises what `look` raises.
+    """
+    fields: Fields = {**found.fields, **_facts_of(look, found.root, found.files)}
+    return found if fields == found.fields else manifests.write(found.root, fields, found.files.values())
 
 
 @contextmanager

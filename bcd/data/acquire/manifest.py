@@ -23,7 +23,7 @@ ARCHIVES = "archives"
 COLUMNS = ("path", "bytes", "sha256")
 FIELDS = ("dataset", "origin", "official", "note", "licence", "source", "archives", "request", "splits")
 # Fields that manifests got later, and what stands for them in an older one.
-LATER: Mapping[str, Any] = {"split_sha256": {}}
+LATER: Mapping[str, Any] = {"split_sha256": {}, "check": {}}
 Origin = Literal["network", "mirror", "generated"]
 ORIGINS: tuple[Origin, ...] = ("network", "mirror", "generated")
 Request = Mapping[str, Any]
@@ -44,10 +44,12 @@ class SplitFacts(TypedDict):
 
     splits        the samples per split
     split_sha256  per split, a hash of its samples: the paths and bytes of their images and labels, in their order
+    check         what a look at every sample found, a `bcd.data.check.Check`
     """
 
     splits: dict[str, int]
     split_sha256: NotRequired[dict[str, str]]
+    check: NotRequired[Mapping[str, Any]]
 
 
 class Facts(SplitFacts):
@@ -93,6 +95,7 @@ class Manifest:
     request: Request
     splits: dict[str, int]
     split_sha256: dict[str, str]
+    check: Mapping[str, Any]
     files: Mapping[str, File]
 
     @property

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bcd.config.schema.data import Dataset, Generator
-from bcd.data import tree
+from bcd.data import check, tree
 from bcd.data.acquire import fetch
 from bcd.data.acquire.download import Progress, quiet
-from bcd.data.acquire.manifest import Manifest, Request
+from bcd.data.acquire.manifest import File, Manifest, Request, SplitFacts
 from bcd.data.formats import FORMATS, ArchivedFormat, GeneratedFormat, load_format
 from bcd.errors import UserError
 
@@ -43,6 +44,28 @@ def asked(dataset: Dataset) -> Request:
     return fetch.request(dataset.archives)
 
 
+def checked(name: str, dataset: Dataset, root: Path, progress: Progress = quiet) -> Manifest:
+    """The manifest of the dataset in `root`, every file of which is looked at again.
+
+    Raises UserError where there is no dataset, a file is not as recorded, and what `bcd.data.check.check` raises.
+    """
+    look = _look(name, dataset, load_format(dataset.format), progress)
+    return fetch.looked_again(root, look)
+
+
+def _look(name: str, dataset: Dataset, reader: Any, progress: Progress) -> fetch.Look:
+    """How the dataset's files are looked at; `reader` is the module of its format."""
+    splits = dataset.splits if dataset.generator else reader.SPLITS
+
+    def facts(root: Path, files: Mapping[str, File]) -> SplitFacts:
+        return tree.split_facts(tree.listed_in(root, files, name), files, reader=reader, splits=splits)
+
+    def looked(root: Path, files: Mapping[str, File], counts: Mapping[str, int]) -> check.Check:
+        return check.check(tree.listed_in(root, files, name), dataset, counts, progress)
+
+    return fetch.Look(facts, looked, check.asked(dataset))
+
+
 def _fetched(
     name: str,
     dataset: Dataset,
@@ -52,7 +75,7 @@ def _fetched(
     progress: Progress,
     force: bool,
 ) -> Manifest:
-    look = partial(tree.split_facts, reader=reader, splits=reader.SPLITS)
+    look = _look(name, dataset, reader, progress)
     source = fetch.Source(name, dataset.archives, dataset.licence, dataset.source, look, dataset.splits)
     return fetch.fetch(source, root, mirror_dir, progress, force)
 
@@ -75,7 +98,7 @@ def _generated(
             progress=lambda done, total: progress(name, done, total),
         )
 
-    look = partial(tree.split_facts, reader=reader, splits=dataset.splits)
+    look = _look(name, dataset, reader, progress)
     return fetch.generate(
         name, root, asked(dataset), build, look, licence=dataset.licence, source=dataset.source, force=force
     )

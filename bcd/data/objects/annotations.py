@@ -54,7 +54,7 @@ class Annotation(TypedDict):
     category_id: int
     bbox: list[float]
     area: NotRequired[float]
-    iscrowd: NotRequired[int | None]
+    iscrowd: NotRequired[int]
     segmentation: NotRequired[Segmentation]
 
 

@@ -1,14 +1,14 @@
 """The pixels of COCO's segmentations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcd.data.objects.annotations import RunLengths
 
-
-def mask(segmentation: Sequence[Sequence[float] | np.ndarray] | RunLengths, height: int, width: int) -> np.ndarray:
+def mask(
+    segmentation: Sequence[Sequence[float] | np.ndarray] | Mapping[str, object], height: int, width: int
+) -> np.ndarray:
     """The pixels of a segmentation: uint8 (height, width) of 0 and 1, the union of its polygons.
 
     The rasterisation is pycocotools', which defines what COCO calls a polygon's mask (cocoapi, common/maskApi.c).

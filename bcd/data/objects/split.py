@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bcd.config.schema.data import DataUse
-from bcd.data import decode
-from bcd.data.acquire import manifest
+from bcd.data import decode, tree
 from bcd.data.formats import ObjectFormat, load_format
 from bcd.data.objects.annotations import Annotation, Image, Instances, Segmentation, parse
 from bcd.data.semantic.split import subset
@@ -78,11 +77,15 @@ def open_objects(root: Path, data: DataUse, split: str, *, masks: bool) -> Objec
     - an image that is missing or of another size than its annotations
     - a `size` to resize the dataset to
     """
+    return objects_of(tree.recorded(root), data, split, masks=masks)
+
+
+def objects_of(files: tree.Tree, data: DataUse, split: str, *, masks: bool) -> ObjectSplit:
+    """A split of a dataset's files; raises what `open_objects` raises."""
     if data.size:
         raise UserError(
-            f"{root}: a dataset with a `size` is for segmentation; detectors resize by the recipe's `resize`"
+            f"{files.dataset}: a dataset with a `size` is for segmentation; detectors resize by the recipe's `resize`"
         )
-    files = manifest.load(root)
     reader: ObjectFormat = load_format(data.format)
     where = reader.annotation_file(split)
     truth = parse(files.read(where), where, data.classes, skip=data.skip_annotations, masks=masks)
@@ -90,7 +93,7 @@ def open_objects(root: Path, data: DataUse, split: str, *, masks: bool) -> Objec
     used = {image["id"] for image in images}
     truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] in used]
     paths = [reader.image_path(split, image["file_name"]) for image in images]
-    _check_images(root, files, images, paths, where)
+    _check_images(files, images, paths, where)
     found: dict[int, list[Annotation]] = defaultdict(list)
     for entry in truth["annotations"]:
         found[entry["image_id"]].append(entry)
@@ -110,13 +113,13 @@ def open_objects(root: Path, data: DataUse, split: str, *, masks: bool) -> Objec
     return ObjectSplit(truth, [image["id"] for image in images], annotated, read)
 
 
-def _check_images(root: Path, files: manifest.Manifest, images: list[Image], paths: list[str], where: str) -> None:
+def _check_images(files: tree.Tree, images: list[Image], paths: list[str], where: str) -> None:
     remedy = f"run `bcd fetch {files.dataset} --force`"
     if not images:
-        raise UserError(f"{root / where} lists no images; {remedy}")
+        raise UserError(f"{where} of {files.dataset} lists no images; {remedy}")
     for image, path in zip(images, paths, strict=True):
-        if path not in files.files:
-            raise UserError(f"{where} lists image {image['id']}, but {root / path} is missing; {remedy}")
+        if path not in files.paths:
+            raise UserError(f"{where} lists image {image['id']}, but {path} of {files.dataset} is missing; {remedy}")
 
 
 def _objects(entries: list[Annotation], masks: bool) -> Objects:

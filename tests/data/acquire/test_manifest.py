@@ -36,6 +36,7 @@ def test_manifest_is_the_documented_json(root):
     assert fields == FIELDS | {
         "note": "",
         "archives": [],
+        "check": {},
         "files": 2,
         "files_sha256": fields["files_sha256"],
     }

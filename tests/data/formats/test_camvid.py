@@ -96,7 +96,7 @@ def test_unfetched_dataset(tmp_path):
 
 def test_archive_without_lists(tmp_path):
     with pytest.raises(UserError, match=r"has no CamVid/train\.txt"):
-        tree.split_facts(tmp_path, {}, reader=camvid, splits=camvid.SPLITS)
+        camvid.samples(tree.listed_in(tmp_path, {}, "camvid"), "train")
 
 
 def test_label_maps_void_to_ignore():

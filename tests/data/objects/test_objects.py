@@ -2,14 +2,13 @@
 
 import io
 import json
-from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from support.dataset_layouts import data_use
+from support.dataset_layouts import data_use, look_of
 from support.project import SHARED
 
 from bcd.config.schema.data import Archive
@@ -249,7 +248,7 @@ def test_what_is_no_instances_file_is_refused(tmp_path, content, message):
 
 
 def test_an_empty_split_and_a_dataset_size_are_refused(tmp_path, root):
-    with pytest.raises(UserError, match=r"val2017\.json lists no images; run `bcd fetch toy --force`"):
+    with pytest.raises(UserError, match=r"val2017\.json of toy lists no images; run `bcd fetch toy --force`"):
         open_objects(written(tmp_path / "empty", document(images=())), DATA, "val", masks=True)
     with pytest.raises(UserError, match="a dataset with a `size` is for segmentation"):
         open_objects(root, DATA.model_copy(update={"size": [4, 4]}), "val", masks=True)
@@ -269,7 +268,7 @@ def test_a_missing_image_and_an_altered_one(root):
         split.read(1)
     (root / "val2017" / "3.png").unlink()
     manifest.write(root, FIELDS | {"splits": {"val": 3}})
-    with pytest.raises(UserError, match=r"lists image 3, but .*3\.png is missing; run `bcd fetch toy --force`"):
+    with pytest.raises(UserError, match=r"lists image 3, but val2017/3\.png of toy is missing; run `bcd fetch toy"):
         open_objects(root, DATA, "val", masks=True)
 
 
@@ -302,8 +301,7 @@ def test_the_three_encodings_of_a_mask_agree():
 
 
 def counted(root):
-    files = by_path(manifest.scan(root))
-    return tree.split_facts(root, files, reader=coco, splits=coco.SPLITS)["splits"]
+    return look_of(coco).splits(root, by_path(manifest.scan(root)))["splits"]
 
 
 def test_counting_the_splits_of_an_unpacked_tree(tmp_path, root):
@@ -352,7 +350,7 @@ def sample(tmp_path_factory):
         tuple(Archive(archive=archive, url=None) for archive in archives),
         "",
         "",
-        partial(tree.split_facts, reader=coco, splits=coco.SPLITS),
+        look_of(coco),
     )
     found = fetch(source, root, MIRROR)
     assert found.splits == {"train": 108, "val": 121}
