@@ -4,22 +4,18 @@ from pathlib import Path
 
 from support.smoke import TEACHER, folder, result_of, runs, train
 
-from bcd.data import tree
+from bcd.config.load import load_params
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import by_path
-from bcd.data.formats import scenes
+from bcd.data.acquire.obtain import accepted
 from bcd.runs.record import Report, read_as
 
 ROOT = Path("data/scenes-smoke")
 
 
 def other_test_label():
-    """Give the first test image the label of the second, and record that."""
+    """Give the first test image the label of the second, and take that over."""
     (ROOT / "labels/test/00000.png").write_bytes((ROOT / "labels/test/00001.png").read_bytes())
-    files, found = manifest.scan(ROOT), manifest.load(ROOT)
-    here = by_path(files)
-    facts = tree.split_facts(tree.listed_in(ROOT, here, "x"), here, reader=scenes, splits=found.splits)
-    return manifest.write(ROOT, {**found.fields, **facts}, files)
+    return accepted("scenes-smoke", load_params().datasets["scenes-smoke"], ROOT)
 
 
 def test_another_test_label_costs_an_evaluation_and_no_training(project):

@@ -8,6 +8,7 @@ from annotated_types import Len
 from pydantic import (
     NonNegativeInt,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -35,6 +36,16 @@ class Archive(Strict):
     """The folders or files of the archive that are unpacked; empty for all of it."""
     optional: bool = False
     """Whether a sample in a mirror may do without it."""
+
+    @field_validator("url")
+    @classmethod
+    def _of_the_network(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"'{url}' is no address of http or https; for an archive that you have, write null and put it into "
+                "data/NAME/archives/"
+            )
+        return url
 
 
 class Generator(Strict):

@@ -23,6 +23,7 @@ from bcd.data.acquire.manifest import (
     ARCHIVES,
     FILES,
     MANIFEST,
+    ArchiveRecord,
     Facts,
     Fields,
     File,
@@ -34,8 +35,9 @@ from bcd.data.acquire.manifest import (
 from bcd.data.acquire.mirror import Obtained, from_mirror
 from bcd.data.acquire.network import from_network
 from bcd.errors import UserError
-from bcd.files import writing
+from bcd.files import sha256_file, writing
 
+BY_HAND = "changed by hand"
 LOCK = ".lock"
 RESERVED = frozenset({MANIFEST, FILES, ARCHIVES, LOCK})
 
@@ -97,7 +99,7 @@ def fetch(
         return {**facts, "check": source.look.check(stage, by_path(files), facts["splits"])}, files
 
     root = Path(root)
-    return _once(root, request(source.archives), force, build, source.look)
+    return _once(root, request(source.archives), force, build, source.look, lambda found: replaced(found, source))
 
 
 def generate(
@@ -132,6 +134,42 @@ def generate(
     return _once(Path(root), asked, force, make, look)
 
 
+def accept(root: Path, look: Look, splits: Mapping[str, int]) -> Manifest:
+    """Take over what was changed by hand in the payload of a finished dataset: it is recorded as it lies there.
+
+    splits: the samples per split that params have. The manifest says from then on that the files are not the official
+    ones. Raises what `look` raises, and UserError where there is no finished dataset or the samples are others.
+    """
+    with _locked(root):
+        found = manifests.load(root)
+        files = manifests.scan(root, sorted({Path(path).parts[0] for path in found.files}))
+        if by_path(files) == found.files:
+            return found
+        facts = look.splits(root, by_path(files))
+        split_note(str(root), facts["splits"], splits, found.origin == "mirror" and not found.official)
+        check = look.check(root, by_path(files), facts["splits"])
+        note = "; ".join(dict.fromkeys(part for part in (*found.note.split("; "), BY_HAND) if part))
+        fields: Fields = {**found.fields, **facts, "check": check, "official": False, "note": note}
+        return manifests.write(root, fields, files)
+
+
+def replaced(found: Manifest, source: Source) -> str | None:
+    """The archive in `archives/` that is not the one which was unpacked; None where there is none.
+
+    Only archives of one's own can be: put in place by hand, and without a published hash.
+    """
+    own = [one.archive for one in source.archives if not (one.url or one.sha256 or one.md5)]
+    for used in found.archives if found.origin == "network" else ():
+        path = found.root / ARCHIVES / Path(used["archive"]).name
+        if used["archive"] in own and path.is_file() and not _same(path, used):
+            return path.name
+    return None
+
+
+def _same(path: Path, used: ArchiveRecord) -> bool:
+    return path.stat().st_size == used["bytes"] and sha256_file(path) == used["sha256"]
+
+
 def request(archives: Sequence[Archive]) -> Request:
     """The part of archives that decides which bytes are fetched, as JSON values.
 
@@ -152,7 +190,7 @@ def split_note(where: str, found: Mapping[str, int], wanted: Mapping[str, int], 
     if not sample or not any(found.values()):
         raise UserError(
             f"{where} has the splits {dict(found)}, but params/datasets.yaml says {dict(wanted)}; "
-            "complete the archives or the mirror"
+            "complete the archives or the mirror, or correct `splits`"
         )
     return f"sample: {', '.join(f'{n} of {wanted.get(split, 0)} {split}' for split, n in found.items())} images"
 
@@ -177,17 +215,38 @@ def _once(
     force: bool,
     build: Callable[[Path], tuple[Facts, list[File]]],
     look: Look,
+    outdated: Callable[[Manifest], object] = lambda found: False,
 ) -> Manifest:
-    if not force and (found := finished(root, asked)) and _looked_at(found, look):
+    if not force and (found := finished(root, asked)) and _looked_at(found, look) and not outdated(found):
         return found
     with _locked(root):
         # The process that held the lock before may have done the work.
-        if not force and (found := finished(root, asked)):
+        if not force and (found := finished(root, asked)) and not outdated(found):
             return found if _looked_at(found, look) else looked(found, look)
+        if not force:
+            _require_untouched(root)
         with _staging(root) as stage:
             facts, files = build(stage)
             _install(root, stage)
         return manifests.write(root, {**facts, "request": asked}, files)
+
+
+def _require_untouched(root: Path) -> None:
+    """Raise UserError where fetching again would overwrite what was changed by hand."""
+    try:
+        found = manifests.load(root)
+    except UserError:
+        return  # nothing finished, so nothing that anybody would have mended
+    if changed := found.changed():
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise UserError(
+            f"{root / changed[0]}{more} differs from what {FILES} records; {manifests.remedy(found.dataset)}"
+        )
+    if BY_HAND in found.note:
+        raise UserError(
+            f"{root} holds files changed by hand, which a new fetch would overwrite; run `bcd fetch {found.dataset} "
+            "--force` to have them as they come"
+        )
 
 
 def _looked_at(found: Manifest, look: Look) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bcd.config.schema.data import Dataset, Generator
 from bcd.data import check, tree
-from bcd.data.acquire import fetch
+from bcd.data.acquire import fetch, manifest
 from bcd.data.acquire.download import Progress, quiet
 from bcd.data.acquire.manifest import File, Manifest, Request, SplitFacts
 from bcd.data.formats import FORMATS, ArchivedFormat, GeneratedFormat, load_format
@@ -53,6 +53,19 @@ def checked(name: str, dataset: Dataset, root: Path, progress: Progress = quiet)
     return fetch.looked_again(root, look)
 
 
+def accepted(name: str, dataset: Dataset, root: Path, progress: Progress = quiet) -> Manifest:
+    """The manifest of the dataset in `root` once it says what lies there; raises what `fetch.accept` raises."""
+    return fetch.accept(root, _look(name, dataset, load_format(dataset.format), progress), dataset.splits)
+
+
+def verified(name: str, dataset: Dataset, root: Path) -> Manifest:
+    """The manifest of the dataset in `root`; raises UserError for a file or an own archive that is not as recorded."""
+    found = manifest.verify(root)
+    if other := fetch.replaced(found, _source(name, dataset, _look(name, dataset, load_format(dataset.format), quiet))):
+        raise UserError(f"{root / manifest.ARCHIVES / other} is not the one that was unpacked; run `bcd fetch {name}`")
+    return found
+
+
 def _look(name: str, dataset: Dataset, reader: Any, progress: Progress) -> fetch.Look:
     """How the dataset's files are looked at; `reader` is the module of its format."""
     splits = dataset.splits if dataset.generator else reader.SPLITS
@@ -75,9 +88,18 @@ def _fetched(
     progress: Progress,
     force: bool,
 ) -> Manifest:
-    look = _look(name, dataset, reader, progress)
-    source = fetch.Source(name, dataset.archives, dataset.licence, dataset.source, look, dataset.splits)
-    return fetch.fetch(source, root, mirror_dir, progress, force)
+    if not dataset.archives:
+        raise UserError(
+            f"params/datasets.yaml: {name} has no archives; pack its files into {name}.zip, put that into "
+            f"{root / manifest.ARCHIVES} and write archives: [{{archive: {name}/{name}.zip, url: null}}]"
+        )
+    return fetch.fetch(
+        _source(name, dataset, _look(name, dataset, reader, progress)), root, mirror_dir, progress, force
+    )
+
+
+def _source(name: str, dataset: Dataset, look: fetch.Look) -> fetch.Source:
+    return fetch.Source(name, dataset.archives, dataset.licence, dataset.source, look, dataset.splits)
 
 
 def _generated(

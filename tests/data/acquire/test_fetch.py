@@ -268,13 +268,15 @@ def test_finished_fetch_is_not_repeated(root, mirror):
 
 def test_changed_request_damage_and_force_fetch_again(root, tmp_path, mirror):
     first = fetch(toy(), root, mirror)
-    (root / "train" / "00.bin").write_bytes(b"short")
+    (root / "train" / "00.bin").unlink()
     (root / "my notes.txt").write_text("kept")
     assert fetch(toy(), root, mirror) == first
     assert first.read("train/00.bin") == FILES["train/00.bin"]
     (root / "train" / "00.bin").write_bytes(bytes(20_000))
     with pytest.raises(UserError, match=r"train/00\.bin differs .* `bcd fetch toy --force`"):
         first.read("train/00.bin")
+    with pytest.raises(UserError, match=r"train/00\.bin differs .* `bcd fetch toy --accept` .* --force`"):
+        fetch(toy(sha256=SHA256), root, mirror)
     assert fetch(toy(), root, mirror, force=True) == first
     assert manifest.verify(root) == first
     changed = fetch(toy(sha256=SHA256), root, mirror)
