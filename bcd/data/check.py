@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from bcd.data.semantic.split import split_of
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
-VERSION = 1  # of what is looked at
 FAULTS = 10  # of them, listed before they are only counted
 BLOCK = 64  # images that are handed to the threads at once
 # COCO's sizes of objects: a small one is of fewer pixels than a square of 32, a large one of more than a square of 96.
@@ -60,13 +59,6 @@ class SplitCheck(TypedDict):
     objects: NotRequired[Things]
 
 
-class Check(TypedDict):
-    """What was found in each split, and the params that it depends on beside the files."""
-
-    of: dict[str, Any]
-    splits: dict[str, SplitCheck]
-
-
 class Seen(NamedTuple):
     """One image: height, width, whether it has an orientation tag, and how often each value is in its label map."""
 
@@ -76,13 +68,10 @@ class Seen(NamedTuple):
     values: np.ndarray
 
 
-def asked(dataset: Dataset) -> dict[str, Any]:
-    """The params that a check depends on, and the version of this code."""
-    return {"version": VERSION, **dataset.model_dump(include={"format", "classes", "things", "skip_annotations"})}
-
-
-def check(files: tree.Tree, dataset: Dataset, counts: Mapping[str, int], progress: Progress = quiet) -> Check:
-    """Look at every image and label of the splits, of which `counts` has the samples.
+def check(
+    files: tree.Tree, dataset: Dataset, counts: Mapping[str, int], progress: Progress = quiet
+) -> dict[str, SplitCheck]:
+    """Look at every image and label of the splits, of which `counts` has the samples; what is in each.
 
     Raises UserError listing the first faults and their number: whatever stops training or evaluation, and masks that
     hold nothing but the first class and ignored pixels.
@@ -105,7 +94,7 @@ def check(files: tree.Tree, dataset: Dataset, counts: Mapping[str, int], progres
         faults.append(binary)
     if faults:
         raise UserError(_listed(files.dataset, faults))
-    return {"of": asked(dataset), "splits": found}
+    return found
 
 
 def _labels(files: tree.Tree, use: DataUse, split: str, faults: list[str], step: Callable[[], None]) -> SplitCheck:

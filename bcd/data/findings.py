@@ -16,7 +16,7 @@ NAMED = 5  # classes that a sentence names before it only counts them
 def warnings(check: Mapping[str, Any], task: TaskName | None = None, splits: Collection[str] = ()) -> list[str]:
     """What a reader must know of the splits (all, by default) where they are used for a task (any, by default).
 
-    check: a `Check`, or {} for a dataset that was never looked at, of which nothing is known.
+    check: that of a `Manifest`; {} for a dataset that was never looked at, of which nothing is known.
     """
     found: Mapping[str, SplitCheck] = check.get("splits", {})
     chosen = [split for split in found if split in splits or not splits]

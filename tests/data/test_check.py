@@ -10,9 +10,9 @@ from PIL import Image
 from support.dataset_layouts import REAL, get, lines, pack, png
 
 from bcd.config.schema.data import Archive, Dataset
-from bcd.data import check, findings
+from bcd.data import findings
 from bcd.data.acquire import manifest
-from bcd.data.acquire.obtain import checked, obtain
+from bcd.data.acquire.obtain import checked, looked_at_by, obtain
 from bcd.errors import UserError
 
 TOP = "VOCdevkit/VOC2012"
@@ -212,7 +212,7 @@ def test_the_result_is_made_once_and_anew_for_other_classes(root):
     more = dataset("voc", ["background", "pond", "street"])
     found = obtain("toy", more, root, mirror_dir=None, progress=lambda *call: calls.append(call))
     assert calls == [("check toy", n, 3) for n in (1, 2, 3)]
-    assert found.check["of"] == check.asked(more) and found.split_sha256 == first.split_sha256
+    assert found.check["of"] == looked_at_by(more) and found.split_sha256 == first.split_sha256
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.png")} == payload
 
 

@@ -217,12 +217,12 @@ def _once(
     look: Look,
     outdated: Callable[[Manifest], object] = lambda found: False,
 ) -> Manifest:
-    if not force and (found := finished(root, asked)) and _looked_at(found, look) and not outdated(found):
+    if not force and (found := finished(root, asked)) and looked_at(found, look.of) and not outdated(found):
         return found
     with _locked(root):
         # The process that held the lock before may have done the work.
         if not force and (found := finished(root, asked)) and not outdated(found):
-            return found if _looked_at(found, look) else looked(found, look)
+            return found if looked_at(found, look.of) else looked(found, look)
         if not force:
             _require_untouched(root)
         with _staging(root) as stage:
@@ -249,9 +249,9 @@ def _require_untouched(root: Path) -> None:
         )
 
 
-def _looked_at(found: Manifest, look: Look) -> bool:
-    """Whether the manifest says what such a look at the files finds."""
-    return found.complete and found.check.get("of", {}) == look.of
+def looked_at(found: Manifest, of: Request) -> bool:
+    """Whether the manifest says what a look at the files by these params finds."""
+    return found.complete and found.check.get("of", {}) == json.loads(json.dumps(of))
 
 
 def _facts_of(look: Look, root: Path, files: Mapping[str, File]) -> SplitFacts:

@@ -44,7 +44,7 @@ class SplitFacts(TypedDict):
 
     splits        the samples per split
     split_sha256  per split, a hash of its samples: the paths and bytes of their images and labels, in their order
-    check         what a look at every sample found, a `bcd.data.check.Check`
+    check         what a look at every sample found: per split a `bcd.data.check.SplitCheck`, and of which params
     """
 
     splits: dict[str, int]

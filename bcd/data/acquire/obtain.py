@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from bcd.config.schema.data import Dataset, Generator
-from bcd.data import check, tree
+from bcd.data import tree
 from bcd.data.acquire import fetch, manifest
 from bcd.data.acquire.download import Progress, quiet
 from bcd.data.acquire.manifest import File, Manifest, Request, SplitFacts
 from bcd.data.formats import FORMATS, ArchivedFormat, GeneratedFormat, load_format
 from bcd.errors import UserError
+
+LOOK = 1  # version of what `bcd.data.check` looks at
 
 
 def obtain(
@@ -44,6 +46,11 @@ def asked(dataset: Dataset) -> Request:
     return fetch.request(dataset.archives)
 
 
+def looked_at_by(dataset: Dataset) -> Request:
+    """What decides what a look at the files finds, beside them: some params, and what is looked at."""
+    return {"version": LOOK, **dataset.model_dump(include={"format", "classes", "things", "skip_annotations"})}
+
+
 def checked(name: str, dataset: Dataset, root: Path, progress: Progress = quiet) -> Manifest:
     """The manifest of the dataset in `root`, every file of which is looked at again.
 
@@ -73,10 +80,13 @@ def _look(name: str, dataset: Dataset, reader: Any, progress: Progress) -> fetch
     def facts(root: Path, files: Mapping[str, File]) -> SplitFacts:
         return tree.split_facts(tree.listed_in(root, files, name), files, reader=reader, splits=splits)
 
-    def looked(root: Path, files: Mapping[str, File], counts: Mapping[str, int]) -> check.Check:
-        return check.check(tree.listed_in(root, files, name), dataset, counts, progress)
+    def check(root: Path, files: Mapping[str, File], counts: Mapping[str, int]) -> Mapping[str, Any]:
+        from bcd.data import check  # it reads images, which planning has no use for
 
-    return fetch.Look(facts, looked, check.asked(dataset))
+        found = check.check(tree.listed_in(root, files, name), dataset, counts, progress)
+        return {"of": looked_at_by(dataset), "splits": found}
+
+    return fetch.Look(facts, check, looked_at_by(dataset))
 
 
 def _fetched(
