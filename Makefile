@@ -13,6 +13,11 @@ export PYTHONUNBUFFERED := 1
 # Every job is a process of its own; where bytecode may not be written, each compiles 2000 modules again, for 8 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Snakemake wants a cache even where the home cannot be written.
+ifneq ($(shell [ -w "$$HOME" ] && echo yes),yes)
+export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
+endif
+
 .PHONY: help install reproduce test lint lock ui clean
 
 help:

@@ -1,20 +1,35 @@
-"""The one exception that a user is meant to read, and the spelling that he may have meant."""
+"""The one exception that a user is meant to read, foreign text as it is shown, and the spelling that was meant."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 Value = TypeVar("Value")
+LONGEST = 4000  # letters of a sentence; files and other errors may hold more
 
 
 class UserError(Exception):
     """Something the user can mend: one sentence that names the file or field and the remedy.
 
     The command line prints the message without a traceback and exits with status 2. Everything else is a
-    bug of ours and keeps its traceback.
+    bug of ours and keeps its traceback. The message may quote files, servers and other errors: it is shown
+    `harmless`, in one line.
     """
+
+    def __init__(self, message: str) -> None:
+        text = harmless(re.sub(r"\s*\n\s*", " ", message))
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}")
+
+
+def harmless(text: str) -> str:
+    """`text` as a terminal may show it: a character that is not printable, but for newline and tab, as its escape.
+
+    What files, archives, servers and arguments hold may move the cursor, rename the window or hide text.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(word: object, known: Iterable[object]) -> str:

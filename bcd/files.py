@@ -1,19 +1,59 @@
-"""Writing files whole or not at all, hashing them, and saying plainly when the disk will not take them."""
+"""Files of the user: read, written whole or not at all, locked, hashed; and what the system refuses, as a sentence."""
 
 import errno
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bcd.errors import UserError
 
 # EFBIG is what a file-size limit (`ulimit -f`) answers, EDQUOT a user's quota: the remedy is the same.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
+REFUSED = frozenset(
+    {
+        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+        errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY, errno.ETXTBSY,
+    }
+)  # fmt: skip
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # how `atomic_write` calls a file that is not whole yet
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+
+
+@contextmanager
+def reading(path: Path, missing: str = "mend its name or put it there") -> Iterator[None]:
+    """Turn whatever keeps the system from reading `path`, and text that is not UTF-8, into a UserError naming it.
+
+    missing: what to do about a file that is not there.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {missing}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8, or get it anew") from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); mend the file or its permissions"
+        ) from error
+
+
+def read_bytes(path: Path, missing: str = "mend its name or put it there") -> bytes:
+    """The bytes of a file; raises UserError as `reading` does."""
+    with reading(path, missing):
+        return path.read_bytes()
+
+
+def read_text(path: Path, missing: str = "mend its name or put it there") -> str:
+    """The text of a UTF-8 file, its newlines as they are; raises UserError as `reading` does."""
+    data = read_bytes(path, missing)
+    with reading(path):
+        return data.decode()
 
 
 @contextmanager
@@ -27,33 +67,104 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_ROOM:
             raise UserError(f"disk full while writing {path}; free space and run the same command again") from error
-        if error.errno in NOT_WRITABLE:
+        if error.errno in REFUSED:
             raise UserError(
                 f"cannot write {path} ({error.strerror}); mend the path or its permissions and try again"
             ) from error
         raise
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) so that `path` holds its old or its new bytes, never a part of them.
+def explained(error: OSError | UnicodeEncodeError) -> str | None:
+    """A sentence for what the system refused, as far as it says which file; None for anything else.
 
-    The parent directory is created when missing. Raises UserError when the disk is full or the path cannot
-    be written; the temporary file `.<name>.<random>.tmp` beside it is removed then.
+    For the end of a command: nearer to its cause, `reading` and `writing` know more.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if isinstance(error, UnicodeEncodeError):
+        what = error.object[error.start : error.end]
+        return f"{what!r} cannot be written in the encoding {error.encoding} of this locale; set LC_ALL=C.UTF-8"
+    if error.errno in NO_ROOM:
+        return f"disk full{f' while writing {error.filename}' if error.filename else ''}; free space and try again"
+    if error.filename is None or error.strerror is None:
+        return None
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    return f"{name}: {error.strerror}; mend the path or its permissions and run the same command again"
+
+
+@contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock of the file `path`, which names the process that has it; it is freed however that ends.
+
+    busy: what to say when another process holds it, where PID becomes that process's id; None waits for it.
+
+    Raises UserError when it is held, when `path` cannot be written, and where the file system knows no locks.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="ascii", errors="replace")  # noqa: SIM115 closed by the `with` below
+    with file:
         try:
-            with open(temporary, "xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError((busy or "").replace("PID", file.read().strip() or "unknown")) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}): its file system knows no locks, which keep two "
+                "processes apart; mount it with locks (Lustre: -o flock), or work on another disk"
+            ) from None
+        with writing(path):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
+
+
+def atomic_write(path: Path, data: bytes | memoryview | str) -> None:
+    """Write `data` (text as UTF-8) so that `path` holds its old or its new bytes, never a part of them.
+
+    The parent directory is created when missing, and what killed writers left in it is removed. Raises UserError when
+    the disk is full or the path cannot be written; the temporary file `.<name>.<random>.tmp` beside it is removed then.
+    """
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        descriptor, temporary = _locked_temporary(path)
+        try:
+            with open(descriptor, "wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+                os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, locked as long as it is open: so `sweep` knows that its writer lives."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # no locks here: then `sweep` removes nothing either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, temporary
+        os.close(descriptor)  # swept before it was locked
+
+
+def sweep(directory: Path) -> None:
+    """Remove the temporary files of writers that were killed; those of living ones, on any machine, are locked."""
+    for entry in directory.iterdir():
+        if not TEMPORARY.fullmatch(entry.name):
+            continue
+        # Another sweeper was faster, the file is not ours, or its writer lives.
+        with suppress(OSError), entry.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            entry.unlink()
 
 
 def sync_directory(path: Path) -> None:
@@ -76,6 +187,6 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 lower-case hex digits."""
-    with open(path, "rb") as file:
+    """SHA-256 of a file's bytes, 64 lower-case hex digits; raises UserError as `reading` does."""
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

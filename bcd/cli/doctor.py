@@ -9,11 +9,13 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from bcd.runs.provenance import git_trouble
+
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "opencv-python-headless", "snakemake", "dvc", "mlflow")
 OPTIONAL = {
     "detectron2": "not on the package index: `conda env create -f environment.yml` brings it",
 }
-TOOLS = {"git": "records then carry no commit", "make": "use the commands of the Makefile by hand"}
+TOOLS = {"git": "install it (`apt-get install git`)", "make": "use the commands of the Makefile by hand"}
 NEEDED_GB = 10
 
 
@@ -25,7 +27,18 @@ def report() -> list[str]:
         lines.append(f"{name}: found" if importlib.util.find_spec(name) else f"missing: {name} (optional); {remedy}")
     for name, effect in TOOLS.items():
         lines.append(f"{name}: {found}" if (found := shutil.which(name)) else f"missing: {name}; {effect}")
+    if not _home_is_writable():
+        lines.append("missing: home; start Snakemake as `XDG_CACHE_HOME=$PWD/.snakemake/cache snakemake`")
+    if trouble := git_trouble():
+        lines.append(f"missing: commit; {trouble}")
     return lines + _machine() + _data()
+
+
+def _home_is_writable() -> bool:
+    try:
+        return os.access(Path.home(), os.W_OK)
+    except RuntimeError:  # neither HOME nor an entry of this user
+        return False
 
 
 def _package(name: str) -> str:

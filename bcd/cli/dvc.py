@@ -16,21 +16,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from bcd.cli.terminal import put
 from bcd.config.load import default_suite
 from bcd.errors import UserError
-from bcd.files import atomic_write
+from bcd.files import atomic_write, read_text
 from bcd.runs.record import RunResult, read_as
 from bcd.runs.spec import RESULTS
 
 FINISHED = Path("finished.dvc")
-PROVENANCE = Path(".snakemake/metadata")
-# What DVC says -> what helps.
+# What DVC complains of -> what helps.
 REMEDIES = {
-    "is not a git repository": "say `git init`, or `dvc config core.no_scm true` to use DVC without git",
-    "is outside of git repository": (
-        "DVC follows no symbolic link out of the project; mount the other disk at that folder instead (`mount --bind`)"
-    ),
+    "not a git repository": "run `git init`, or `dvc config --local core.no_scm true`, and then `dvc commit -f`",
+    "outside of": "DVC cannot carry what a link leads to: put the folder itself here, or do without a remote",
 }
+PROVENANCE = Path(".snakemake/metadata")
 
 
 def commit(suite: str) -> None:
@@ -44,18 +43,19 @@ def commit(suite: str) -> None:
         outs = [{"path": path.as_posix(), "persist": True} for path in carried(suite)]
         atomic_write(FINISHED, json.dumps({"outs": outs}, indent=1) + "\n")  # JSON is YAML
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "commit", "--force"], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "dvc", "commit", "--force"], capture_output=True, encoding="utf-8", errors="replace",
+        check=False,
+    )  # fmt: skip
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()
-        remedy = next((remedy for part, remedy in REMEDIES.items() if part in said), "`dvc commit -f` repairs it")
-        print(f"bcd: the build is complete, but DVC does not know of it: {said}; {remedy}", file=sys.stderr)
+        remedy = next((remedy for sign, remedy in REMEDIES.items() if sign in said), "`dvc commit -f` repairs it")
+        put(f"bcd: the build is complete, but dvc commit failed: {said}; {remedy}", sys.stderr)
 
 
 def has_remote() -> bool:
     """Whether this project names a DVC remote; one that only the user's own configuration names does not count."""
     files = (Path(".dvc") / name for name in ("config", "config.local"))
-    return any("['remote " in path.read_text() for path in files if path.exists())
+    return any("['remote " in read_text(path) for path in files if path.exists())
 
 
 def carried(suite: str) -> list[Path]:
@@ -68,7 +68,7 @@ def carried(suite: str) -> list[Path]:
         raise UserError(f"{data} is missing; run `snakemake` to build the suite")
     edges = (path for part in ("teachers", "runs") for path in (RESULTS / suite / part).rglob("*.json"))
     runs = {RESULTS / "store" / read_as(RunResult, edge).store for edge in edges}
-    manifests = {Path(line.split()[1]) for line in data.read_text().splitlines()}
+    manifests = {Path(line.split()[1]) for line in read_text(data).splitlines()}
     tables = {path.with_name("files.csv") for path in manifests}
     return sorted(runs) + sorted(manifests | tables) + sorted(_provenance(f"{RESULTS / suite}/", manifests))
 

@@ -9,7 +9,9 @@ import faulthandler
 import signal
 import sys
 
-from bcd.errors import UserError
+from bcd.cli.terminal import prepare, put
+from bcd.errors import UserError, harmless
+from bcd.files import explained
 from bcd.train.signals import Stopped, raise_stopped
 
 KEPT = "finished work is kept, the same command continues"
@@ -18,9 +20,10 @@ KEPT = "finished work is kept, the same command continues"
 def main() -> None:
     """Run a command of `bcd`, and end with its exit status.
 
-    2 for a `UserError`, which is printed as one sentence; 130 after Ctrl-C and 143 after SIGTERM, with a sentence that
-    says what is kept. Anything else is our bug and keeps its traceback.
+    2 for a `UserError`, which is printed as one sentence, and for what the system refuses on a file; 130 after Ctrl-C
+    and 143 after SIGTERM, with a sentence that says what is kept. Anything else is our bug and keeps its traceback.
     """
+    prepare()
     faulthandler.enable()  # a crash in native code says where it happened instead of dying without a word
     for number in (signal.SIGINT, signal.SIGTERM):
         # What was started in the background ignores Ctrl-C, and so must this.
@@ -28,8 +31,11 @@ def main() -> None:
             signal.signal(number, raise_stopped)
     try:
         status = _run()
-    except UserError as error:
-        _say(str(error))
+    except (UserError, OSError, UnicodeEncodeError) as error:
+        sentence = error if isinstance(error, UserError) else explained(error)
+        if sentence is None:
+            raise
+        _say(str(sentence))
         status = 2
     except Stopped as stopped:
         _say(str(stopped) or f"stopped by {stopped.signal.name}; {KEPT}")
@@ -48,10 +54,12 @@ def _run() -> int:
         show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or code is None:
             raise
+        if isinstance(text := getattr(error, "message", None), str):
+            vars(error)["message"] = harmless(text)
         show()
         return int(code)
     return status if isinstance(status, int) else 0
 
 
 def _say(sentence: str) -> None:
-    print(f"bcd: {sentence}", file=sys.stderr, flush=True)
+    put(f"bcd: {sentence}", sys.stderr)

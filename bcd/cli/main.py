@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bcd.cli.terminal import put, say
 from bcd.errors import UserError, pick
 
 if TYPE_CHECKING:
@@ -54,10 +55,6 @@ def _options(
     pass
 
 
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
 def _load(suite: str | None) -> tuple[suites.Params, suites.Suite]:
     from bcd.config.load import default_suite, load_params
     from bcd.config.suites import load_suite
@@ -92,19 +89,19 @@ def fetch(
     dataset = datasets[pick(datasets, name, "bcd fetch").files]  # a variant has the files of another dataset
     root = Path("data") / dataset.files
     if verify:
-        print(f"{root}: {len(verified(dataset.files, dataset, root).files)} files as recorded")
+        put(f"{root}: {len(verified(dataset.files, dataset, root).files)} files as recorded")
         return
     if accept and force:
         raise UserError("bcd fetch: --accept keeps what you have changed and --force drops it; say one of them")
     if accept:
         done = accepted(dataset.files, dataset, root, progress=_progress())
     else:
-        _say(f"{dataset.files}: {dataset.source}; licence: {dataset.licence}")
+        say(f"{dataset.files}: {dataset.source}; licence: {dataset.licence}")
         done = obtain(dataset.files, dataset, root, mirror_dir=mirror, progress=_progress(), force=force)
     note = f" ({done.note})" if done.note else ""
-    print(f"{root}: {', '.join(f'{n} {split}' for split, n in done.splits.items())}; {done.origin}{note}")
+    put(f"{root}: {', '.join(f'{n} {split}' for split, n in done.splits.items())}; {done.origin}{note}")
     for sentence in warnings(done.check):
-        _say(f"warning: {sentence}")
+        say(f"warning: {sentence}")
 
 
 @app.command()
@@ -117,9 +114,10 @@ def check(name: Annotated[str, typer.Argument(help="A dataset of params/datasets
     datasets = load_params().datasets
     dataset = datasets[pick(datasets, name, "bcd check").files]
     found = checked(dataset.files, dataset, Path("data") / dataset.files, progress=_progress())
-    print(*table(found.check), sep="\n")
+    for line in table(found.check):
+        put(line)
     for sentence in warnings(found.check):
-        print(f"warning: {sentence}")
+        put(f"warning: {sentence}")
 
 
 def _progress() -> Progress:
@@ -129,7 +127,7 @@ def _progress() -> Progress:
     def progress(what: str, done: int, total: int | None) -> None:
         if time.monotonic() - last[0] >= 2:
             last[0] = time.monotonic()
-            _say(f"{what}: {done}{f' of {total}' if total else ''}")
+            say(f"{what}: {done}{f' of {total}' if total else ''}")
 
     return progress
 
@@ -163,7 +161,7 @@ def plan(
     """What the suite consists of, what is done, and the hours, money and disk that the rest will take.
 
     States: done; stale (made by older code, kept until you say --drop-stale); changed (params, data or teacher
-    differ); stored (trained before, costs an evaluation at most); unfinished; missing.
+    differ); stored (trained before, costs an evaluation at most); failed (and why); unfinished; missing.
 
     Hours come from the step times of like runs in results/store. Where there are none, a few steps of a teacher and
     of a student without distillation give one: bcd train KEY --set recipe.steps=50. Or say what you know:
@@ -173,6 +171,7 @@ def plan(
     from bcd.planning import budget, cost
     from bcd.planning import survey as planning
     from bcd.runs import expand
+    from bcd.runs.resolve import missing_weights
     from bcd.runs.status import Verdict
 
     params, wanted = _load(suite)
@@ -183,17 +182,18 @@ def plan(
     planned = planning.survey(wanted.name, runs, rates)
     if drop_stale:
         for key in planning.drop_stale(planned):
-            print(f"dropped {key}")
+            put(f"dropped {key}")
         planned = planning.survey(wanted.name, runs, rates)
     for files, state in planning.data_state(runs).items():
-        print(f"data/{files}: {state}")
+        put(f"data/{files}: {state}")
+    for file, model in missing_weights(runs.values()).items():
+        put(f"{file}: missing, the initial weights of {model}")
     for status in (one.status for one in planned):
-        if every_run or status.verdict not in (Verdict.DONE, Verdict.MISSING):
-            at = f" at step {status.step}, {status.left} left" if status.verdict is Verdict.UNFINISHED else ""
-            print(f"{status.verdict:<10} {status.run.key}{at}")
+        if every_run or status.note or status.verdict not in (Verdict.DONE, Verdict.MISSING):
+            put(status.line)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in planning.totals(planned).verdicts.items())
-    print(f"suite {wanted.name}: {len(planned)} runs in {len(expand.groups(runs))} jobs; {verdicts}\n")
-    print(*budget.report(params, rows, planned, rates, price), sep="\n")
+    put(f"suite {wanted.name}: {len(planned)} runs in {len(expand.groups(runs))} jobs; {verdicts}\n")
+    put("\n".join(budget.report(params, rows, planned, rates, price)))
 
 
 def settings_of(pairs: list[str]) -> dict[str, object]:
@@ -237,9 +237,9 @@ def train(
     if settings := settings_of(set_):
         chosen = [overridden(run, settings) for run in chosen]
     _follow_live(wanted.name, chosen)
-    job.run_group(wanted.name, chosen, _say)
+    job.run_group(wanted.name, chosen, say)
     for run in chosen if int(os.environ.get("RANK", 0)) == 0 else []:
-        print(run.file(wanted.name))
+        put(run.file(wanted.name))
 
 
 def _follow_live(suite: str, runs: list[Run]) -> None:
@@ -269,8 +269,8 @@ def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.
 
     params, wanted = _load(suite)
     run = pick(expand.suite_runs(params, wanted), key, f"suite {wanted.name}")
-    for name, value in job.evaluate_finished(wanted.name, run, _say).items():
-        print(f"{name:10s} {value:.4f}")
+    for name, value in job.evaluate_finished(wanted.name, run, say).items():
+        put(f"{name:10s} {value:.4f}")
 
 
 @app.command()
@@ -292,15 +292,15 @@ def tables(
     params, wanted = _load(suite)
     for name in _tables(wanted, table):
         if show:
-            print(building.show(Path("results"), wanted.name, name, partial=partial))
+            put(building.show(Path("results"), wanted.name, name, partial=partial))
         else:
             for path in building.build(params, wanted, name, Path("results"), partial=partial):
-                print(path)
+                put(path)
     if show and not partial:
         _say_outdated(params, wanted)
-        print(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
-        print(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/reference/tables.md")
-        print("runs, curves and predictions side by side: make ui")
+        put(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
+        put(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/reference/tables.md")
+        put("runs, curves and predictions side by side: make ui")
 
 
 def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:
@@ -309,10 +309,8 @@ def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:
     if wrong := outdated(params, suite):
         path, why = next(iter(wrong.items()))
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        print(
-            f"bcd: not today's: {path} ({why}){more}; `snakemake --config suite={suite.name}` makes them again",
-            file=sys.stderr,
-        )
+        again = f"`snakemake --config suite={suite.name}` makes them again"
+        put(f"bcd: not today's: {path} ({why}){more}; {again}", sys.stderr)
 
 
 @app.command()
@@ -322,7 +320,7 @@ def panels(suite: Suite = None, table: Table = None) -> None:
 
     params, wanted = _load(suite)
     for name in _tables(wanted, table):
-        print(table_panels(params, wanted, name, Path("results"), Path("data")))
+        put(table_panels(params, wanted, name, Path("results"), Path("data")))
 
 
 @app.command()
@@ -338,7 +336,7 @@ def track(
 
     if sync:
         params, wanted = _load(suite)
-        print(tracking.sync(params, wanted, Path("results")))
+        put(tracking.sync(params, wanted, Path("results")))
     if ui:
         raise typer.Exit(pages.ui(port))
     if not (sync or ui):
@@ -351,7 +349,7 @@ def doctor() -> None:
     from bcd.cli.doctor import report
 
     for line in report():
-        print(line)
+        put(line)
 
 
 @app.command("dvc-commit", hidden=True)

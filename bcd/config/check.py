@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from bcd.errors import UserError, nearest
 
 Type = TypeVar("Type", bound=BaseModel)
+SHOWN = 80  # letters of a wrong value
 
 
 def check(model: type[Type], values: Any, where: str) -> Type:
@@ -28,7 +29,7 @@ def check(model: type[Type], values: Any, where: str) -> Type:
 def _sentence(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
     field, owner = _located(model, error["loc"])
     where = f"{where}: {field}" if field else where
-    kind, given = error["type"], error["input"]
+    kind, given = error["type"], _short(error["input"])
     if kind == "extra_forbidden":
         return f"{where}: unknown key{_other_place(owner, str(error['loc'][-1]))}"
     if kind == "missing":
@@ -36,7 +37,7 @@ def _sentence(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
     if kind == "value_error":
         return f"{where}: {error['ctx']['error']}"
     if kind == "literal_error":
-        return f"{where}: '{given}' is not allowed{nearest(given, _words(error['ctx']['expected']))}"
+        return f"{where}: {given} is not allowed{nearest(error['input'], _words(error['ctx']['expected']))}"
     if kind == "union_tag_invalid":
         tag, known = error["ctx"]["tag"], _words(error["ctx"]["expected_tags"])
         return f"{where}.name: '{tag}' is not known{nearest(tag, known)}"
@@ -45,8 +46,14 @@ def _sentence(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
         bound = f"at most {most} are allowed" if most is not None else f"at least {least} are needed"
         return f"{where}: {error['ctx']['actual_length']} entries, but {bound}"
     if kind in ("union_tag_not_found", "model_attributes_type", "model_type", "dict_type"):
-        return f"{where}: expected a mapping of names to values, but got {given!r}"
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, but got {given!r}"
+        return f"{where}: expected a mapping of names to values, but got {given}"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, but got {given}"
+
+
+def _short(value: object) -> str:
+    """A value as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _words(listed: str) -> list[str]:

@@ -20,10 +20,15 @@ AtLeastOne = Annotated[float, Field(ge=1)]
 """A power with a finite slope at 0."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share or a probability."""
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**9  # no count of ours comes near; larger numbers overflow where they are used
+Count = Annotated[int, Field(ge=1, le=MOST)]
 """How many, or the side of a window in pixels."""
-Whole = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0, le=MOST)]
 """How many, where 0 has a meaning of its own."""
+Width = Annotated[int, Field(ge=1, le=2**16)]
+"""Channels of a layer."""
+Depth = Annotated[int, Field(ge=1, le=2**10)]
+"""Layers in a row."""
 Several = Annotated[int, Field(ge=2)]
 """How many parts, where one part would be the whole."""
 OddWidth = Annotated[int, Field(ge=3), AfterValidator(require_odd)]

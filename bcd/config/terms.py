@@ -134,7 +134,7 @@ def _registered(registry: list[ast.stmt]) -> Iterator[tuple[str, str]]:
 
 
 def _arguments(path: Path, loss: str) -> ast.arguments:
-    nodes = ast.parse(path.read_text()).body
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
     for node in nodes:
         if isinstance(node, ast.ClassDef) and node.name == loss:
             nodes, loss = node.body, "__init__"

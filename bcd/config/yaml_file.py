@@ -14,6 +14,9 @@ from typing import Any
 import yaml
 
 from bcd.errors import UserError
+from bcd.files import read_text
+
+MOST_VALUES = 10**5  # of a params file with its aliases written out; ours have a few thousand
 
 
 class _Strict(yaml.SafeLoader):
@@ -61,17 +64,21 @@ _Strict.add_constructor("tag:yaml.org,2002:float", _float)
 _Strict.add_constructor("tag:yaml.org,2002:int", _int)
 
 
+def _written_out(node: yaml.Node, sizes: dict[yaml.Node, int], where: str) -> int:
+    """How many values a node has with its aliases written out, each of which may hold others many times."""
+    if sizes.get(node) == 0:  # it is being counted
+        raise UserError(f"{where}: line {node.start_mark.line + 1}: an alias holds itself; write the values out")
+    if node not in sizes:
+        sizes[node] = 0
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        sizes[node] = 1 + sum(_written_out(part, sizes, where) for part in inner)
+    return sizes[node]
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises UserError naming the file for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the command in the project's folder") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions") from None
-    content = parse(text, str(path))
+    content = parse(read_text(path, "run the command in the project's folder"), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of names to settings")
     if wrong := next((key for key in content if not isinstance(key, str)), None):
@@ -81,10 +88,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse(text: str, where: str) -> Any:
     """The value of YAML text; raises UserError that starts with `where` if it is none."""
-    loader = _Strict(text)
+    try:
+        loader = _Strict(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     loader.name = where
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}, where) > MOST_VALUES:
+            raise UserError(f"{where}: its aliases write out to more than {MOST_VALUES} values; use fewer of them")
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:

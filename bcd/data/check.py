@@ -187,10 +187,10 @@ def _binary(dataset: Dataset, found: Mapping[str, SplitCheck]) -> str:
 
 
 def _listed(dataset: str, faults: list[str]) -> str:
-    """One fault as a sentence, several as a list."""
+    """The faults in one sentence, numbered where there are several."""
     again = f"then run `bcd fetch {dataset}`, or with --accept where you have mended files in data/{dataset}"
     if len(faults) == 1:
         return f"{dataset}: {faults[0]}; {again}"
-    more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
-    heading = f"{dataset}: {len(faults)} faults, each of which would stop a run; mend them, {again}"
-    return "\n  ".join([heading, *faults[:FAULTS], *more])
+    more = f"; and {len(faults) - FAULTS} more" if len(faults) > FAULTS else ""
+    listed = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults[:FAULTS], 1))
+    return f"{dataset}: {len(faults)} faults, each of which would stop a run; mend them, {again}: {listed}{more}"

@@ -7,7 +7,7 @@ from typing import Any
 from bcd.metrics.boundary import boundary, boundary_f, boundary_iou
 from bcd.metrics.detection import detection_rows, summarise_detection
 from bcd.metrics.regions import region_pieces
-from bcd.metrics.rows import iou_per_class, load_rows, save_rows, stack, summarise
+from bcd.metrics.rows import iou_per_class, load_arrays, load_rows, save_rows, stack, summarise
 from bcd.metrics.semantic import MetricOptions, image_counts
 
 
@@ -27,6 +27,7 @@ __all__ = [
     "detection_rows",
     "image_counts",
     "iou_per_class",
+    "load_arrays",
     "load_rows",
     "region_pieces",
     "save_rows",

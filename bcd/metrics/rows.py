@@ -1,7 +1,9 @@
 """Per-image rows of counts: stack them, reduce them to metrics (weighted, for a bootstrap), keep them on disk."""
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -12,6 +14,11 @@ from bcd.errors import UserError
 from bcd.files import atomic_write
 
 Rows = Mapping[str, np.ndarray]
+# What numpy and zipfile raise for a file that is no npz, or one of which bytes have changed.
+DAMAGED = (
+    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, RuntimeError, MemoryError,
+    struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def stack(counts: Sequence[Rows]) -> dict[str, np.ndarray]:
@@ -91,14 +98,32 @@ def load_rows(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """Rows and image names as `save_rows` wrote them.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged, or its arrays are not numbers of as many images as it has names.
+    """
+    try:
+        rows = load_arrays(path)
+        names = rows.pop("names", np.zeros(()))
+        if names.ndim != 1 or names.dtype.kind != "U":
+            raise ValueError("it has no names of images")
+        for name, values in rows.items():
+            if values.dtype.kind not in "biuf" or values.ndim < 1 or len(values) != len(names):
+                raise ValueError(f"'{name}' is {values.dtype} {values.shape} for {len(names)} images")
+        return rows, names.tolist()
+    except ValueError as error:
+        raise UserError(f"evaluation rows {path} cannot be read ({error}); evaluate the run again") from error
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file, of which nothing is unpickled.
+
+    Raises:
+        ValueError: the file is missing or damaged, in a few words.
     """
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            rows = {name: archive[name] for name in archive.files}
-            return rows, rows.pop("names").tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"evaluation rows {path} cannot be read ({error}); evaluate the run again") from error
+            return {name: archive[name] for name in archive.files}
+    except DAMAGED as error:
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _total(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

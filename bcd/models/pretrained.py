@@ -11,7 +11,7 @@ from bcd.files import sha256_file
 from bcd.models.backbones import OUT_INDICES, TIMM, V1C_STEM
 from bcd.models.layers import timm_backbone
 from bcd.models.openmmlab import openmmlab_naming, our_layout
-from bcd.models.weights import InitialWeights, LoadReport, load_state, read_state
+from bcd.models.weights import InitialWeights, LoadReport, load_state, not_finite, read_state
 
 # Layers of a backbone that no classifier has: the norms of Swin's four maps.
 FRESH = ("norms.",)
@@ -25,7 +25,7 @@ def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> Initial
     - Anything else is the path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names,
       timm's or OpenMMLab's.
 
-    Raises UserError where weights are unavailable or the file leaves part of the backbone uninitialised.
+    Raises UserError where weights are unavailable or not finite, or the file leaves part of the backbone uninitialised.
     A head that does not fit, for its number of classes, say, keeps its random weights and is named in the result.
     """
     if pretrained == "none":
@@ -40,6 +40,11 @@ def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> Initial
         raise UserError(
             f"weights file {path} lacks {len(lacking)} tensors of backbone '{backbone}', first {lacking[0]};"
             " name a file made for this backbone in model.pretrained"
+        )
+    if lost := not_finite(model):
+        raise UserError(
+            f"weights file {path} leaves {len(lost)} tensors with a NaN or an infinity, first {lost[0]}; name another "
+            "file in model.pretrained"
         )
     return InitialWeights(f"file:{path.name} sha256:{sha256_file(path)} ({report})", report.unfilled)
 

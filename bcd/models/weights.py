@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bcd.errors import UserError
+from bcd.files import reading
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,30 @@ class LoadReport:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a nested `state_dict` is unwrapped.
 
-    Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing file,
-    another ending, or a pickle that holds more than tensors, numbers and arrays of numpy, and plain data.
+    Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing or damaged
+    file, another ending, sparse tensors, or a pickle that holds more than tensors, numbers and arrays of numpy, and
+    plain data.
     """
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"weights file {path} must end in .safetensors, .pth or .pt; convert it first")
     if not path.is_file():
-        raise UserError(f"weights file {path} does not exist; correct model.pretrained or put the file there")
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"weights file {path} {kind}; correct model.pretrained or put the file there")
+    with reading(path), open(path, "rb"):
+        pass  # what the system refuses is no damage
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can raise almost anything
+    except Exception as error:  # a damaged pickle can raise almost anything, and torch seeks to absurd places
         raise UserError(
             f"weights file {path} is not readable as plain tensors; replace it or save it as safetensors"
         ) from error
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    found = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    for key, value in found.items():
+        if not isinstance(key, str):
+            raise UserError(f"weights file {path} has a tensor called {key!r}, which is no text; save a state dict")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise UserError(f"weights file {path} has the tensor '{key}' without plain values; save it dense")
+    return found
 
 
 # OpenMMLab notes scores as numpy's numbers beside the weights; files of numpy 1 name its module differently.
@@ -80,12 +89,23 @@ _NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
-def _unpickle(path: Path) -> dict:
+def _unpickle(path: Path) -> Mapping:
     with torch.serialization.safe_globals(_NUMPY):
         content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, Mapping):
+        content = content.get("state_dict", content)
     if not isinstance(content, Mapping):
         raise TypeError("not a mapping of names to tensors")
-    return content.get("state_dict", content)
+    return content
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Names of the model's parameters and buffers that hold a NaN or an infinity."""
+    return [
+        name
+        for name, value in model.state_dict().items()  # a loss may keep more than tensors in it
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
+    ]
 
 
 # Buffers that follow from the architecture; some files store them, with or without our models doing so.

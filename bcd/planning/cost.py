@@ -20,7 +20,7 @@ from statistics import median
 from bcd.config.schema.models import AnyModel
 from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
 from bcd.errors import UserError, pick
-from bcd.runs.record import Record, read_as, read_json
+from bcd.runs.record import Json, Record, read_as
 from bcd.runs.run import Run
 from bcd.runs.spec import Training, digest, model_json
 
@@ -30,6 +30,18 @@ COMPLEXITY = "complexity.json"  # parameters of models, by benchmarks/complexity
 BYTES_PER_PARAMETER = 4
 Sample = tuple[float, str]  # seconds of a step, and the device
 CPU = "CPU "  # how the device of a record without a GPU begins
+
+
+class Size(Json):
+    """What is known of a model without training it."""
+
+    parameters: int
+
+
+class Complexity(Json):
+    """The file of that name, as far as it is read here."""
+
+    models: dict[str, Size]
 
 
 @dataclass(frozen=True)
@@ -205,5 +217,5 @@ def _images(recipe: AnyRecipe) -> int:
 
 def _weights(path: Path) -> dict[str, int]:
     """Model -> bytes of its weights, where its parameters have been counted."""
-    models = read_json(path)["models"] if path.exists() else {}
-    return {name: BYTES_PER_PARAMETER * facts["parameters"] for name, facts in models.items()}
+    models = read_as(Complexity, path, "delete it").models if path.exists() else {}
+    return {name: BYTES_PER_PARAMETER * facts.parameters for name, facts in models.items()}

@@ -6,9 +6,11 @@ Inputs are the runs' small JSON files and their evaluation rows in the store.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from bcd.config.schema.suites import Params, Suite, Table
 from bcd.errors import UserError
@@ -102,7 +104,12 @@ def _numbers(block: Sequence[Row], usable: Usable, table: Table, metrics: list[s
     main = summariser(table.task, table.main_metrics)
     there = {row.method: [usable[run.key] for run in row.runs if run.key in usable] for row in block}
     counts = {method: {one.run.repetition: read_rows(one) for one in runs} for method, runs in there.items()}
-    values = {method: {seed: summarise(rows) for seed, rows in seeds.items()} for method, seeds in counts.items()}
+    values = {
+        method: {
+            one.run.repetition: _values(one, counts[method][one.run.repetition], summarise, metrics) for one in runs
+        }
+        for method, runs in there.items()
+    }
     baseline, measured = table.baseline, {}
     for method, runs in there.items():
         own, other = values[method], values[baseline]
@@ -115,6 +122,20 @@ def _numbers(block: Sequence[Row], usable: Usable, table: Table, metrics: list[s
             differences=compare(*both, metrics=table.main_metrics, summarise=main) if shared else {},
         )
     return measured
+
+
+def _values(
+    one: Status, rows: Mapping[str, np.ndarray], summarise: Callable[..., Mapping[str, float]], metrics: list[str]
+) -> dict[str, float]:
+    """The wanted metrics of a run."""
+    try:
+        found = summarise(rows)
+        return {metric: found[metric] for metric in metrics}
+    except KeyError as missing:
+        report = one.rows_file.with_suffix(".json")
+        raise UserError(
+            f"{one.rows_file} lacks {missing}: it is of older code; delete {report} and {one.measure_again}"
+        ) from None
 
 
 def _family(numbers: Iterable[Mapping[str, Numbers]]) -> dict[Place, float]:

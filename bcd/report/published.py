@@ -7,6 +7,7 @@ A table's `published` entries (`bcd.config.schema.suites.Published`) say which l
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from bcd.config.schema.suites import Published, Table
 from bcd.errors import UserError, nearest
+from bcd.files import read_text
 from bcd.report.content import TEACHER, PublishedCell, Reference, Source
 
 FOLDER = Path("params/published")
@@ -110,11 +112,13 @@ def resolve(suite: str, table: Table, folder: Path = FOLDER) -> list[Shown]:
 
 def read_lines(path: Path) -> list[PublishedLine]:
     """The lines of one file; raises UserError naming the line for other columns, no number, or no source."""
-    with path.open(newline="") as stream:
-        reader = csv.DictReader(stream)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise UserError(f"{path}: its columns must be {', '.join(COLUMNS)}")
         lines = [PublishedLine(path.name, reader.line_num, columns) for columns in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.reader.line_num}: {error}; mend the line") from None
     for line in lines:
         where, columns = f"{path}: line {line.number}", line.columns
         if None in columns or None in columns.values():

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError
 
 from bcd.errors import UserError
+from bcd.files import read_bytes
 from bcd.runs.code import CodeHashes
 from bcd.runs.spec import RunSpec
 
@@ -36,23 +37,36 @@ def _spec(content: object) -> RunSpec:
         return RunSpec.from_json(content)
     except KeyError as error:
         raise ValueError(f"the spec lacks {error}") from None
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"the spec is of another shape: {error}") from None
+
+
+def _code(content: object) -> CodeHashes:
+    if isinstance(content, CodeHashes):
+        return content
+    if not isinstance(content, Mapping) or sorted(content) != sorted(CodeHashes._fields):
+        raise ValueError(f"expected a mapping with {' and '.join(CodeHashes._fields)}")
+    return CodeHashes(**{name: str(value) for name, value in content.items()})
 
 
 Spec = Annotated[RunSpec, PlainValidator(_spec), PlainSerializer(RunSpec.to_json)]
 Code = Annotated[
     CodeHashes,
-    PlainValidator(lambda found: found if isinstance(found, CodeHashes) else CodeHashes(**found)),
+    PlainValidator(_code),
     PlainSerializer(lambda code: {"train": code.train, "evaluate": code.evaluate}),
 ]
 
 
 def read_spec(folder: Path) -> RunSpec:
-    """The spec in a folder of the store; raises UserError if it is missing or damaged."""
+    """The spec in a folder of the store; raises UserError if it is missing, damaged or of another folder."""
     path = folder / "spec.json"
     try:
-        return RunSpec.from_json(read_json(path))
-    except (KeyError, TypeError, ValueError) as error:
+        found = _spec(read_json(path, f"delete the folder {folder}"))
+    except ValueError as error:
         raise UserError(f"{path} is not a spec of this program ({error}); delete the folder {folder}") from None
+    if found.hash != folder.name:
+        raise UserError(f"{path} is the spec of another run, {found.hash}; delete the folder {folder}")
+    return found
 
 
 class Git(Json):
@@ -112,19 +126,36 @@ class Record(Json):
     world: int
 
 
+class Failure(Json):
+    """Why the last attempt to train a run ended (`failure.json`).
+
+    step    that was being made
+    losses  of that step, as text, and the `files` of its batch, if a loss was not finite
+    """
+
+    step: int
+    why: str
+    losses: dict[str, str] = {}
+    files: list[str] = []
+
+
 class Report(Json):
-    """One evaluation in a run's folder: `eval-<hash>.json`; the rows lie beside it.
+    """One evaluation in a run's folder: `eval-<hash>.json`; the rows and predictions lie beside it.
 
     Beside these fields the file holds how images were shown (`bcd.runs.spec.Evaluation`).
 
-    data_sha256  what the split consisted of; None in a report from before it was recorded
+    data_sha256         of what the split consisted of; None in a report from before it was recorded
+    weights_sha256      of the weights that were evaluated; empty, as the next, in a report from before it was recorded
+    predictions_sha256  of the file with the predictions
     """
 
     hash: str
     split: str
     data_sha256: str | None = None
     images: int
+    weights_sha256: str = ""
     rows_sha256: str
+    predictions_sha256: str = ""
     metrics: dict[str, float]
     code: str
     seconds: float
@@ -155,13 +186,14 @@ class TeacherFacts(Json):
 
 
 class EvaluationFacts(Json):
-    """Which evaluation the metrics are of; `data_sha256` as of `Report`."""
+    """Which evaluation the metrics are of: what its `Report` says of it."""
 
     hash: str
     split: str
     data_sha256: str | None = None
     images: int
     rows_sha256: str
+    predictions_sha256: str = ""
 
 
 class RunResult(Json):
@@ -202,24 +234,27 @@ def dump(value: Any) -> str:
 
 def read_json(path: Path, remedy: str = "delete it and run `snakemake` again") -> Any:
     """The content of a JSON file of ours; raises UserError with the remedy if it is missing or damaged."""
+    data = read_bytes(path, "run `snakemake` to make it")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `snakemake` to make it") from None
-    except ValueError as error:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend the file or its permissions") from None
 
 
 def read_as(kind: type[Content], path: Path, remedy: str = "delete it and run `snakemake` again") -> Content:
     """A JSON file of ours as its type; raises UserError for other content, too."""
     content = read_json(path, remedy)
     try:
+        return parse_as(kind, content)
+    except ValueError as error:
+        raise UserError(f"{path} is not a {kind.__name__} of this program ({error}); {remedy}") from None
+
+
+def parse_as(kind: type[Content], content: Any) -> Content:
+    """JSON values as a type of ours; raises ValueError saying in a few words where they differ from it."""
+    try:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its content"
-        raise UserError(
-            f"{path} is not a {kind.__name__} of this program ({where}: {first['msg']}); {remedy}"
-        ) from None
+        raise ValueError(f"{where}: {first['msg']}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -192,6 +192,12 @@ def _weights_sha256(model: AnyModel) -> str | None:
         return None
     stat = path.stat()
     return _file_sha256(path, stat.st_mtime_ns, stat.st_size)
+
+
+def missing_weights(runs: Iterable[Run]) -> dict[str, str]:
+    """File -> model: the initial weights that runs start from and that are not here."""
+    models = {run.training.model.pretrained: run.model for run in runs}
+    return {file: model for file, model in models.items() if file not in ("none", "timm") and not Path(file).is_file()}
 
 
 @lru_cache

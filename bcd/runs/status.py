@@ -15,6 +15,8 @@ from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.runs import store
 from bcd.runs.code import CodeHashes, fingerprints
+from bcd.runs.progress import read_progress, why_anew
+from bcd.runs.provenance import packages
 from bcd.runs.record import RunResult, read_as
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, RunSpec, Training
@@ -30,11 +32,12 @@ class Verdict(StrEnum):
     STALE = "stale"  # the code that made it has changed: redone when the user says so
     CHANGED = "changed"  # its parameters, training data or teacher have: to be trained
     STORED = "stored"  # trained, in the store; its small JSON is missing or of other test data: costs no training
+    FAILED = "failed"  # its last training ended with an error: to be trained again, once that is mended
     UNFINISHED = "unfinished"  # to be continued
     MISSING = "missing"  # to be trained
 
 
-TO_TRAIN = (Verdict.MISSING, Verdict.UNFINISHED, Verdict.CHANGED)
+TO_TRAIN = (Verdict.MISSING, Verdict.UNFINISHED, Verdict.FAILED, Verdict.CHANGED)
 USABLE = (Verdict.DONE, Verdict.STALE)
 
 
@@ -42,12 +45,15 @@ USABLE = (Verdict.DONE, Verdict.STALE)
 class Status:
     """The verdict on a run.
 
+    suite   whose run it is
     why     for what is not usable, the reason, in the words of a message about several runs
-    step    how far its training has come
+    step    how far its training has come, as far as the next one goes on from there
+    note    what is to be known before it is trained, such as why the last attempt failed
     file    its small JSON, which `result` is the content of, if it is there
     folder  its place in the store; None while its data or its teacher is missing or changed
     """
 
+    suite: str
     run: Run
     verdict: Verdict
     why: str
@@ -55,6 +61,7 @@ class Status:
     file: Path
     result: RunResult | None
     folder: Path | None
+    note: str = ""
 
     @property
     def usable(self) -> bool:
@@ -83,6 +90,18 @@ class Status:
         if record:
             return record.weights.sha256
         return self.result.weights_sha256 if self.result else None
+
+    @property
+    def line(self) -> str:
+        """Verdict, key and what is to be known, for `bcd plan`."""
+        at = f" at step {self.step}, {self.left} left" if self.step and self.left else ""
+        said = self.note or (self.why if self.result else "")
+        return f"{self.verdict:<10} {self.run.key}{at}{f': {said}' if said else ''}"
+
+    @property
+    def measure_again(self) -> str:
+        """The remedy for an evaluation that is damaged."""
+        return f"run `bcd evaluate --suite {self.suite} {self.run.key}` to measure it again"
 
     @property
     def finished(self) -> RunResult:
@@ -114,6 +133,11 @@ def code_of(training: Training) -> CodeHashes:
     return fingerprints(training.task, training.data.format, sorted({term.term for term in training.terms}))
 
 
+def made_by(training: Training) -> dict[str, str]:
+    """What makes the steps of such a training today, in the words of a message: code, and packages with versions."""
+    return {"the training code": code_of(training).train, **packages()}
+
+
 def judge_all(suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Path = DATA) -> dict[str, Status]:
     """The status of each run and of its teacher by key, teachers first."""
     wanted = {run.key: run for run in runs}
@@ -134,18 +158,34 @@ def judge(suite: str, run: Run, data: Identity | None, teacher: Status | None, r
     """
     file = run.file(suite, results)
     result = read_as(RunResult, file) if file.exists() else None
-    why = _mismatch(run, result, data, teacher)
+    why = _mismatch(run, result, data, teacher) or _unlike_record(run, result, results)
     if result and not why:
         verdict = Verdict.DONE if result.code == code_of(run.training) else Verdict.STALE
         steps = run.training.recipe.steps
-        return Status(run, verdict, "", steps, file, result, results / "store" / result.store)
+        return Status(suite, run, verdict, "", steps, file, result, results / "store" / result.store)
     spec = _spec(run, data, teacher)
     folder = spec.folder(results) if spec else None
     if folder and store.record(folder):
-        return Status(run, Verdict.STORED, why, run.training.recipe.steps, file, result, folder)
-    step = (store.unfinished_step(folder) if folder else None) or 0
-    verdict = Verdict.UNFINISHED if step else Verdict.CHANGED if result else Verdict.MISSING
-    return Status(run, verdict, why, step, file, result, folder)
+        return Status(suite, run, Verdict.STORED, why, run.training.recipe.steps, file, result, folder)
+    step, note, failed = _attempt(folder, run.training) if folder else (0, "", False)
+    verdict = (
+        Verdict.FAILED if failed else Verdict.UNFINISHED if step else Verdict.CHANGED if result else Verdict.MISSING
+    )
+    if failed and not result:
+        why = f"runs failed (`bcd plan --suite {suite}` says why)"
+    return Status(suite, run, verdict, why, step, file, result, folder, note)
+
+
+def _attempt(folder: Path, training: Training) -> tuple[int, str, bool]:
+    """What the last attempt to train left: the step to go on from, a note on it, and whether it failed."""
+    try:
+        failure = store.failure(folder)
+        progress = read_progress(folder)
+    except UserError as error:
+        return 0, str(error), True
+    anew = why_anew(progress, made_by(training)) if progress else ""
+    step = progress.step if progress and not anew else 0
+    return step, failure.why if failure else anew, failure is not None
 
 
 def _mismatch(run: Run, result: RunResult | None, data: Identity | None, teacher: Status | None) -> str:
@@ -170,6 +210,19 @@ def _other_data(run: Run, result: RunResult, data: Identity) -> str:
         return f"runs were evaluated on another '{split}' than that of data/{run.files}"
     if result.data.manifest_sha256 != data.sha256:
         return f"runs say of data/{run.files} what its manifest no longer says"
+    return ""
+
+
+def _unlike_record(run: Run, result: RunResult | None, results: Path) -> str:
+    """How the small JSON differs from what the store holds under the name that it gives, or ""."""
+    if result is None:
+        return ""
+    found = store.record(results / "store" / result.store)
+    if found is None:
+        return "runs are no longer in results/store"
+    theirs = (found.weights.sha256, found.spec.training.hash, found.spec.teacher and found.spec.teacher.weights_sha256)
+    if theirs != (result.weights_sha256, run.training.hash, result.teacher and result.teacher.weights_sha256):
+        return "runs do not say what their records in results/store say"
     return ""
 
 
@@ -213,10 +266,7 @@ def read_rows(status: Status) -> dict[str, np.ndarray]:
 
     path = status.rows_file
     if not path.exists() or sha256_file(path) != status.finished.evaluation.rows_sha256:
-        raise UserError(
-            f"{path} is missing or changed since {status.run.key} was evaluated; delete {path.with_suffix('.json')} "
-            f"and {status.file}, then run `snakemake` to evaluate it again"
-        )
+        raise UserError(f"{path} is missing or changed since {status.run.key} was evaluated; {status.measure_again}")
     return load_rows(path)[0]
 
 

@@ -18,6 +18,7 @@ from bcd.data.objects.split import ObjectSplit, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.semantic.split import evenly_spaced
 from bcd.data.semantic.stream import cached
+from bcd.distill.taps import Taps
 from bcd.errors import UserError
 from bcd.metrics.detection import Result
 from bcd.models.base import DenseModel
@@ -25,7 +26,7 @@ from bcd.models.complexity import counted
 from bcd.models.detection import build_detector
 from bcd.models.detection.detector import Detections, Detector, Regions, Targets
 from bcd.runs.spec import DetectionEvaluation, Evaluation, Training
-from bcd.tasks.task import Evaluated, channels, numbers
+from bcd.tasks.task import Evaluated, channels, numbers, require_finite
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # detections kept for panels, evenly spaced over the split
@@ -121,9 +122,11 @@ class DetectionTask:
             split.read, range(len(split)), batch=EVALUATION_BATCH, resize=evaluation.resize, pad=evaluation.pad,
             mean=self._mean, std=self._std,
         )  # fmt: skip
-        with torch.no_grad():
+        with torch.no_grad(), Taps(model, {"neck": model.taps["neck"]}) as taps:
             for image, sizes, originals, batch_names in batches:
-                for found, name in zip(detector.detect(image.to(on), sizes, originals), batch_names, strict=True):
+                detected = detector.detect(image.to(on), sizes, originals)
+                require_finite(taps.read()["neck"], batch_names)  # NaN scores are no detections
+                for found, name in zip(detected, batch_names, strict=True):
                     if len(names) in shown:
                         predictions |= _arrays(len(names), found)
                     results += coco_results(found, split.image_ids[len(names)])

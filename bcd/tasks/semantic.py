@@ -21,7 +21,7 @@ from bcd.models import build, flops
 from bcd.models.base import DenseModel
 from bcd.models.layers import resize
 from bcd.runs.spec import Evaluation, SegmentationEvaluation, Training
-from bcd.tasks.task import Evaluated, channels, numbers
+from bcd.tasks.task import Evaluated, channels, numbers, require_finite
 
 EVALUATION_BATCH = 8
 PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
@@ -122,7 +122,9 @@ class SemanticTask:
             batch=EVALUATION_BATCH,
         )  # fmt: skip
         for image, labels, batch_names in batches:
-            chosen = predict(model, image.to(on), labels[0].shape, evaluation.sliding).cpu().numpy().astype(np.uint8)
+            logits, ids = predict(model, image.to(on), labels[0].shape, evaluation.sliding)
+            require_finite(logits, batch_names)
+            chosen = ids.cpu().numpy().astype(np.uint8)
             for one, label, name in zip(chosen, labels, batch_names, strict=True):
                 if len(names) in shown:
                     predictions[f"{len(names)}"] = one
@@ -133,8 +135,10 @@ class SemanticTask:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, image: Tensor, size: Size, sliding: Sliding | None) -> Tensor:
-    """Class ids int64 (N, *size) of `image` (N, 3, H, W), at once or averaged over overlapping windows.
+def predict(model: nn.Module, image: Tensor, size: Size, sliding: Sliding | None) -> tuple[Tensor, Tensor]:
+    """Largest logits, float (N, *size), and their class ids, int64, of `image` (N, 3, H, W).
+
+    They are those of the whole image, or averaged over overlapping windows. NaN wins over any logit.
 
     size: of the label, to which logits of another size are brought before a class is chosen.
     sliding: windows are moved inwards at the borders, and the logits of
@@ -143,7 +147,8 @@ def predict(model: nn.Module, image: Tensor, size: Size, sliding: Sliding | None
     logits = _slide(model, image, sliding.crop, sliding.stride) if sliding else model(image)["logits"]
     if logits.shape[2:] != size:
         logits = resize(logits, size)
-    return logits.max(1).indices  # as argmax, which is much slower on a CPU
+    best = logits.max(1)  # the ids as argmax, which is much slower on a CPU
+    return best.values, best.indices
 
 
 def _slide(model: nn.Module, image: Tensor, crop: Sequence[int], stride: Sequence[int]) -> Tensor:

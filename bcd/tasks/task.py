@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, device
 
 from bcd.config.schema.models import AnyModel
+from bcd.errors import UserError
 from bcd.models.base import DenseModel
 from bcd.runs.spec import Evaluation
 
@@ -56,6 +57,15 @@ class Task(Protocol):
 
     def evaluate(self, model: DenseModel, evaluation: Evaluation, on: device) -> Evaluated:
         """Rows, metrics and panel predictions of the split that `evaluation` names."""
+
+
+def require_finite(outputs: Tensor, names: Sequence[str]) -> None:
+    """Raise UserError unless a model's outputs for the images of these names are numbers: no metric shows it."""
+    if not outputs.isfinite().all():
+        raise UserError(
+            f"the model's outputs are not finite for {names[0]} or the {len(names) - 1} images after it: its training "
+            "has diverged; choose a smaller lr, a longer warmup or a smaller clip in params/recipes.yaml"
+        )
 
 
 def numbers(metrics: Mapping[str, float | np.ndarray]) -> dict[str, float]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
-from bcd.files import writing
+from bcd.errors import UserError
+from bcd.files import locked, writing
 
 # Seconds and repetitions for a server that does not answer; MLflow's own are 120 and 7. Telemetry would call home.
 VARIABLES = {
@@ -20,6 +21,10 @@ VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 LOCAL = "sqlite:"
+
+
+class Unusable(UserError):
+    """The folder of the database cannot be used: it is not writable, say."""
 
 
 def tracking_uri(results: Path) -> str:
@@ -40,9 +45,11 @@ def connected(results: Path) -> Iterator[Any]:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri(results)
-    results.mkdir(parents=True, exist_ok=True)
-    with (results / "mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(results / "mlflow.lock"))
+        except UserError as error:
+            raise Unusable(str(error)) from None
         _make_database(uri)
         yield mlflow.MlflowClient(uri)
 
@@ -109,7 +116,7 @@ def tracking_errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError
+    return MlflowException, SQLAlchemyError, OSError, Unusable
 
 
 def reason(error: BaseException) -> str:
@@ -121,7 +128,17 @@ def reason(error: BaseException) -> str:
 
 
 def without_password(text: str) -> str:
-    """Hide `user:password@` of every address in `text`."""
+    """Hide the user and password of every address in `text`, and each part of the password of MLFLOW_TRACKING_URI.
+
+    A password may hold any character, so that whoever quotes the address may cut it at the wrong place.
+    """
+    user = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
+    text = text.replace(f"://{user}@", "://")
+    password = user.partition(":")[2] or user
+    for secret in (password, unquote(password), quote(password), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")):
+        parts = sorted({secret, *re.split(r"[@/:?#%\s]+", secret)}, key=len, reverse=True)
+        for part in parts:
+            text = text.replace(part, "***") if len(part) > 2 else text
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 

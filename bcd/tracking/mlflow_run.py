@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bcd.config.overrides import flat_term, term_keys
+from bcd.errors import UserError
+from bcd.files import read_text
 from bcd.runs.record import Record, RunResult
 from bcd.runs.spec import RunSpec, digest
 
@@ -89,10 +91,17 @@ def tags(tracked: TrackedRun) -> dict[str, str]:
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """The complete lines of `history.jsonl`; a line that is being written is left for later."""
+    """The complete lines of `history.jsonl`; a line that is being written is left for later.
+
+    Raises UserError for a file with other lines.
+    """
     path = folder / "history.jsonl"
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+    text = read_text(path) if path.exists() else ""
+    lines = [line for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise UserError(f"{path} is not a history ({error}); delete it, the run then has no curves") from None
 
 
 def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -> str:

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from bcd.errors import UserError
 from bcd.files import atomic_write
-from bcd.runs.record import dump
+from bcd.runs.progress import STATE, Progress, damaged, read_state, why_anew, write_state
+from bcd.runs.spec import RunSpec
+from bcd.runs.status import made_by
 
 
 class TrainState(TypedDict):
-    """Everything that a learner is in the middle of training, as state.pt keeps it.
+    """Everything that a learner is in the middle of training, as state.pt keeps it below its first lines.
 
-    spec       hash of the run's spec
-    step       steps that are done
     objective  parameters and buffers of student, projectors and losses with state
     rng        random state of each process; `cuda_rng` that of the GPU
     sums       loss -> sum since the last line of the history
     seconds    spent in steps; `resumes`, how often it was continued
     """
 
-    spec: str
-    step: int
     objective: Mapping[str, Any]
     optimizer: dict[str, Any]
     rng: list[torch.Tensor]
@@ -40,38 +38,32 @@ class TrainState(TypedDict):
     resumes: int
 
 
-def save_state(folder: Path, state: TrainState) -> None:
-    """Write `state.pt` and the step beside it (for `bcd plan`), each atomically."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    atomic_write(folder / "state.pt", buffer.getvalue())
-    atomic_write(folder / "progress.json", dump({"step": state["step"]}))
+def save_state(folder: Path, spec: RunSpec, step: int, state: TrainState) -> None:
+    """Write the state after so many steps, with what names its run and its makers."""
+    progress = Progress(spec=spec.hash, step=step, made_by=made_by(spec.training))
+    write_state(folder, progress, partial(torch.save, state))
 
 
-def load_state(folder: Path, spec_hash: str) -> TrainState | None:
-    """The saved train state, or None. Only tensors and plain values are unpickled.
+def load_state(folder: Path, spec: RunSpec) -> tuple[int, TrainState | None, str]:
+    """The steps that are done, the state after them, and why it is not gone on from if there is one of older code.
 
-    Raises UserError if the file is damaged or belongs to another run.
+    Only tensors and plain values are unpickled. Raises UserError if the file is damaged or belongs to another run.
     """
-    path = folder / "state.pt"
-    if not path.exists():
-        return None
+    found = read_state(folder)
+    if found is None:
+        return 0, None, ""
+    progress, content = found
+    if anew := why_anew(progress, made_by(spec.training)):
+        return 0, None, anew
+    if not 0 <= progress.step <= spec.training.recipe.steps:
+        raise damaged(folder / STATE, f"step {progress.step} is none of 0 to {spec.training.recipe.steps}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path}: not a readable train state ({type(error).__name__}); delete it to start this run anew"
-        ) from None
-    if not isinstance(state, dict) or state.get("spec") != spec_hash:
-        raise UserError(
-            f"{path}: the train state of another run ({state.get('spec')}); delete it to start this run anew"
-        )
-    return cast(TrainState, state)
-
-
-def drop_state(folder: Path) -> None:
-    for name in ("state.pt", "progress.json", "failure.json"):
-        (folder / name).unlink(missing_ok=True)
+        state = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # what is no state of ours can raise almost anything, and none of it is executed
+        raise damaged(folder / STATE, type(error).__name__) from None
+    if not isinstance(state, dict) or state.keys() != TrainState.__annotations__.keys():
+        raise damaged(folder / STATE, "its parts are not those of a train state")
+    return progress.step, TrainState(**state), ""  # type: ignore[typeddict-item]  # its keys are compared above
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -80,5 +72,16 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Fill `model` from safetensors; every key must match."""
-    model.load_state_dict(load_tensors(path.read_bytes()))
+    """Fill `model` from safetensors; raises UserError unless every key and shape is the model's."""
+    try:
+        model.load_state_dict(load_tensors(path.read_bytes()))
+    except (RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"{path} does not fit the model that today's code builds of its spec ({first_line(error)}); "
+            f"delete the folder {path.parent} and run `snakemake` to train it again"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What torch says of names and shapes, which it lists in many lines."""
+    return " ".join(str(error).split())[:200]

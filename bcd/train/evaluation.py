@@ -10,45 +10,99 @@ from pathlib import Path
 import numpy as np
 
 from bcd import distributed
+from bcd.errors import UserError
 from bcd.files import atomic_write, sha256_file
 from bcd.metrics import save_rows
+from bcd.runs import store
 from bcd.runs.record import Report, dump, read_as
 from bcd.runs.spec import Evaluation, RunSpec, digest
 from bcd.tasks.task import Task
 from bcd.train.trained import load_model
 
 Say = Callable[[str], None]
+ROWS, PREDICTIONS = ".npz", "-predictions.npz"
 
 
 def evaluate(
     spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, data_sha256: str, code: str, say: Say
 ) -> Report:
-    """Evaluate a finished run, or return the evaluation of the same data that the store already holds.
+    """Evaluate the weights of a finished run, or return the evaluation of these that the store already holds.
+
+    An evaluation of other weights or data, or one that is damaged, is made again. The folder is locked meanwhile, and
+    not for an evaluation that is there. Raises UserError if the weights are damaged or give what is not finite.
 
     data_sha256: what the evaluated split consists of. code: hash of the code that evaluates.
     """
-    shown = evaluation.model_dump()
-    name = f"eval-{digest(shown)}"
-    report = folder / f"{name}.json"
-    if report.exists() and (stored := read_as(Report, report)).data_sha256 == data_sha256:
-        return stored
+    if kept := stored(folder, evaluation, data_sha256):
+        return kept
+    with store.open_entry(spec, folder.parents[1]):
+        again = stored(folder, evaluation, data_sha256, say)
+        return again or _measure(spec, folder, task, evaluation, data_sha256, code, say)
+
+
+def stored(folder: Path, evaluation: Evaluation, data_sha256: str, say: Say | None = None) -> Report | None:
+    """The evaluation of a finished run on that data, if the store holds it whole; says what else it holds instead."""
+    finished, path = store.record(folder), folder / f"{_stem(evaluation)}.json"
+    if finished is None or not path.exists():
+        return None
+    try:
+        report = read_as(Report, path)
+        why = _why_again(report, path.with_suffix(""), finished.weights.sha256, data_sha256)
+    except UserError as error:
+        why = str(error)
+    if why and say:
+        say(f"{path}: {why}: evaluating again")
+    return None if why else report
+
+
+def _why_again(report: Report, stem: Path, weights_sha256: str, data_sha256: str) -> str:
+    """Why an evaluation does not stand for these weights on that data, or ""."""
+    if report.data_sha256 != data_sha256:
+        return f"it is of another '{report.split}'" if report.data_sha256 else "it does not say of which images it is"
+    if report.weights_sha256 != weights_sha256:
+        return "it is of other weights" if report.weights_sha256 else "it does not say of which weights it is"
+    files = {ROWS: report.rows_sha256, PREDICTIONS: report.predictions_sha256}
+    for ending, recorded in files.items():
+        file = stem.with_name(stem.name + ending)
+        if not file.exists() or sha256_file(file) != recorded:
+            return f"{file.name} is missing or damaged"
+    return ""
+
+
+def _stem(evaluation: Evaluation) -> str:
+    return f"eval-{digest(evaluation.model_dump())}"
+
+
+def _measure(
+    spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, data_sha256: str, code: str, say: Say
+) -> Report:
+    """Evaluate, and write the report after the files that it has the hashes of."""
     say(f"evaluating {folder} on '{evaluation.split}'")
     begin = time.perf_counter()
-    model = load_model(task, spec.training.model, folder)
+    finished = store.record(folder)
+    if finished is None:
+        raise UserError(f"{folder} is not finished; run the same command again to finish it")
+    weights = finished.weights.sha256
+    model = load_model(task, spec.training.model, folder, weights)
     result = task.evaluate(model, evaluation, distributed.own_device())
-    save_rows(folder / f"{name}.npz", result.rows, result.names)
-    atomic_write(folder / f"{name}-predictions.npz", _npz(result.predictions))
+    stem = _stem(evaluation)
+    rows, predictions = folder / f"{stem}{ROWS}", folder / f"{stem}{PREDICTIONS}"
+    save_rows(rows, result.rows, result.names)
+    atomic_write(predictions, _npz(result.predictions))
+    shown = evaluation.model_dump()
     found = Report(
         hash=digest(shown),
         split=evaluation.split,
         data_sha256=data_sha256,
         images=len(result.names),
-        rows_sha256=sha256_file(folder / f"{name}.npz"),
+        weights_sha256=weights,
+        rows_sha256=sha256_file(rows),
+        predictions_sha256=sha256_file(predictions),
         metrics=result.metrics,
         code=code,
         seconds=round(time.perf_counter() - begin, 3),
     )
-    atomic_write(report, dump(shown | found.model_dump()))
+    atomic_write(folder / f"{stem}.json", dump(shown | found.model_dump()))
     return found
 
 

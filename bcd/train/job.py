@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from bcd.config.schema.data import TRAIN
 from bcd.data import findings
@@ -11,6 +13,7 @@ from bcd.data.acquire import manifest
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.runs import store
+from bcd.runs.provenance import git_trouble
 from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, TeacherFacts, dump
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, RunSpec
@@ -40,12 +43,14 @@ def teacher_of(suite: str, run: Run) -> TeacherFacts | None:
         return None
     found = judge_all(suite, [run.distilled_from], RESULTS, DATA)[run.distilled_from.key]
     if found.result is None:
-        raise UserError(f"{found.file} is missing: the teacher of {run.key} is not trained; run `snakemake teachers`")
+        raise UserError(f"{found.file} is missing: the teacher of {run.key} is not trained; run `{_teachers(suite)}`")
     if not found.usable:
-        raise UserError(
-            f"{found.file} is not today's ({found.why}); run `snakemake teachers` to bring this teacher up to date"
-        )
+        raise UserError(f"{found.file} is not today's ({found.why}); delete it and run `{_teachers(suite)}`")
     return _teacher_facts(found)
+
+
+def _teachers(suite: str) -> str:
+    return f"snakemake teachers --config suite={suite}"
 
 
 def _teacher_facts(teacher: Status) -> TeacherFacts:
@@ -76,6 +81,8 @@ def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
     from bcd.tasks import make_task
     from bcd.train import loop
 
+    if trouble := git_trouble():
+        say(trouble)
     task = make_task(first, DATA / runs[0].files, in_memory=runs[0].in_memory)
     teacher = next((found for run in runs if (found := teacher_of(suite, run))), None)
     folder = RESULTS / "store" / teacher.store if teacher else None
@@ -111,8 +118,7 @@ def evaluate_run(suite: str, run: Run, spec: RunSpec, task: Task, say: Say) -> R
 
     folder, code = spec.folder(RESULTS), code_of(run.training)
     data = manifest.load(DATA / run.files).sha256_of(run.evaluation.split)
-    with store.open_entry(spec, RESULTS):
-        report = evaluation.evaluate(spec, folder, task, run.evaluation, data, code.evaluate, say)
+    report = evaluation.evaluate(spec, folder, task, run.evaluation, data, code.evaluate, say)
     trained = store.record(folder)
     if trained is None:
         raise UserError(f"{folder} is not finished; run the same command again to finish it")
@@ -137,8 +143,17 @@ def evaluate_run(suite: str, run: Run, spec: RunSpec, task: Task, say: Say) -> R
         evaluation=EvaluationFacts(**report.model_dump(include=set(EvaluationFacts.model_fields))),
         metrics=report.metrics,
     )
-    atomic_write(run.file(suite, RESULTS), dump(result))
+    _write_edge(run.file(suite, RESULTS), dump(result))
     return result
+
+
+def _write_edge(path: Path, content: str) -> None:
+    """Write it, or touch one that says this already, since DAG engines compare times: that may be read-only."""
+    if path.is_file() and path.read_bytes() == content.encode():
+        with suppress(OSError):
+            path.touch()
+    else:
+        atomic_write(path, content)
 
 
 def evaluate_finished(suite: str, run: Run, say: Say) -> dict[str, float]:

@@ -20,12 +20,14 @@ from bcd import distributed
 from bcd.distill.distiller import Distiller, Shapes, observe
 from bcd.distill.taps import Taps
 from bcd.errors import UserError, pick
-from bcd.files import atomic_write
 from bcd.models.base import DenseModel
-from bcd.runs.record import dump
+from bcd.models.weights import not_finite
+from bcd.runs import store
+from bcd.runs.progress import STATE, damaged, read_progress
+from bcd.runs.record import Failure
 from bcd.runs.spec import RunSpec
 from bcd.tasks.task import Task
-from bcd.train.checkpoint import load_state, save_state
+from bcd.train.checkpoint import TrainState, first_line, load_state, save_state
 from bcd.train.history import add_line, cut_after
 from bcd.train.optimizer import learning_rate, make_optimizer
 
@@ -48,6 +50,8 @@ class Objective(nn.Module):
 
 class Learner:
     """Trains the student of one spec. `failed` holds the reason once it cannot go on.
+
+    `anew` says why it does not go on from the train state that there is, if so.
 
     Args:
         spec: what is trained.
@@ -131,47 +135,63 @@ class Learner:
 
     def _fail_at(self, losses: dict[str, float], names: list[str]) -> None:
         parts = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
-        report = {"losses": {k: str(v) for k, v in losses.items()}, "files": names}
-        self.fail(f"loss not finite at step {self.step + 1} ({parts}) on {', '.join(names)}", report)
+        why = f"loss not finite at step {self.step + 1} ({parts}) on {', '.join(names)}"
+        self.fail(why, {k: str(v) for k, v in losses.items()}, names)
 
-    def fail(self, why: str, report: dict[str, Any] | None = None) -> None:
+    def fail(self, why: str, losses: dict[str, str] | None = None, files: list[str] | None = None) -> None:
         """End this learner and keep `failure.json`; its last good state stays."""
         self.failed = why
         if distributed.rank() == 0:
-            content = {"step": self.step + 1, "why": why} | (report or {})
-            atomic_write(self.folder / "failure.json", dump(content))
+            found = Failure(step=self.step + 1, why=why, losses=losses or {}, files=files or [])
+            store.note_failure(self.folder, found)
+
+    def require_finite(self) -> None:
+        """Raise UserError if a weight or a running statistic of the student is a NaN or an infinity."""
+        if lost := not_finite(self.student):
+            kept = read_progress(self.folder)
+            raise UserError(
+                f"{len(lost)} of {len(self.student.state_dict())} tensors of the weights are not finite after step "
+                f"{self.step}, first {lost[0]}, and the last finite state is that of step {kept.step if kept else 0}; "
+                "choose a smaller lr, a longer warmup or a smaller clip in params/recipes.yaml"
+            )
 
     def save(self) -> None:
-        """Write the train state, unless a parameter is no longer finite: the last good state is kept then."""
+        """Write the train state, unless a number in it is no longer finite: the last good state is kept then."""
         random = distributed.gather(self._rng)
-        if distributed.rank() != 0 or not all(p.isfinite().all() for p in self.student.parameters()):
+        if distributed.rank() != 0 or not_finite(self.objective):
             return
-        save_state(
-            self.folder,
-            {
-                "spec": self.spec.hash,
-                "step": self.step,
-                "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "rng": random,
-                "cuda_rng": self._cuda_rng,
-                "sums": self._sums,
-                "seconds": self.seconds,
-                "resumes": self.resumes,
-            },
-        )
+        state: TrainState = {
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": random,
+            "cuda_rng": self._cuda_rng,
+            "sums": self._sums,
+            "seconds": self.seconds,
+            "resumes": self.resumes,
+        }
+        save_state(self.folder, self.spec, self.step, state)
 
     def _restore(self) -> None:
-        state = load_state(self.folder, self.spec.hash)
+        step, state, self.anew = load_state(self.folder, self.spec)
         if state:
-            self.step, self.seconds, self._sums = state["step"], state["seconds"], state["sums"]
-            self.resumes = state["resumes"] + 1
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if len(state["rng"]) == distributed.world():
-                self._rng, self._cuda_rng = state["rng"][distributed.rank()], state["cuda_rng"]
+            try:
+                self._take(step, state)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise damaged(self.folder / STATE, first_line(error)) from None
         if distributed.rank() == 0:
             cut_after(self.folder, self.step)
+
+    def _take(self, step: int, state: TrainState) -> None:
+        """Become what was saved; whatever torch raises for parts that do not fit leaves the learner unusable."""
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if len(state["rng"]) == distributed.world():
+            self._rng = state["rng"][distributed.rank()]
+            if self._cuda_rng is not None and state["cuda_rng"] is not None:  # saved and gone on with on a GPU
+                self._cuda_rng = state["cuda_rng"]
+            self._use_rng()
+        self._sums = {name: float(value) for name, value in state["sums"].items()}
+        self.step, self.seconds, self.resumes = step, float(state["seconds"]), int(state["resumes"]) + 1
 
     def _use_rng(self) -> None:
         torch.set_rng_state(self._rng)

@@ -25,11 +25,11 @@ from bcd.files import atomic_write, sha256_file
 from bcd.models import count_parameters
 from bcd.runs import store
 from bcd.runs.provenance import git_state, hardware, versions
-from bcd.runs.record import Record, Weights, dump
+from bcd.runs.record import Failure, Record, Weights, dump
 from bcd.runs.spec import RunSpec
 from bcd.runs.status import code_of
 from bcd.tasks.task import Task
-from bcd.train.checkpoint import drop_state, save_weights
+from bcd.train.checkpoint import save_weights
 from bcd.train.learner import Learner
 from bcd.train.signals import Stopped, stop_signals
 from bcd.train.teacher import Teacher
@@ -79,8 +79,8 @@ def _train_missing(
     failed: dict[str, str] = {}
     learners = []
     for spec in specs:
-        with _ending(partial(failed.__setitem__, spec.hash), say):
-            learners.append(Learner(spec, spec.folder(results), task, teacher.shapes, device))
+        with _ending(partial(_not_built, failed, spec, results), say):
+            learners.append(_learner(spec, spec.folder(results), task, teacher, device, say))
     setup = time.perf_counter() - begin
     if learners:
         with stop_signals() as asked_to_stop, dead_workers_named():
@@ -91,6 +91,21 @@ def _train_missing(
             with _ending(learner.fail, say):
                 _finish(learner, task, len(learners), setup, took)
     return failed | {learner.spec.hash: learner.failed for learner in learners if learner.failed}
+
+
+def _learner(spec: RunSpec, folder: Path, task: Task, teacher: Teacher, device: torch.device, say: Say) -> Learner:
+    """A learner where it was saved, of which the last failure is forgotten; says so where it starts anew."""
+    learner = Learner(spec, folder, task, teacher.shapes, device)
+    if distributed.rank() == 0:
+        (folder / store.FAILURE).unlink(missing_ok=True)
+        if learner.anew:
+            say(f"{folder}: {learner.anew}")
+    return learner
+
+
+def _not_built(failed: dict[str, str], spec: RunSpec, results: Path, why: str) -> None:
+    failed[spec.hash] = why
+    store.note_failure(spec.folder(results), Failure(step=0, why=why))
 
 
 @contextmanager
@@ -154,6 +169,8 @@ def _loop(
 
 
 def _finish(learner: Learner, task: Task, group_size: int, setup: float, took: float) -> None:
+    """Write weights and record; raises UserError for weights that are not finite."""
+    learner.require_finite()
     path = learner.folder / "model.safetensors"
     save_weights(path, learner.student)
     macs, macs_input = task.cost(learner.student)
@@ -182,7 +199,7 @@ def _finish(learner: Learner, task: Task, group_size: int, setup: float, took: f
         world=distributed.world(),
     )
     atomic_write(learner.folder / "record.json", dump(record))
-    drop_state(learner.folder)
+    store.drop_attempt(learner.folder)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -30,9 +30,11 @@ class Teacher:
         known = next((spec.teacher for spec in specs if spec.teacher), None)
         if known is None or folder is None:
             return
+        if any(spec.teacher and spec.teacher.weights_sha256 != known.weights_sha256 for spec in specs):
+            raise ValueError("the specs of a job name different teachers")
         self._task, self._device = task, device
         self._precision = specs[0].training.recipe.precision
-        self._model = load_model(task, known.model, folder).to(device)
+        self._model = load_model(task, known.model, folder, known.weights_sha256).to(device)
         self._model.requires_grad_(False).eval()
         # A tap that it lacks is for the learner to miss whose term asks for it.
         self._names &= task.taps(self._model).keys()

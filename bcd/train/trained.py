@@ -30,7 +30,7 @@ def load_trained(folder: str | Path) -> tuple[DenseModel, RunSpec]:
         model, spec = load_trained("results/store/0f8ae7bd370e57a6")
         label = model(image)["logits"].argmax(1)
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # which names the run
     finished = store.record(folder)
     if finished is None:
         raise UserError(f"{folder} holds no finished run; `bcd plan --all` lists the runs of a suite")
@@ -41,8 +41,8 @@ def load_trained(folder: str | Path) -> tuple[DenseModel, RunSpec]:
     return model.eval(), finished.spec
 
 
-def load_model(task: Task, model: AnyModel, folder: Path) -> DenseModel:
-    """The trained model of a finished run, on the CPU; its weights must be those of the record."""
+def load_model(task: Task, model: AnyModel, folder: Path, sha256: str | None = None) -> DenseModel:
+    """The trained model of a finished run, on the CPU; its weights must be those of the record, and have that hash."""
     built = task.build(model.model_copy(update={"pretrained": "none"}))
-    load_weights(store.checked_weights(folder), built)
+    load_weights(store.checked_weights(folder, sha256), built)
     return built

@@ -24,7 +24,7 @@ CASES = [  # file, what stands there, what is written instead, what the message 
     ("models.yaml", "backbone: resnet18,", "backbone: resnet18, widths: [1, 1, 1, 1],", ["only 'light' has them"]),
     ("models.yaml", "depths: [1, 1, 1, 1], head: retinanet", "depths: [1, 1, 1], head: retinanet",
      ["depths", "at least 4 are needed"]),
-    ("models.yaml", "fc_channels: 16", "fc_channels: 0", ["detection.fc_channels", "greater than 0"]),
+    ("models.yaml", "fc_channels: 16", "fc_channels: 0", ["detection.fc_channels", "greater than or equal to 1"]),
     ("models.yaml", "head: retinanet, channels: 8, detection: {levels: [2, 5],",
      "head: retinanet, channels: 8, detection: {fc_channels: 3, levels: [2, 5],", ["means nothing to 'retinanet'"]),
     (SUITE, "teacher: smoke-teacher, teacher_recipe: smoke, student: smoke-student",

@@ -22,6 +22,10 @@ def test_a_value_is_what_it_looks_like(text, value):
     assert found == value and type(found) is type(value)
 
 
+TENFOLD = "a{}: &a{} [" + ",".join(["*a{}"] * 10) + "]\n"
+ALIASES = "a0: &a0 [1]\n" + "".join(TENFOLD.replace("*a{}", f"*a{i - 1}").format(i, i) for i in range(1, 9))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -36,6 +40,10 @@ def test_a_value_is_what_it_looks_like(text, value):
         (b"a: 1\n---\nb: 2", "not valid YAML"),
         (b"a: !!python/object:os.system x", "not valid YAML"),
         (b"a: " + b"[" * 3000, "nested too deeply"),
+        (b"a: &a [1, *a]", "line 1: an alias holds itself"),
+        (ALIASES.encode(), "aliases write out to more than 100000 values"),
+        (b"a: \x1b[31m", "not valid YAML"),
+        (b"a: " + b"9" * 5000, "not valid YAML"),
     ],
 )
 def test_a_broken_file_is_one_sentence(tmp_path, content, said):
@@ -43,13 +51,13 @@ def test_a_broken_file_is_one_sentence(tmp_path, content, said):
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
         read_yaml(path)
-    assert str(error.value).startswith(str(path)) and said in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(str(path)) and said in str(error.value) and str(error.value).isprintable()
 
 
 def test_a_folder_or_nothing_in_the_files_place_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_yaml(tmp_path)
-    with pytest.raises(UserError, match="does not exist; run the command in the project's folder"):
+    with pytest.raises(UserError, match="is missing; run the command in the project's folder"):
         read_yaml(tmp_path / "absent.yaml")
 
 

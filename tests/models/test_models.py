@@ -19,6 +19,7 @@ from bcd.models.detection.torchvision_detector import DENSE
 from bcd.models.detection.torchvision_heads import ANCHOR_SCALE
 from bcd.models.heads import HEADS
 from bcd.models.openmmlab import openmmlab_naming
+from bcd.models.weights import read_state
 
 CLASSES = 5
 SIZE = (97, 131)
@@ -276,9 +277,29 @@ def test_unreadable_and_unsafe_files_are_refused(tmp_path):
     (tmp_path / "cut.pth").write_bytes(b"\x80")
     torch.save({"state_dict": SimpleNamespace()}, tmp_path / "code.pth")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"state_dict": [1, 2]}, tmp_path / "nested.pth")
+    torch.save({f"w{n}": torch.zeros(50, 50) for n in range(20)}, tmp_path / "whole")
+    whole = (tmp_path / "whole").read_bytes()
+    (tmp_path / "whole").unlink()
+    for cut in (1, 500, 2000, len(whole) // 2, len(whole) - 30):
+        (tmp_path / f"cut{cut}.pth").write_bytes(whole[:-cut])
+    (tmp_path / "empty.pth").touch()
     for file in tmp_path.iterdir():
         with pytest.raises(UserError, match=f"{file.name} is not readable as plain tensors"):
             built("light-student", pretrained=str(file))
+
+
+def test_files_without_numbers_are_refused(tmp_path):
+    state = built("light-student").state_dict()
+    name = next(key for key in state if key.startswith("backbone."))
+    for change, said in (
+        (lambda tensor: tensor * float("nan"), "leaves 1 tensors with a NaN or an infinity"),
+        (lambda tensor: tensor.flatten(1).to_sparse(), "has the tensor"),
+        (lambda tensor: tensor.to("meta"), "has the tensor"),
+    ):
+        torch.save(state | {name: change(state[name])}, tmp_path / "m.pth")
+        with pytest.raises(UserError, match=f"m.pth {said}.*{name}"):
+            built("light-student", pretrained=str(tmp_path / "m.pth"))
 
 
 def test_load_openmmlab_reports_by_key():
@@ -299,6 +320,22 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"a": torch.eye(3).to_sparse()}, "has the tensor 'a' without plain values"),
+        ({"a": torch.zeros(3, device="meta")}, "has the tensor 'a' without plain values"),
+        ({1: torch.zeros(3)}, "has a tensor called 1, which is no text"),
+        (None, "is a folder"),
+    ],
+)
+def test_tensors_that_no_model_has_are_refused_by_name(tmp_path, content, said):
+    path = tmp_path / "odd.pth"
+    path.mkdir() if content is None else torch.save(content, path)
+    with pytest.raises(UserError, match=f"{path} {said}"):
+        read_state(path)
 
 
 def test_timm_weights_offline_name_the_remedy(hub):

@@ -33,7 +33,7 @@ def record(key):
 
 
 def statuses(all_runs, rates):
-    missing = {run.key: Status(run, Verdict.MISSING, "", 0, Path(), None, None) for run in all_runs.values()}
+    missing = {run.key: Status("smoke", run, Verdict.MISSING, "", 0, Path(), None, None) for run in all_runs.values()}
     return [survey.planned(status, rates) for status in missing.values()]
 
 

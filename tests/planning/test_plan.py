@@ -1,14 +1,19 @@
 """What `bcd plan` says of runs that are done, changed, stale, stored, unfinished or missing."""
 
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
+from bcd.errors import UserError
 from bcd.planning import survey
-from bcd.runs import expand, status
+from bcd.runs import expand, status, store
 from bcd.runs.code import CodeHashes
+from bcd.runs.progress import Progress, write_state
+from bcd.runs.record import Failure
 from bcd.runs.run import Run
 from bcd.runs.status import Verdict
 from bcd.train import job
@@ -75,13 +80,74 @@ def test_older_code_is_stale_until_the_user_drops_it(trained, monkeypatch):
     assert states()[TEACHER] == "missing"
 
 
+def attempt(key: str, step: int, made_by: dict[str, str] | None = None) -> Path:
+    """The folder of a run that was saved after so many steps, by today's code unless something else is named."""
+    run = runs()[key]
+    spec = job.resolve("smoke", run)
+    makers = status.made_by(run.training) if made_by is None else made_by
+    write_state(spec.folder(), Progress(spec=spec.hash, step=step, made_by=makers), lambda file: file.write(b"..."))
+    return spec.folder()
+
+
 def test_an_unfinished_run_says_how_far_it_came(trained):
-    run = runs()[f"{PAIR}/cwd/s0"]
-    folder = job.resolve("smoke", run).folder()
-    folder.mkdir(parents=True)
-    (folder / "progress.json").write_text('{"step": 1}')
+    attempt(f"{PAIR}/cwd/s0", 1)
+    found = planned()[f"{PAIR}/cwd/s0"].status
+    assert (found.verdict, found.step, found.left) == (Verdict.UNFINISHED, 1, 1)
+    assert found.line == f"unfinished {PAIR}/cwd/s0 at step 1, 1 left"
+
+
+def test_a_state_of_other_code_or_packages_counts_for_nothing(trained):
+    today = status.made_by(runs()[f"{PAIR}/cwd/s0"].training)
+    for change, named in (({"the training code": "0" * 16}, "the training code has"), ({"torch": "1.0"}, "torch has")):
+        attempt(f"{PAIR}/cwd/s0", 1, today | change)
+        found = planned()[f"{PAIR}/cwd/s0"].status
+        assert (found.verdict, found.step, found.left) == (Verdict.MISSING, 0, 2)
+        assert found.line.endswith(f"{named} changed since step 1 was saved: starting anew")
+
+
+def test_a_state_from_before_states_said_who_wrote_them_counts_for_nothing(trained):
+    folder = attempt(f"{PAIR}/cwd/s0", 1)
+    torch.save({"step": 1}, folder / "state.pt")
+    found = planned()[f"{PAIR}/cwd/s0"].status
+    assert (found.verdict, found.left) == (Verdict.MISSING, 2) and "older version of this program" in found.note
+
+
+def test_a_failed_run_says_why_and_what_is_damaged_says_so(trained):
+    folder = attempt(f"{PAIR}/cwd/s0", 1)
+    store.note_failure(folder, Failure(step=2, why="loss not finite at step 2"))
+    found = planned()[f"{PAIR}/cwd/s0"].status
+    assert (found.verdict, found.left) == (Verdict.FAILED, 1) and found.line.endswith(
+        "1 left: loss not finite at step 2"
+    )
+    with pytest.raises(UserError, match=r"runs failed \(`bcd plan --suite smoke` says why\): .*/cwd/s0"):
+        status.read_runs("smoke", [runs()[f"{PAIR}/cwd/s0"]])
+    for name in ("failure.json", "state.pt"):
+        for content in ("", "[]", "{}", "\x00"):
+            (folder / name).write_text(content)
+            found = planned()[f"{PAIR}/cwd/s0"].status
+            assert found.verdict is Verdict.FAILED and found.left == 2 and found.note.startswith(str(folder / name))
+        (folder / name).unlink()  # what each of the sentences says
+    assert states()[f"{PAIR}/cwd/s0"] == "missing"
+
+
+def test_a_result_without_its_record_or_beside_it_is_not_done(trained):
+    """Deleted, copied from another run, or of other weights than its small JSON says."""
+    run = runs()[f"{PAIR}/kd/s0"]
+    folder = planned()[run.key].status.place
+    edge = run.file("smoke").read_text()
+    run.file("smoke").write_text(edge.replace(planned()[run.key].status.finished.weights_sha256, "0" * 64))
+    assert states()[run.key] == "stored"  # so it is written again, and nothing is trained
+    train(run.key)
+    assert run.file("smoke").read_text() == edge
+    other = planned()[f"{PAIR}/none/s0"].status.place
+    shutil.copy(other / "record.json", folder / "record.json")
+    with pytest.raises(UserError, match=f"record of another run, {other.name}; delete the folder {folder}"):
+        planned()
+    shutil.rmtree(folder)  # what that says
     found = planned()[run.key].status
-    assert (found.verdict, found.step) == (Verdict.UNFINISHED, 1)
+    assert found.verdict is Verdict.CHANGED and found.left == 2 and found.why == "runs are no longer in results/store"
+    train(run.key)
+    assert run.file("smoke").read_text() == edge
 
 
 def test_without_data_finished_runs_are_still_done(trained):

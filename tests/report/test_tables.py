@@ -157,3 +157,4 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_bytes(project,
         # A file is there with all its bytes or not at all.
         assert all(path.read_bytes() == wanted[path] for path in paths if path.exists())
     assert {path: path.read_bytes() for path in build()} == wanted
+    assert not list(Path("results").rglob(".*.tmp"))

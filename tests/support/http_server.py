@@ -16,6 +16,8 @@ class Site:
     cuts: for each request in turn, after how many body bytes to cut the connection (None: never).
     statuses: for each request in turn, an error status to answer instead (None: none).
     seen: the Range header of every request, None where there was none.
+    conditions: whether it looks at If-Range. target: the address that it points to instead. silence: seconds before it
+    answers. gate: what it waits for after the first 100 bytes of a body.
     """
 
     body: bytes
@@ -26,6 +28,10 @@ class Site:
     statuses: list[int | None] = field(default_factory=list)
     delay: float = 0.0
     seen: list[str | None] = field(default_factory=list)
+    conditions: bool = True
+    target: str | None = None
+    silence: float = 0.0
+    gate: threading.Event | None = None
     url: str = ""
 
 
@@ -37,6 +43,13 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             if site.statuses and (status := site.statuses.pop(0)):
                 self.send_error(status)
                 return
+            time.sleep(site.silence)
+            if site.target:
+                self.send_response(302)
+                self.send_header("Location", site.target)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             cut = site.cuts.pop(0) if site.cuts else None
             start = self.start_of(asked)
             if start >= len(site.body) > 0:
@@ -47,13 +60,17 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 return
             self.head(start)
             body = site.body[start:][:cut]
+            if site.gate:
+                self.wfile.write(body[:100])
+                body = body[100:]
+                site.gate.wait(60)
             for first in range(0, len(body), 1 << 14):
                 self.wfile.write(body[first : first + (1 << 14)])
                 time.sleep(site.delay)
 
         def start_of(self, asked: str | None) -> int:
             condition = self.headers["If-Range"]
-            if not asked or not site.ranges or (condition and condition != site.etag):
+            if not asked or not site.ranges or (site.conditions and condition and condition != site.etag):
                 return 0
             return int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
 
@@ -75,13 +92,13 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def serve(site: Site) -> Iterator[Site]:
+def serve(site: Site, host: str = "127.0.0.1") -> Iterator[Site]:
     """Serve `site` on a free local port and set its `url`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(site))
+    server = ThreadingHTTPServer((host, 0), handler(site))
     server.handle_error = lambda *_: None  # a killed client is part of the tests
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    site.url = f"http://127.0.0.1:{server.server_port}/data.zip"
+    site.url = f"http://{host}:{server.server_port}/data.zip"
     try:
         yield site
     finally:

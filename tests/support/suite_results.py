@@ -147,7 +147,9 @@ def evaluate(root, run, folder, noise):
     return Report(
         hash=run.evaluation_hash, split=run.evaluation.split, images=len(names),
         data_sha256=manifest.load(root / "data" / run.files).sha256_of(run.evaluation.split),
-        rows_sha256=sha256_file(folder / f"{stem}.npz"), metrics=metrics.summariser(run.training.task)(rows),
+        rows_sha256=sha256_file(folder / f"{stem}.npz"),
+        predictions_sha256=sha256_file(folder / f"{stem}-predictions.npz"),
+        metrics=metrics.summariser(run.training.task)(rows),
         code=code_of(run.training).evaluate, seconds=1.0,
     )  # fmt: skip
 

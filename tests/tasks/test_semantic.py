@@ -28,8 +28,8 @@ class Brightness(nn.Module):
 @pytest.mark.parametrize("stride", [[32, 32], [16, 24], [7, 11]])
 def test_sliding_covers_every_pixel_of_any_size(size, stride):
     image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    whole = predict(Brightness(), image, size, None)
-    assert torch.equal(predict(Brightness(), image, size, Sliding(crop=[32, 32], stride=stride)), whole)
+    _, whole = predict(Brightness(), image, size, None)
+    assert torch.equal(predict(Brightness(), image, size, Sliding(crop=[32, 32], stride=stride))[1], whole)
     assert torch.equal(whole, (image[:, 0] > 0).long())
 
 
@@ -42,7 +42,7 @@ def test_overlapping_windows_are_averaged():
             return {"logits": torch.cat([centred, torch.zeros_like(centred)], 1)}
 
     # Windows 0..3 and 2..5: pixel 2 averages 1/3 and -1, pixel 3 averages 1 and -1/3.
-    found = predict(Window(), torch.zeros(1, 3, 2, 6), (2, 6), Sliding(crop=[2, 4], stride=[2, 2]))[0, 0]
+    found = predict(Window(), torch.zeros(1, 3, 2, 6), (2, 6), Sliding(crop=[2, 4], stride=[2, 2]))[1][0, 0]
     assert found.tolist() == [1, 1, 1, 0, 0, 0]
 
 
@@ -51,7 +51,7 @@ def test_a_resized_image_is_labelled_at_the_size_of_its_label(sliding):
     """The logits are enlarged, not the classes: between columns of logit 1 and -3 the border lies a quarter in."""
     image = torch.full((1, 3, 16, 20), 1.0)
     image[..., 10:] = -3.0
-    found = predict(Brightness(), image, (64, 80), sliding)
+    _, found = predict(Brightness(), image, (64, 80), sliding)
     assert found.shape == (1, 64, 80)
     # Centres of columns 9 and 10 lie at 38 and 42 of 80; zero is a quarter of the way between them.
     assert (found[0, :, :39] == 1).all() and (found[0, :, 39:] == 0).all()

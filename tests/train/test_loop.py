@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
@@ -18,7 +17,8 @@ from support.smoke import FEW, PAIR, TEACHER, folder, renamed, result_of, runs, 
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
-from bcd.runs import expand, store
+from bcd.runs import expand, status, store
+from bcd.runs.progress import read_progress
 from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
@@ -145,6 +145,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(project, teacher, 
         assert (folder(edge) / "history.jsonl").read_bytes() == histories[method]
         assert not (folder(edge) / "state.pt").exists()
     assert sum(store.record(folder(e)).resumes for e in final.values()) > 0
+    assert not list(job.RESULTS.rglob(".*.tmp"))
 
 
 def test_killed_while_evaluating_it_ends_with_the_same_bytes(project, teacher, in_child):
@@ -167,7 +168,7 @@ def test_killed_while_evaluating_it_ends_with_the_same_bytes(project, teacher, i
         # The report comes last: if it is there, so are the rows that it names.
         assert not report.exists() or read_as(Report, report).rows_sha256 == teacher.evaluation.rows_sha256
     assert job.evaluate_finished("smoke", run, say) == teacher.metrics
-    assert result_of(run) == teacher
+    assert result_of(run) == teacher and not list(job.RESULTS.rglob(".*.tmp"))
 
 
 def test_another_evaluation_trains_nothing(project, teacher):
@@ -196,7 +197,7 @@ def test_a_term_signal_saves_and_the_same_command_continues(project, teacher, in
 
     pid, wait = in_child(stopped)
     assert wait() == 143
-    assert store.unfinished_step(entry) == 6
+    assert read_progress(entry).step == 6
     assert not (entry / "record.json").exists()
 
 
@@ -213,8 +214,11 @@ def test_a_loss_that_is_not_finite_ends_its_learner_alone(project, teacher):
     assert ".png" in str(error.value) or "0000" in str(error.value)
     assert chosen[0].file("smoke").exists() and not chosen[1].file("smoke").exists()
     entry = job.resolve("smoke", chosen[1]).folder()
-    assert torch.load(entry / "state.pt", weights_only=True)["step"] == 1
-    assert json.loads((entry / "failure.json").read_text())["files"]
+    assert read_progress(entry).step == 1
+    assert store.failure(entry).files
+    nine, failed = status.find_runs("smoke", chosen)
+    assert chosen[0].key in nine and failed == {"runs failed (`bcd plan --suite smoke` says why)": [chosen[1].key]}
+    assert "not finite at step 2" in status.judge_all("smoke", chosen)[chosen[1].key].line
 
 
 @pytest.mark.parametrize("moment", ["step", "save", "evaluation"])
@@ -255,32 +259,6 @@ def test_a_student_that_cannot_be_built_ends_alone(project, teacher):
         job.run_group("smoke", [bad, *good], say)
     assert all(result_of(run).metrics["miou"] >= 0 for run in good), error
     assert not bad.file("smoke").exists()
-
-
-def test_a_foreign_or_damaged_train_state_is_refused(project, teacher):
-    chosen = runs()[f"{PAIR}/kd/s0"]
-    entry = job.resolve("smoke", chosen).folder()
-    entry.mkdir(parents=True)
-    torch.save({"spec": "another", "step": 1}, entry / "state.pt")
-    with pytest.raises(UserError, match="state of another run"):
-        train(chosen)
-    (entry / "state.pt").write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(UserError, match="not a readable train state"):
-        train(chosen)
-
-
-def test_a_state_file_that_would_run_code_is_refused(project, teacher):
-    class Evil:
-        def __reduce__(self):
-            return os.system, ("touch evil",)
-
-    chosen = runs()[f"{PAIR}/kd/s0"]
-    entry = job.resolve("smoke", chosen).folder()
-    entry.mkdir(parents=True)
-    (entry / "state.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(UserError, match="not a readable train state"):
-        train(chosen)
-    assert not (project / "evil").exists()
 
 
 def test_two_processes_on_one_run(project, teacher):

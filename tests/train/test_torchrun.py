@@ -21,7 +21,8 @@ from bcd import distributed
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.runs import expand, store
-from bcd.runs.record import RunResult, read_as, read_json
+from bcd.runs.progress import read_progress
+from bcd.runs.record import RunResult, read_as
 from bcd.train import job
 from bcd.train.learner import Learner
 from bcd.train.signals import Stopped
@@ -101,7 +102,7 @@ def test_two_processes_stopped_and_continued_end_where_one_does(project, tmp_pat
 
     ranks = start_two(in_child, stopped)
     assert [wait() for _, wait in ranks] == [0, 0]
-    (step,) = {read_json(path)["step"] for path in twin.glob("results/store/*/progress.json")}
+    (step,) = {read_progress(path.parent).step for path in twin.glob("results/store/*/state.pt")}
     assert step == 3
     said = run(*TORCHRUN, "train", "--suite", "smoke", *STUDENTS, cwd=twin).stdout
     assert f"continuing from step {step} of {STEPS}" in said

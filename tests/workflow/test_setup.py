@@ -262,5 +262,9 @@ def test_launch_does_without_the_tmpdir_of_another_machine(tmp_path):
     (tmp_path / "bcd").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     launch = str(ROOT / "workflow/scripts/launch.sh")
-    said = run(launch, "1", "plan", cwd=ROOT, PATH=path, CUDA_VISIBLE_DEVICES="7", TMPDIR=str(tmp_path / "absent"))
-    assert said.stdout == "7 plan\n"
+    for folder in (tmp_path / "absent", tmp_path / "bcd"):
+        said = run(launch, "1", "plan", cwd=ROOT, PATH=path, CUDA_VISIBLE_DEVICES="7", TMPDIR=str(folder))
+        assert said.stdout == "7 plan\n"
+    (tmp_path / f"bcd-gpu-{os.getuid()}-7").mkdir()
+    said = run(launch, "1", "plan", cwd=ROOT, check=False, PATH=path, CUDA_VISIBLE_DEVICES="7", TMPDIR=str(tmp_path))
+    assert said.returncode == 2 and "bcd-gpu-" in said.stdout and "set TMPDIR to another folder" in said.stdout

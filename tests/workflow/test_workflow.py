@@ -229,7 +229,9 @@ def test_results_that_come_without_snakemakes_notes_are_judged_by_what_they_say(
         *students, "table", "panels", "track"
     }  # fmt: skip
     assert planned("params/suites/smoke.yaml", "caption: ", "caption: Of late, ") == {"table"}
-    assert {"data_scenes_smoke", *students} < planned("params/datasets.yaml", "{seed: 7, size: 48}", "{seed: 8, size: 48}")
+    assert {"data_scenes_smoke", *students} < planned(
+        "params/datasets.yaml", "{seed: 7, size: 48}", "{seed: 8, size: 48}"
+    )
     (project / f"results/smoke/runs/{STUDENT}/kd/s0.json").unlink()
     assert students & jobs(snakemake(project, "--dry-run"))
 

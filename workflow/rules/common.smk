@@ -15,6 +15,7 @@ from bcd.planning.outdated import outdated
 from bcd.report.outputs import panels_request, table_request
 from bcd.runs.spec import RESULTS, digest
 from bcd.runs.expand import distinct_runs, groups, suite_rows
+from bcd.runs.resolve import missing_weights
 from bcd.tracking.state import unsynced
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.
@@ -25,6 +26,14 @@ shell.prefix(f"export PATH={BIN}:$PATH; ")
 if unknown := sorted(config.keys() - {"suite"}):
     raise WorkflowError(
         f"--config {unknown[0]}: unknown{nearest(unknown[0], ['suite'])}"
+    )
+
+# Snakemake takes 1e3 or 010 for a number.
+named = config.get("suite", "")
+if not isinstance(named, str) and not Path(f"params/suites/{named}.yaml").exists():
+    raise WorkflowError(
+        f"--config suite: Snakemake reads this as {named!r} and not as a name; write `suite: 'NAME'`, in quotes, into "
+        "params/suite.yaml and leave --config out"
     )
 
 try:

@@ -37,6 +37,20 @@ for address, group in GROUPS.items():
             "workflow/scripts/launch.sh {resources.gpu} train --suite {params.suite:q} {params.runs:q} > {log:q} 2>&1"
 
 
+# Said before a teacher is trained whose students could not start.
+onstart:
+    wanted = {
+        str(file) for job in workflow.dag.needrun_jobs() for file in job.output
+    }
+    awaited = [run for run in RUNS.values() if str(run.file(SUITE)) in wanted]
+    if absent := missing_weights(awaited):
+        file, model = next(iter(absent.items()))
+        raise WorkflowError(
+            f"{file} does not exist, from which the model '{model}' starts; put it there or correct `pretrained` "
+            "(params/models.yaml)"
+        )
+
+
 rule teachers:
     input:
         run_files(run for run in RUNS.values() if not run.teacher),

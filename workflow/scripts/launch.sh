@@ -6,11 +6,16 @@ set -euo pipefail
 gpus=$1
 shift
 
+fail() {
+    echo "launch: $1" >&2
+    exit 2
+}
+
 choose() {
     local gpu fd held=()
     chosen=
     for gpu in "${all[@]}"; do
-        exec {fd}>>"$locks$gpu"
+        exec {fd}>>"$locks$gpu" || fail "$locks$gpu cannot be written; delete it, or set TMPDIR to another folder"
         if [ "${#held[@]}" -lt "$gpus" ] && flock -n "$fd"; then
             held+=("$fd")
             chosen+=${chosen:+,}$gpu
@@ -28,16 +33,12 @@ if [ "$gpus" -gt 0 ] && [ -z "${SLURM_JOB_ID:-}" ]; then
     read -r -a all <<<"$(tr ',\n' '  ' <<<"$visible")"
     # A TMPDIR of another machine need not exist here.
     folder=${TMPDIR:-/tmp}
-    [ -w "$folder" ] || folder=/tmp
-    [ -w "$folder" ] || {
-        echo "launch: no folder for the locks that keep jobs apart; set TMPDIR to one that can be written" >&2
-        exit 2
-    }
+    [ -d "$folder" ] && [ -w "$folder" ] || folder=/tmp
+    [ -w "$folder" ] || fail "no folder for the locks that keep jobs apart; set TMPDIR to one that can be written"
     locks=$folder/bcd-gpu-$(id -u)-
     if [ "${#all[@]}" -gt 0 ]; then
         if [ "$gpus" -gt "${#all[@]}" ]; then
-            echo "launch: ${#all[@]} GPUs here, $gpus are asked for; set runtime.gpus in params/recipes.yaml" >&2
-            exit 2
+            fail "${#all[@]} GPUs here, $gpus are asked for; set runtime.gpus in params/recipes.yaml"
         fi
         until choose; do sleep 1; done
         export CUDA_VISIBLE_DEVICES=$chosen

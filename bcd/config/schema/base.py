@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -21,8 +22,13 @@ TaskName = Literal["semantic", "detection", "instance"]
 NAME = re.compile(r"(?!.*\.\.)[^\W_][\w.+-]*")
 
 
+LONGEST_NAME = 200  # a file system takes 255, and the names of files have more parts
+
+
 def require_name(name: object) -> str:
     """`name`, if it may name a suite, table, method, model, recipe or dataset; ValueError otherwise."""
+    if isinstance(name, str) and len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise ValueError(f"{name[:20]!r}... is too long for a name: files take {LONGEST_NAME} bytes of it at most")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} cannot be a name: it becomes a folder and a word of commands; start with a letter or digit "
@@ -37,7 +43,15 @@ def repeated(values: Iterable[str]) -> str | None:
     return next((value for value in values if value in seen or seen.add(value)), None)  # type: ignore[func-returns-value]
 
 
+def require_inside(path: str) -> str:
+    """`path`, if it stays inside the folder that it is relative to; ValueError otherwise."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path.isprintable():
+        raise ValueError(f"{path!r} leaves its folder; write a path below it, without ..")
+    return path
+
+
 Name = Annotated[str, AfterValidator(require_name)]
+Inside = Annotated[str, AfterValidator(require_inside)]
 Side = Annotated[int, Field(ge=1, le=2**14)]  # a longer one fits into no memory
 Pixels = Annotated[list[Side], Len(2, 2)]
 Range = Annotated[list[Annotated[float, Field(gt=0, le=100)]], Len(2, 2)]

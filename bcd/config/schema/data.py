@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from annotated_types import Len
-from pydantic import (
-    NonNegativeInt,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from bcd.config.schema.base import Channels3, Name, Pixels, Side, Strict, TaskName, repeated
+from bcd.config.ranges import Count, Whole
+from bcd.config.schema.base import (
+    Channels3,
+    Inside,
+    Name,
+    Pixels,
+    Side,
+    Strict,
+    TaskName,
+    repeated,
+    require_inside,
+    require_name,
+)
 from bcd.errors import nearest
 
 TRAIN = "train"  # the split that trains a model
 MOST_CLASSES = 255  # a label map has 8 bits, and 255 means: ignore
 
 
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+def plain_http(url: str) -> bool:
+    """Whether anybody between here and there could change what is sent; nobody can on the way to this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1")
+
+
 class Archive(Strict):
     """One official download. Without a `url` the archive has to be in a mirror, or be put in place by hand."""
 
-    archive: str
+    archive: Inside
     """Its path in a mirror."""
     url: str | None
     """Where it is downloaded from; null for what stands behind a login."""
-    bytes: PositiveInt | None = None
+    bytes: Annotated[int, Field(ge=1, le=2**50)] | None = None
     """Its size; null when it was never published."""
     sha256: str | None = None
     """Its hash; null when it was never published."""
@@ -37,21 +55,32 @@ class Archive(Strict):
     optional: bool = False
     """Whether a sample in a mirror may do without it."""
 
-    @field_validator("url")
-    @classmethod
-    def _of_the_network(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
+    @model_validator(mode="after")
+    def _can_be_had(self) -> Archive:
+        for path in [self.keep] if isinstance(self.keep, str) else self.keep:
+            require_inside(path)
+        if not self.archive.lower().endswith(SUFFIXES):
             raise ValueError(
-                f"'{url}' is no address of http or https; for an archive that you have, write null and put it into "
-                "data/NAME/archives/"
+                f"archive: '{self.archive}' is neither a zip nor a tar file ({', '.join(SUFFIXES)}); pack its files as "
+                "one, and name that"
             )
-        return url
+        if self.url is not None and not re.match(r"https?://[^/\s]", self.url):
+            raise ValueError(
+                f"url: '{self.url}' is no address of the web; write null, and put the archive in place by hand or "
+                "into a mirror"
+            )
+        if self.url and plain_http(self.url) and not (self.sha256 or self.md5):
+            raise ValueError(
+                f"url: '{self.url}' is plain http, so anybody on the way could send another file; write https, or pin "
+                "the archive's sha256"
+            )
+        return self
 
 
 class Generator(Strict):
     """How a generated dataset is drawn."""
 
-    seed: NonNegativeInt
+    seed: Whole
     """Seed of the scenes."""
     size: Side
     """Height and width of an image in pixels."""
@@ -64,7 +93,7 @@ class Dataset(Strict):
     """The label format: a module of `bcd/data/formats/`, by its name in FORMATS."""
     classes: Annotated[list[str], Len(1, MOST_CLASSES)]
     """Names of the classes, in the order of their ids 0, 1, ..."""
-    splits: dict[Name, PositiveInt]
+    splits: dict[Name, Count]
     """Split -> number of its images; one is called `train`."""
     licence: str
     """What may be done with the data; printed before anything is fetched."""
@@ -82,9 +111,9 @@ class Dataset(Strict):
     """Ids of official annotations that are known to be faulty."""
     size: Pixels | None = None
     """Height and width that images are resized to when they are read, for segmentation."""
-    images: PositiveInt | None = None
+    images: Count | None = None
     """Use only so many of each split, evenly spaced; null for all."""
-    labelled: PositiveInt | None = None
+    labelled: Count | None = None
     """How many training images carry labels; null for all."""
     in_memory: bool = False
     """Whether decoded images are kept between epochs."""
@@ -95,6 +124,8 @@ class Dataset(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Dataset:
+        if self.files:
+            require_name(self.files)
         for field in ("classes", "things"):
             if twice := repeated(getattr(self, field)):
                 raise ValueError(f"{field} has '{twice}' twice; each class has a name of its own")
@@ -130,9 +161,9 @@ class DataUse(Strict):
     """As of `Dataset`."""
     size: Pixels | None = None
     """As of `Dataset`."""
-    images: PositiveInt | None = None
+    images: Count | None = None
     """As of `Dataset`."""
-    labelled: PositiveInt | None = None
+    labelled: Count | None = None
     """As of `Dataset`."""
     skip_annotations: list[int] = []
     """As of `Dataset`; for detectors only."""

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import (
     NonNegativeFloat,
-    NonNegativeInt,
     model_validator,
 )
 
+from bcd.config.ranges import Whole
 from bcd.config.schema.base import Strict, repeated
 
 TAPS = ("stage1", "stage2", "stage3", "stage4", "p2", "p3", "p4", "p5", "p6", "p7", "neck", "logits")
@@ -26,7 +26,7 @@ class WeightedTerm(Strict):
     """Factor of the loss, which is the mean over the taps unless it is a joint one."""
     schedule: Literal["constant", "linear", "warmup"] = "constant"
     """How the weight changes over training; linear falls to 0."""
-    warmup: NonNegativeInt = 0
+    warmup: Whole = 0
     """Steps over which the weight rises, under any schedule."""
     target: Literal["teacher", "label"] = "teacher"
     """`label` is a control: labels in the teacher's place."""

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 from annotated_types import Len
 from pydantic import (
     PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
 from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEADS
-from bcd.config.ranges import Fraction
+from bcd.config.ranges import Count, Depth, Fraction, Width
 from bcd.config.schema.base import Pixels, Strict
 from bcd.errors import nearest
 
@@ -24,13 +23,13 @@ class Model(Strict):
 
     backbone: str
     """`light`, a small residual net, or a name of `bcd.config.architectures.BACKBONES`."""
-    channels: PositiveInt
+    channels: Width
     """Width of the decode head, or of a detector's pyramid."""
     output_stride: Literal[8, 16, 32] = 8
     """Stride of the backbone's last stage; what a backbone offers stands in `BACKBONES`."""
-    widths: Annotated[list[PositiveInt], Len(4, 4)] | None = None
+    widths: Annotated[list[Width], Len(4, 4)] | None = None
     """Channels of the four stages, of `light` only."""
-    depths: Annotated[list[PositiveInt], Len(4, 4)] | None = None
+    depths: Annotated[list[Depth], Len(4, 4)] | None = None
     """Residual blocks of the four stages, of `light` only."""
     pretrained: str = "none"
     """`none`, `timm`, or the path of a .safetensors or .pth file; a run's record says what was used."""
@@ -59,7 +58,7 @@ class SegmentationModel(Model):
 
     head: Literal[SEGMENTATION_HEADS]  # type: ignore[valid-type]
     """The decode head."""
-    aux_channels: PositiveInt | None = None
+    aux_channels: Width | None = None
     """Width of the auxiliary head, which only training has; null for none."""
     dropout: Fraction = 0.1
     """Share of channels that are dropped before a classifier."""
@@ -74,11 +73,11 @@ class Detection(Strict):
     """The finest and the coarsest level of the pyramid; level l has stride 2^l."""
     anchor_scale: PositiveFloat | None = None
     """Side of a level's smallest anchor, in strides."""
-    convs: PositiveInt | None = None
+    convs: Depth | None = None
     """Convolutions of a dense head's towers, and of a mask head."""
-    fc_channels: PositiveInt | None = None
+    fc_channels: Width | None = None
     """Width of an R-CNN's box head."""
-    max_detections: PositiveInt = 100
+    max_detections: Count = 100
     """How many are kept of an image; COCO's metrics look at 100."""
 
 

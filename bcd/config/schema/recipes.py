@@ -8,14 +8,12 @@ from annotated_types import Len
 from pydantic import (
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     field_validator,
     model_validator,
 )
 
-from bcd.config.ranges import Fraction
+from bcd.config.ranges import Count, Fraction, Whole
 from bcd.config.schema.base import Images, Pixels, Range, Side, Strict
 
 
@@ -109,26 +107,26 @@ class WholeView(Strict):
 class Runtime(Strict):
     """What may change without changing a result: a job's size and resources, and how often it saves."""
 
-    learners: PositiveInt | None = None
+    learners: Count | None = None
     """The most students that a job trains, for a GPU's memory; null for no limit."""
-    checkpoint_every: PositiveInt = 500
+    checkpoint_every: Count = 500
     """Steps between two saves."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that load data."""
     live_tracking: bool = False
     """Whether curves are sent to MLflow while a run lasts."""
-    gpus: NonNegativeInt = 0
+    gpus: Annotated[int, Field(ge=0, le=1024)] = 0
     """GPUs of a job, one process each."""
-    mem_mb: PositiveInt = 2000
+    mem_mb: Count = 2000
     """Memory that a job asks for."""
-    minutes: PositiveInt = 120
+    minutes: Count = 120
     """Time limit that a job asks for."""
 
 
 class Recipe(Strict):
     """How a model is trained, whatever its task."""
 
-    steps: NonNegativeInt
+    steps: Whole
     """Optimiser steps; 0 for a published model whose file `pretrained` names."""
     batch: Images
     """Images of a step, over all processes."""
@@ -140,9 +138,9 @@ class Recipe(Strict):
     """Learning rate at the end of the poly decay."""
     power: NonNegativeFloat = 0.9
     """Exponent of the poly decay."""
-    warmup: NonNegativeInt = 0
+    warmup: Whole = 0
     """Steps over which the learning rate rises."""
-    decay_at: list[PositiveInt] = []
+    decay_at: list[Count] = []
     """Steps at which the learning rate falls to a tenth."""
     clip: PositiveFloat | None = None
     """Largest norm of the gradient; null for no limit."""
@@ -150,7 +148,7 @@ class Recipe(Strict):
     """Of forward passes (bf16 by autocast)."""
     flip: Fraction = 0.5
     """Share of images that are mirrored."""
-    log_every: PositiveInt = 50
+    log_every: Count = 50
     """Steps between two lines of the history."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of a process; other numbers give other bits."""

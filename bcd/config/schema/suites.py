@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from pydantic import (
     Field,
-    NonNegativeInt,
     model_validator,
 )
 
+from bcd.config.ranges import Whole
 from bcd.config.schema.base import Name, Strict, TaskName, repeated
 from bcd.config.schema.data import Dataset
 from bcd.config.schema.methods import Method
@@ -78,7 +78,7 @@ class Published(Strict):
 
     method: str
     """A row of the table, or `teacher`."""
-    pair: NonNegativeInt | str | None = None
+    pair: Whole | str | None = None
     """The pair's index or its student; null in a table of one pair."""
     metric: str
     """A metric of the table's task."""
@@ -163,7 +163,7 @@ class Suite(Strict):
 
     description: str
     """What the suite asks, for captions and MLflow."""
-    first_seed: NonNegativeInt = 0
+    first_seed: Annotated[int, Field(ge=0, le=10**6)] = 0
     """The first repetition; a suite that chooses weights must not train with the seeds that others report."""
     split: Literal["train", "val", "test"] = "test"
     """The split of evaluation."""

@@ -100,7 +100,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[list[Member]]:
-    if archive.suffix == ".zip":
+    if archive.suffix.lower() == ".zip":
         with zipfile.ZipFile(archive) as file:
             yield [_zip_member(file, info) for info in file.infolist() if info.filename[-1:] != "/"]
     else:

@@ -8,15 +8,19 @@ Ranges and validators follow RFC 9110 (13.1.5 If-Range, 14 Range requests).
 import json
 import logging
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 
+from bcd.config.schema.data import plain_http
 from bcd.errors import UserError
-from bcd.files import atomic_write, require_space, sha256_file, sync_directory, writing
+from bcd.files import atomic_write, read_bytes, require_space, sha256_file, sync_directory, writing
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (what is being done, bytes done, bytes in all or None when unknown)."""
@@ -24,6 +28,8 @@ Progress = Callable[[str, int, int | None], None]
 CHUNK = 1 << 18
 TIMEOUT = (15, 60)  # seconds to connect; seconds without a byte
 LONGEST_PAUSE = 30.0  # seconds
+PATIENCE = 10.0  # seconds of silence before the user hears that a server is waited for
+MARKS = ("ETag", "Last-Modified")  # by which two versions of a file are told apart
 TRANSIENT = (
     requests.ConnectionError,
     requests.Timeout,
@@ -47,16 +53,22 @@ def download(
     *,
     size: int | None = None,
     sha256: str | None = None,
+    pinned: bool = False,
     progress: Progress = quiet,
     attempts: int = 6,
     pause: float = 1.0,
+    patience: float = PATIENCE,
 ) -> str:
     """Bring the file at `url` to `target` and return its SHA-256; a finished download is reused.
 
-    size (bytes) and sha256 are verified when given. After `attempts` transfers in a row that brought
-    nothing new, with pauses of `pause`, 2 `pause`, ... seconds between them, it gives up. Raises UserError
-    when the server refuses, the connection keeps failing, the bytes are wrong, or the disk is full.
+    size (bytes) and sha256 are verified when given; pinned says that the caller verifies another hash. After
+    `attempts` transfers in a row that brought nothing new, with pauses of `pause`, 2 `pause`, ... seconds between them,
+    it gives up. Another host that the server points to, and `patience` seconds without a byte, are logged as warnings.
+
+    Raises UserError when the server refuses or points to plain http without a hash being known, the connection keeps
+    failing, the bytes are wrong, or the disk is full.
     """
+    pinned = pinned or sha256 is not None
     if (found := _finished(url, target, size, sha256)) is not None:
         return found
     part = _part(target)
@@ -66,7 +78,8 @@ def download(
     furthest, fruitless = part.stat().st_size, 0
     while True:
         try:
-            _transfer(url, target, size, sha256 is not None, progress)
+            with _watched(url, part, patience):
+                _transfer(url, target, size, pinned, progress)
             break
         except (Dropped, requests.RequestException, urllib3.exceptions.HTTPError) as error:
             _raise_final(url, error)
@@ -92,13 +105,40 @@ def _note(target: Path) -> Path:
     return target.with_name(f"{target.name}.json")
 
 
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
 def _read_note(url: str, target: Path) -> dict:
     """What is known about the bytes of `target`; empty when nothing, or when they came from another URL."""
     try:
-        note = json.loads(_note(target).read_text())
-    except (FileNotFoundError, ValueError):
+        note = json.loads(read_bytes(_note(target)))
+    except (UserError, ValueError):
         return {}
-    return note if note.get("url") == url else {}
+    return note if isinstance(note, dict) and note.get("url") == url else {}
+
+
+@contextmanager
+def _watched(url: str, part: Path, patience: float) -> Iterator[None]:
+    """Say every `patience` seconds without a byte that the server is waited for."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        before, silent = _size(part), 0.0
+        while not ended.wait(patience):
+            now = _size(part)
+            silent = silent + patience if now == before else 0.0
+            if silent:
+                log.warning("%s: no byte for %g s; waiting", url, silent)
+            before = now
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _finished(url: str, target: Path, size: int | None, sha256: str | None) -> str | None:
@@ -129,8 +169,12 @@ def _transfer(url: str, target: Path, size: int | None, pinned: bool, progress: 
                 return
             _note(target).unlink()
             raise Dropped("the server does not have the rest of the partial file, starting over")
+        _check_hosts(url, response, pinned)
         _check_status(url, response)
         offset, total = _extent(response, offset, target)
+        if offset and _changed(note, response, total):
+            _note(target).unlink()
+            raise Dropped("the file there has changed since the first part of it came, starting over")
         if None not in (size, total) and size != total:
             raise UserError(
                 f"{url} has {total} bytes where params pin {size}; the file there has changed: "
@@ -141,7 +185,7 @@ def _transfer(url: str, target: Path, size: int | None, pinned: bool, progress: 
         if offset == 0:
             with writing(part):
                 part.write_bytes(b"")
-            atomic_write(_note(target), json.dumps({"url": url, "validator": _validator(response)}))
+            atomic_write(_note(target), json.dumps({"url": url} | _version(response, total)))
         _append(response, part, offset, total, progress)
 
 
@@ -175,14 +219,40 @@ def _validator(response: requests.Response) -> str | None:
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
+def _version(response: requests.Response, total: int | None) -> dict[str, object]:
+    """What is noted of the file's version: what If-Range may carry, its marks, and its size."""
+    return {"validator": _validator(response), "size": total} | {mark: response.headers.get(mark) for mark in MARKS}
+
+
+def _changed(note: dict, response: requests.Response, total: int | None) -> bool:
+    """Whether the rest of a file is that of another version: some servers send it in spite of If-Range."""
+    found = _version(response, total)
+    known = {mark: note.get(mark) for mark in (*MARKS, "size")}
+    return any(value is not None and found[mark] not in (None, value) for mark, value in known.items())
+
+
+def _check_hosts(url: str, response: requests.Response, pinned: bool) -> None:
+    """Say which other host sends the file; raise UserError where somebody on the way could have sent it instead."""
+    hops = [hop.url for hop in (*response.history, response)]
+    if not pinned and (plain := next((hop for hop in hops if plain_http(hop)), None)):
+        raise UserError(
+            f"{url} leads over plain http to {urlsplit(plain).hostname}, so anybody on the way could send another "
+            "file; pin its sha256 in params/datasets.yaml, or fetch from a mirror with --mirror"
+        )
+    asked, sender = urlsplit(url).hostname, urlsplit(hops[-1]).hostname
+    if sender != asked:
+        log.warning("%s is sent by another host: %s", url, sender)
+
+
 def _append(response: requests.Response, part: Path, offset: int, total: int | None, progress: Progress) -> None:
     done = offset
     what = f"download {part.name.removesuffix('.part')}"
-    # The raw stream: a server that labels a .tar.gz "Content-Encoding: gzip" must not get it unpacked here.
-    chunks = response.raw.stream(CHUNK, decode_content=False)
     with writing(part), open(part, "ab") as file:
-        for chunk in chunks:
+        # The raw stream: a server that labels a .tar.gz "Content-Encoding: gzip" must not get it unpacked here.
+        # What has come is taken at once, however little: a slow server's bytes survive a kill, and show.
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
             file.write(chunk)
+            file.flush()
             done += len(chunk)
             progress(what, done, total)
             if total is not None and done > total:

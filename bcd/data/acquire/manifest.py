@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from bcd.errors import UserError, pick
-from bcd.files import atomic_write, sha256_file
+from bcd.files import atomic_write, read_bytes, sha256_file
 
 MANIFEST = "manifest.json"
 FILES = "files.csv"
@@ -142,15 +142,7 @@ class Manifest:
 
 def read(root: Path, file: File, dataset: str) -> bytes:
     """Bytes of a payload file below `root`; raises UserError unless they are those that were recorded."""
-    try:
-        data = (root / file.path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{root / file.path} is missing; run `bcd fetch {dataset} --force`") from None
-    except OSError as error:
-        raise UserError(
-            f"{root / file.path} cannot be read ({error.strerror}); mend its permissions, or run `bcd fetch {dataset} "
-            "--force`"
-        ) from None
+    data = read_bytes(root / file.path, f"run `bcd fetch {dataset} --force`")
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise UserError(f"{root / file.path} differs from what {FILES} records; {remedy(dataset)}")
     return data
@@ -209,13 +201,14 @@ class Identity:
 
 
 def identity(root: Path) -> Identity | None:
-    """The identity of the dataset in `root`, from its small manifest.json alone; None where there is none to read."""
-    try:
-        data = (root / MANIFEST).read_bytes()
-        splits = json.loads(data).get("split_sha256", {})
-    except (FileNotFoundError, ValueError, AttributeError):
+    """The identity of the dataset in `root`, from its small manifest.json alone; None where there is none.
+
+    Raises UserError for a damaged one.
+    """
+    if not (root / MANIFEST).exists():
         return None
-    return Identity(hashlib.sha256(data).hexdigest(), splits)
+    sha256, fields = _fields(root)
+    return Identity(sha256, fields["split_sha256"])
 
 
 def load(root: Path) -> Manifest:
@@ -224,28 +217,37 @@ def load(root: Path) -> Manifest:
     Raises UserError when manifest.json or files.csv is missing, unreadable, or one does not fit the other.
     """
     root = Path(root)
+    sha256, fields = _fields(root)
+    table = read_bytes(root / FILES, f"run `bcd fetch {root.name}`")
+    if hashlib.sha256(table).hexdigest() != fields.pop("files_sha256"):
+        raise UserError(f"{root / FILES} is not the file that {MANIFEST} was written for; run `bcd fetch {root.name}`")
+    return Manifest(root=root, sha256=sha256, files=listed(table), **fields)
+
+
+def _fields(root: Path) -> tuple[str, dict[str, Any]]:
+    """The hash of manifest.json, and what it says."""
     remedy = f"run `bcd fetch {root.name}`"
-    try:
-        data = (root / MANIFEST).read_bytes()
-        table = (root / FILES).read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing; {remedy}") from None
+    data = read_bytes(root / MANIFEST, remedy)
     try:
         fields = json.loads(data)
-        values = {name: fields[name] for name in FIELDS} | {name: fields.get(name, LATER[name]) for name in LATER}
-        files_sha256 = fields["files_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        values = {name: fields[name] for name in (*FIELDS, "files_sha256")}
+        values |= {name: fields.get(name, LATER[name]) for name in LATER}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{root / MANIFEST} is not a manifest ({error}); {remedy}") from None
-    if hashlib.sha256(table).hexdigest() != files_sha256:
-        raise UserError(f"{root / FILES} is not the file that {MANIFEST} was written for; {remedy}")
-    return Manifest(root=root, sha256=hashlib.sha256(data).hexdigest(), files=_listed(table), **values)
+    return hashlib.sha256(data).hexdigest(), values
 
 
 @lru_cache(maxsize=4)
-def _listed(table: bytes) -> Mapping[str, File]:
-    """The rows of files.csv, kept as a job loads the same manifest again and again; nobody may change them."""
+def listed(table: bytes) -> Mapping[str, File]:
+    """The rows of files.csv, kept as a job loads the same manifest again and again; nobody may change them.
+
+    Raises ValueError for other bytes.
+    """
     rows = csv.DictReader(io.StringIO(table.decode()))
-    return {row["path"]: File(row["path"], int(row["bytes"]), row["sha256"]) for row in rows}
+    try:
+        return {row["path"]: File(row["path"], int(row["bytes"]), row["sha256"]) for row in rows}
+    except (KeyError, TypeError, csv.Error) as error:
+        raise ValueError(f"not a list of files: {error}") from None
 
 
 def verify(root: Path) -> Manifest:

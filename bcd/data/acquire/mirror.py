@@ -5,14 +5,16 @@ Columns used: archive (path below the mirror), bytes, sha256, notes (how the cop
 
 import csv
 import hashlib
+import io
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bcd.config.schema.data import Archive
 from bcd.errors import UserError
-from bcd.files import sha256_file
+from bcd.files import read_text, reading, sha256_file
 
 LISTING = "MANIFEST.csv"
 COLUMNS = frozenset({"archive", "bytes", "sha256", "notes"})
@@ -60,7 +62,7 @@ def is_official(archive: Archive, path: Path, sha256: str) -> bool | None:
     if archive.sha256:
         return sha256 == archive.sha256
     if archive.md5:
-        with open(path, "rb") as file:
+        with reading(path), open(path, "rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest() == archive.md5
     return None
 
@@ -69,12 +71,16 @@ def _rows(mirror: Path) -> dict[str, dict[str, str]]:
     listing = mirror / LISTING
     if not mirror.is_dir():
         raise UserError(f"mirror {mirror} is not a directory; check --mirror or BCD_MIRROR")
-    if not listing.is_file():
-        raise UserError(f"{listing} is missing; check --mirror or BCD_MIRROR")
-    with open(listing, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    text = read_text(listing, "check --mirror or BCD_MIRROR")
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+    try:
+        if not set(reader.fieldnames or ()) >= COLUMNS:
+            raise UserError(f"{listing}: its first line must name the columns {', '.join(sorted(COLUMNS))}")
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{listing}: line {reader.reader.line_num}: {error}; mend the line") from None
     for number, row in enumerate(rows, 1):
-        if not row.keys() >= COLUMNS or not (row["bytes"] or "").isdigit() or not row["sha256"]:
+        if not re.fullmatch("[0-9]{1,18}", row["bytes"] or "") or not row["sha256"]:
             raise UserError(f"{listing} row {number} needs {', '.join(sorted(COLUMNS))}; mend the row")
     return {row["archive"]: row for row in rows}
 

@@ -31,7 +31,9 @@ def from_network(
 
 def _obtain(dataset: str, archive: Archive, path: Path, progress: Progress) -> Obtained:
     if archive.url:
-        sha256 = download(archive.url, path, size=archive.bytes, sha256=archive.sha256, progress=progress)
+        sha256 = download(
+            archive.url, path, size=archive.bytes, sha256=archive.sha256, pinned=bool(archive.md5), progress=progress
+        )
         note = "sha256 recorded at first fetch"
     else:
         sha256 = sha256_file(path)

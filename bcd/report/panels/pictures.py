@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +11,8 @@ import numpy as np
 from bcd.config.schema.suites import Params, Suite
 from bcd.data.semantic.split import evenly_spaced
 from bcd.errors import UserError
-from bcd.files import atomic_write
+from bcd.files import atomic_write, sha256_file
+from bcd.metrics import load_arrays
 from bcd.report.content import TEACHER
 from bcd.report.outputs import panels_file, panels_made_of
 from bcd.report.panels import objects, semantic
@@ -55,16 +55,14 @@ def run_panel(one: Status, data: Path = Path("data"), images: int = 4) -> bytes:
 
 
 def read_predictions(one: Status, read: Reader[Prediction]) -> dict[int, Prediction]:
-    """Image index in the split -> what the run predicted; raises UserError if the file cannot be read."""
-    path = one.predictions_file
+    """Image index in the split -> what the run predicted; raises UserError if the file is not the recorded one."""
+    path, recorded = one.predictions_file, one.finished.evaluation.predictions_sha256
+    if recorded and path.exists() and sha256_file(path) != recorded:
+        raise UserError(f"{path} has changed since {one.run.key} was evaluated; {one.measure_again}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return read(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); delete {one.rows_file.with_suffix('.json')} and {one.file}, then run "
-            "`snakemake` to evaluate the run again"
-        ) from error
+        return read(load_arrays(path))
+    except (ValueError, KeyError, IndexError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {one.measure_again}") from error
 
 
 def _images_of(run: Run) -> tuple[object, ...]:

@@ -50,6 +50,10 @@ def test_unpacks_what_was_packed(tmp_path, kind):
     assert unpacked(tmp_path, kind, pack(kind)) == CONTENT
 
 
+def test_an_ending_in_capitals_is_an_ending(tmp_path):
+    assert unpacked(tmp_path, "ZIP", pack("zip")) == CONTENT
+
+
 @pytest.mark.parametrize("wrapper", ["", "repo-123/"])
 def test_keep_takes_one_directory_at_the_root_or_one_level_down(tmp_path, wrapper):
     data = pack("zip", {wrapper + name: content for name, content in CONTENT.items()})

@@ -1,5 +1,7 @@
 import hashlib
 import random
+import threading
+import time
 
 import pytest
 from support.http_server import Site, serve
@@ -13,7 +15,7 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,127.0.0.2,localhost")
 
 
 @pytest.fixture
@@ -140,3 +142,71 @@ def test_nobody_listening(target):
         pass
     with pytest.raises(UserError, match="check the connection"):
         get(site, target)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_the_rest_of_another_version_is_not_appended(target, pinned):
+    """The server sends the rest of a new file in spite of If-Range: only its ETag says that it is another one."""
+    new = BODY[::-1]
+    with serve(Site(BODY, conditions=False, cuts=[100_000])) as site:
+        with pytest.raises(UserError, match="check the connection"):
+            get(site, target, attempts=1, sha256=hashlib.sha256(new).hexdigest() if pinned else None)
+        site.body, site.etag = new, '"v2"'
+        assert get(site, target) == hashlib.sha256(new).hexdigest()
+    assert target.read_bytes() == new
+
+
+def test_another_size_is_another_version(target):
+    with serve(Site(BODY, conditions=False, cuts=[100_000])) as site:
+        with pytest.raises(UserError, match="check the connection"):
+            get(site, target, attempts=1)
+        site.body = BODY[::-1] + b"more"
+        get(site, target)
+    assert target.read_bytes() == BODY[::-1] + b"more"
+
+
+def test_another_host_is_named(target, caplog):
+    with serve(Site(BODY)) as site, serve(Site(b"", target=site.url.replace("127.0.0.1", "localhost"))) as asked:
+        assert get(asked, target) == SHA256
+    assert f"{asked.url} is sent by another host: localhost" in caplog.text
+
+
+def test_plain_http_needs_a_hash_wherever_it_leads(target, caplog):
+    """127.0.0.2 stands for a host elsewhere."""
+    with serve(Site(BODY), "127.0.0.2") as site, serve(Site(b"", target=site.url)) as asked:
+        with pytest.raises(UserError, match="leads over plain http to 127.0.0.2, .* pin its sha256"):
+            get(asked, target)
+        assert get(asked, target, sha256=SHA256) == SHA256
+        target.unlink()
+        assert get(asked, target, pinned=True) == SHA256
+
+
+def test_bytes_that_trickle_are_kept_and_shown(target):
+    gate, shown = threading.Event(), []
+    with serve(Site(BODY, gate=gate)) as site:
+        client = threading.Thread(target=lambda: get(site, target, progress=lambda what, *at: shown.append(at)))
+        client.start()
+        part = target.with_name("data.zip.part")
+        while client.is_alive() and not (part.exists() and part.stat().st_size == 100):
+            time.sleep(0.01)
+        kept = part.read_bytes()
+        gate.set()
+        client.join()
+    assert kept == BODY[:100] and (100, len(BODY)) in shown
+    assert target.read_bytes() == BODY
+
+
+def test_a_silent_server_is_waited_for_in_words(target, caplog):
+    with serve(Site(BODY, silence=0.5)) as site:
+        assert get(site, target, patience=0.05) == SHA256
+    assert f"{site.url}: no byte for 0.05 s; waiting" in caplog.text
+
+
+def test_a_damaged_note_is_no_note(target):
+    with serve(Site(BODY, cuts=[100_000])) as site:
+        with pytest.raises(UserError, match="check the connection"):
+            get(site, target, attempts=1)
+        for content in (b"[]", b"\xff\xfe", b""):
+            target.with_name("data.zip.json").write_bytes(content)
+            assert get(site, target) == SHA256
+            target.rename(target.with_name("data.zip.part"))

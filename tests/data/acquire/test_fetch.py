@@ -16,6 +16,7 @@ from support.dataset_layouts import look_of
 from support.http_server import Site, serve
 from support.project import SHARED, fatal_calls
 
+from bcd.config.check import check
 from bcd.config.schema.data import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
@@ -161,6 +162,89 @@ def test_mirror_bytes_must_match_its_listing(root, tmp_path, columns, message):
         fetch(toy(), root, write_mirror(tmp_path / "mirror", **columns))
 
 
+ROW = "toy/toy.zip,{size},{hash},a repack"
+HEADER = "archive,bytes,sha256,notes"
+
+
+@pytest.mark.parametrize(
+    ("listing", "said"),
+    [
+        (f"{HEADER}\n{ROW},déjà".encode("latin-1"), "is not UTF-8"),
+        (f"{HEADER}\n{ROW}".encode("utf-16"), "is not UTF-8"),
+        (f"{HEADER}\n{ROW}".replace("{size}", "²"), "row 1 needs"),
+        (f"{HEADER}\n{ROW}".replace("{size}", "9" * 5000), "row 1 needs"),
+        (f"{HEADER}\n{ROW}{'x' * 200_000}", "line 2: field larger than field limit .*; mend the line"),
+        (ROW, "its first line must name the columns archive, bytes, notes, sha256"),
+        ("", "its first line must name the columns"),
+        (f"{HEADER}\n{ROW}".replace(",", ";"), "its first line must name the columns"),
+    ],
+)
+def test_a_broken_listing_is_one_sentence(root, mirror, listing, said):
+    data = listing if isinstance(listing, bytes) else listing.encode()
+    (mirror / "MANIFEST.csv").write_bytes(data)
+    with pytest.raises(UserError, match=f"^{mirror / 'MANIFEST.csv'}:? .*{said}"):
+        fetch(toy(), root, mirror)
+
+
+def test_a_listing_with_a_byte_order_mark_and_windows_lines(root, mirror):
+    path = mirror / "MANIFEST.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n").replace(b"\r\r", b"\r"))
+    assert fetch(toy(), root, mirror).splits == {"train": 30}
+
+
+def test_a_note_of_a_mirror_is_kept_as_it_is_and_shown_harmless(root, tmp_path):
+    """A note may hold what moves the cursor; the manifest has it, a sentence has its escape."""
+    mirror = write_mirror(tmp_path / "mirror", notes="\x1b[31mred", sha256="\x1b[2Jnone")
+    with pytest.raises(UserError) as error:
+        fetch(toy(), root, mirror)
+    assert "\x1b" not in str(error.value) and "\\x1b[2Jnone" in str(error.value)
+
+
+def test_a_folder_in_a_listed_archives_place(root, mirror):
+    (mirror / "toy" / "toy.zip").unlink()
+    (mirror / "toy" / "toy.zip").mkdir()
+    with pytest.raises(UserError, match="toy.zip is missing though MANIFEST.csv lists it"):
+        fetch(toy(), root, mirror)
+
+
+@pytest.mark.parametrize("damage", ["latin-1", "columns", "folder"])
+def test_a_damaged_list_of_files_is_made_again(root, mirror, damage):
+    fetch(toy(), root, mirror)
+    (root / "files.csv").unlink()
+    if damage == "folder":
+        (root / "files.csv").mkdir()
+        with pytest.raises(UserError, match="cannot write .*files.csv"):
+            fetch(toy(), root, mirror)
+        (root / "files.csv").rmdir()
+    else:
+        (root / "files.csv").write_bytes(b"\xe9" if damage == "latin-1" else b"a,b\n1,2\n")
+    assert fetch(toy(), root, mirror).splits == {"train": 30}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"url": "http://example.org/x.zip"}, "url: .* is plain http, .* pin the archive's sha256"),
+        ({"url": "file:///tmp/x.zip"}, "url: .* is no address of the web; write null"),
+        ({"url": "x.zip"}, "url: .* is no address of the web"),
+        ({"url": "https:// x"}, "url: .* is no address of the web"),
+        ({"archive": "x.7z"}, "archive: 'x.7z' is neither a zip nor a tar file"),
+        ({"archive": "../x.zip"}, "archive: '../x.zip' leaves its folder"),
+        ({"archive": "/x.zip"}, "archive: '/x.zip' leaves its folder"),
+        ({"keep": ["a", "../b"]}, "'../b' leaves its folder"),
+    ],
+)
+def test_an_archive_that_cannot_be_had_safely_is_refused_with_its_field(fields, said):
+    with pytest.raises(UserError, match=f"^params: {said}"):
+        check(Archive, {"archive": "x.zip", "url": None} | fields, "params")
+
+
+def test_plain_http_is_fine_with_a_hash_and_on_this_machine():
+    for fields in ({"sha256": SHA256}, {"md5": MD5}):
+        assert Archive(archive="x.ZIP", url="http://example.org/x.zip", **fields)
+    assert Archive(archive="x.tar.GZ", url="http://127.0.0.1/x")
+
+
 def test_listed_archive_that_is_missing(root, mirror):
     (mirror / "toy" / "toy.zip").unlink()
     with pytest.raises(UserError, match=r"toy\.zip is missing though MANIFEST\.csv lists it"):
@@ -253,8 +337,8 @@ def test_official_bytes_must_have_the_official_splits(root, mirror, mirrored):
 
 def test_fields_that_archives_got_later_leave_older_requests_as_they_were():
     fields = {"archive", "url", "bytes", "sha256", "keep"}
-    assert request(toy())["archives"][0].keys() == fields
-    assert request(toy(md5=MD5, optional=True))["archives"][0].keys() == fields | {"md5", "optional"}
+    assert request(toy().archives)["archives"][0].keys() == fields
+    assert request(toy(md5=MD5, optional=True).archives)["archives"][0].keys() == fields | {"md5", "optional"}
 
 
 def test_finished_fetch_is_not_repeated(root, mirror):
@@ -263,7 +347,7 @@ def test_finished_fetch_is_not_repeated(root, mirror):
     assert fetch(toy(), root, mirror) == first
     with pytest.raises(UserError, match="not a directory"):
         fetch(toy(), root, mirror, force=True)
-    assert finished(root, request(toy())) == first, "a failed refetch must leave the finished one alone"
+    assert finished(root, request(toy().archives)) == first, "a failed refetch must leave the finished one alone"
 
 
 def test_changed_request_damage_and_force_fetch_again(root, tmp_path, mirror):
@@ -344,6 +428,7 @@ CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 from bcd.data.acquire.fetch import Look, Source, fetch
+from bcd.config.check import check
 from bcd.config.schema.data import Archive
 from bcd.errors import UserError
 
@@ -438,7 +523,7 @@ def test_interrupted_between_any_two_renames_the_same_command_finishes(root, mir
         try:
             fetch(toy(), root, mirror, force=True)
         except Killed:
-            if finished(root, request(toy())):
+            if finished(root, request(toy().archives)):
                 manifest.verify(root)
     fetch(toy(), root, mirror, force=True)
     assert manifest.verify(root).read("train/x") == b"2"
@@ -449,7 +534,7 @@ def test_second_process_is_locked_out(root):
     with serve(Site(BODY, delay=0.2)) as site:  # the download would take seconds
         process = child(site.url, root)
         process.stdout.readline()
-        with pytest.raises(UserError, match="another process is fetching into .*toy; wait"):
+        with pytest.raises(UserError, match=r"another process \(pid .*\) is fetching into .*toy; wait"):
             fetch(toy(site.url), root)
         process.kill()
         process.communicate()
@@ -497,5 +582,5 @@ def test_small_disk_says_how_much_is_missing(small_disk, mirror):
 
 
 def test_request_is_json(root, mirror):
-    asked = request(toy(sha256=SHA256))
+    asked = request(toy(sha256=SHA256).archives)
     assert json.loads(json.dumps(asked)) == asked

@@ -73,7 +73,7 @@ def generate(
         }
         path = root / annotation_file(split)
         with writing(path):
-            path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n")
+            path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def coco_annotations(scene: Scene, *, image_id: int, first_id: int) -> list[Annotation]:
