@@ -1,6 +1,7 @@
 """Decoding images and label maps, refusing what is damaged instead of returning garbage."""
 
 import io
+import struct
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,15 +10,25 @@ from PIL import Image, UnidentifiedImageError
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
+ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what brings the stored pixels into the order of the shown ones
+
 
 def read_image(data: bytes, name: str) -> np.ndarray:
-    """Decode an 8-bit image file to uint8 (H, W, 3) RGB.
+    """Decode an 8-bit image file to uint8 (H, W, 3) RGB, turned as viewers show it; alpha is dropped.
 
-    EXIF orientation is not applied, since label maps belong to the stored pixels; alpha is dropped.
     Raises UserError naming `name` when the data is truncated, damaged or deeper than 8 bits.
     """
-    image = _decode(data, name)
-    if image.mode.startswith(("I", "F")):
+    image, stored = _decode(data, name)
+    if image.mode.startswith(("I", "F")) or ";16" in stored:
         raise UserError(f"{name} has more than 8 bits per channel; convert it to 8 bits")
     return np.array(image.convert("RGB"))
 
@@ -25,12 +36,26 @@ def read_image(data: bytes, name: str) -> np.ndarray:
 def read_label(data: bytes, name: str) -> np.ndarray:
     """Decode a grey or palette image file to uint8 (H, W): stored values, palette indices for a palette.
 
-    Raises UserError naming `name` when the data is truncated or damaged, or the image is neither.
+    An orientation tag is applied as for an image. Raises UserError naming `name` when the data is truncated or damaged,
+    or the image is neither, or grey with fewer than 8 bits, whose values decoders multiply.
     """
-    image = _decode(data, name)
+    image, stored = _decode(data, name)
     if image.mode not in ("L", "P"):
-        raise UserError(f"{name} is a {image.mode} image; a mask must hold class ids in one 8-bit channel")
+        raise UserError(f"{name} is of mode '{image.mode}'; a mask must hold class ids in one 8-bit channel")
+    if stored in ("L;1", "L;2", "L;4"):
+        raise UserError(f"{name} has {stored[-1]} bits per pixel; a mask must hold class ids in one 8-bit channel")
     return np.array(image)
+
+
+def orientation(data: bytes) -> int:
+    """The orientation tag of an image file, 2 to 8; 1 where there is none, or none that viewers would follow."""
+    with Image.open(io.BytesIO(data)) as image:
+        return _orientation(image)
+
+
+def turned(data: bytes) -> str:
+    """What a message says of an image file that is read turned; "" for one that is read as it is stored."""
+    return " once turned by its orientation tag, as viewers show it" if orientation(data) > 1 else ""
 
 
 def read_mat(data: bytes, name: str, *path: str) -> np.ndarray:
@@ -76,15 +101,15 @@ def look_up(label: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
     return table[label].astype(np.uint8)
 
 
-def check_pair(image: np.ndarray, label: np.ndarray, name: str, classes: int) -> None:
+def check_pair(image: np.ndarray, label: np.ndarray, name: str, classes: int, turned: str = "") -> None:
     """Raise UserError unless the mask fits the image and holds only 0..classes-1 and 255 (ignore).
 
-    image: uint8 (H, W, 3); label: uint8 (H, W).
+    image: uint8 (H, W, 3); label: uint8 (H, W). turned: what the message says of the image's orientation.
     """
     if image.shape[:2] != label.shape:
         raise UserError(
             f"mask of {name} is {label.shape[0]}x{label.shape[1]} but the image is "
-            f"{image.shape[0]}x{image.shape[1]} (height x width); give it a mask of its size"
+            f"{image.shape[0]}x{image.shape[1]} (height x width){turned}; give it a mask of its size"
         )
     check_label(label, name, classes)
 
@@ -99,10 +124,22 @@ def check_label(label: np.ndarray, name: str, classes: int) -> None:
         )
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
+def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
+    """The image, turned by its orientation tag as viewers do it, and how its pixels are stored (Pillow's raw mode)."""
     try:
         image = Image.open(io.BytesIO(data))
+        arguments = image.tile[0].args if image.tile else ""
         image.load()
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{name} is not a readable image ({error}); get the file anew") from error
-    return image
+    stored = arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
+    tag = _orientation(image)
+    return image.transpose(TURNS[tag]) if tag in TURNS else image, stored
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        tag = image.getexif().get(ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, struct.error):  # a damaged tag turns nothing, as in viewers
+        return 1
+    return tag if tag in TURNS else 1

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 from bcd.data.acquire import manifest
 from bcd.data.acquire.manifest import File, SplitFacts
 from bcd.data.formats import ArchivedFormat, GeneratedFormat
 from bcd.errors import UserError
 
+NAMED = 10  # faults that a message lists before it only counts the rest
 REMEDY = "check the archives' addresses or the mirror"
 
 
@@ -24,33 +26,31 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tree:
-    """Every file's path, relative to the dataset's folder, and a way to read one."""
+    """Every file's path, relative to the dataset's folder, and a way to read one; `dataset` is for messages."""
 
     paths: Collection[str]
     read: Callable[[str], bytes]
+    dataset: str
 
 
 def recorded(root: Path) -> Tree:
     """The tree of a fetched dataset; what is read is compared with the manifest. Raises what `manifest.load` raises."""
     found = manifest.load(root)
-    return Tree(found.files, found.read)
+    return Tree(found.files, found.read, found.dataset)
 
 
-def unpacked(root: Path) -> Tree:
-    """The tree of a directory that has no manifest yet."""
-    paths = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    return Tree(paths, lambda path: (root / path).read_bytes())
+def listed_in(root: Path, files: Mapping[str, File], dataset: str) -> Tree:
+    """The tree of the given files (by path), which may have no manifest yet; what is read is compared with them."""
+    return Tree(files, lambda path: manifest.read(root, files[path], dataset), dataset)
 
 
 def split_facts(
-    root: Path, files: Mapping[str, File], *, reader: ArchivedFormat | GeneratedFormat, splits: Iterable[str]
+    tree: Tree, files: Mapping[str, File], *, reader: ArchivedFormat | GeneratedFormat, splits: Iterable[str]
 ) -> SplitFacts:
-    """What the splits of the dataset in `root` consist of; opens no image and no mask.
+    """What the splits of a dataset consist of; opens no image and no mask.
 
-    files: those in `root`, by path. Raises what the format's `samples` raises, and UserError for a file that it reads
-    and that is not as recorded.
+    files: those of `tree`, by path. Raises what the format's `samples` raises.
     """
-    tree = Tree(files, lambda path: manifest.read(root, files[path], root.name))
     samples = {split: reader.samples(tree, split) for split in splits}
     return {
         "splits": {split: len(listed) for split, listed in samples.items()},
@@ -81,12 +81,12 @@ def listed(tree: Tree, path: str) -> list[str]:
 
 
 def complete(tree: Tree, samples: Sequence[Sample]) -> list[Sample]:
-    """The samples, all of whose files exist; raises UserError naming the first image or mask that does not."""
-    for sample in samples:
-        if sample.image not in tree.paths:
-            raise UserError(f"image {sample.image} is missing; {REMEDY}")
-        if sample.label not in tree.paths:
-            raise UserError(f"image {sample.image} has no mask {sample.label}; {REMEDY}")
+    """The samples, all of whose files exist; raises UserError naming images or masks that do not."""
+    missing = [f"image {one.image} is missing" for one in samples if one.image not in tree.paths]
+    missing += [f"image {one.image} has no mask {one.label}" for one in samples if one.label not in tree.paths]
+    if missing:
+        wanted = next(path for one in samples for path in (one.image, one.label) if path not in tree.paths)
+        raise UserError(f"{_named(missing)}; {_other_form(tree, wanted) or REMEDY}")
     return list(samples)
 
 
@@ -97,10 +97,28 @@ def paired(tree: Tree, images: tuple[str, str], labels: tuple[str, str]) -> list
     UserError for one without the other.
     """
     keys, masks = _between(tree, *images), _between(tree, *labels)
-    if stray := masks - keys:
-        raise UserError(f"mask {min(stray).join(labels)} has no image {min(stray).join(images)}; {REMEDY}")
+    if stray := sorted(masks - keys):
+        lonely = [f"mask {key.join(labels)} has no image {key.join(images)}" for key in stray]
+        raise UserError(f"{_named(lonely)}; {_other_form(tree, stray[0].join(images)) or REMEDY}")
     samples = [Sample(PurePosixPath(key).name, key.join(images), key.join(labels)) for key in sorted(keys)]
     return complete(tree, samples)
+
+
+def _named(faults: Sequence[str]) -> str:
+    """The first faults, and how many more there are."""
+    more = f", and {len(faults) - NAMED} more like these" if len(faults) > NAMED else ""
+    return ", ".join(faults[:NAMED]) + more
+
+
+def _other_form(tree: Tree, path: str) -> str:
+    """What to do where a file is called like `path`, but for the Unicode form of its name; "" where none is."""
+    same = (other for other in tree.paths if normalize("NFC", other) == normalize("NFC", path))
+    if next(same, None) is None:
+        return ""
+    return (
+        "one of that name is there, written in another Unicode form (an umlaut as one character or as two, NFC or NFD, "
+        "as archives of macOS have it); give both files the same form"
+    )
 
 
 def _between(tree: Tree, prefix: str, suffix: str) -> set[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bcd.config.schema.suites import Params, Suite
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import answers
-from bcd.data.acquire.obtain import asked
+from bcd.data.acquire.fetch import answers, looked_at
+from bcd.data.acquire.obtain import asked, looked_at_by
 from bcd.errors import UserError
 from bcd.report.outputs import (
     json_made_of,
@@ -52,6 +52,8 @@ def _data(params: Params, runs: Mapping[str, Run], data: Path) -> Iterator[tuple
             continue
         if not answers(found, asked(params.datasets[files])):
             yield path, "params ask for other data"
+        elif not looked_at(found, looked_at_by(params.datasets[files])):
+            yield path, "its samples were not looked at by today's params"
 
 
 def _tables(params: Params, suite: Suite, results: Path) -> Iterator[tuple[Path, str]]:

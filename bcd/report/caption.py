@@ -42,17 +42,17 @@ def notes(content: TableContent) -> list[str]:
 
 
 def _data(content: TableContent) -> list[str]:
-    """One sentence for each dataset of which a student is there."""
+    """One sentence for each dataset of which a student is there, and one with what is doubtful about it."""
     sentences = []
     for pair in content.pairs:
         if pair.data is None:
             continue
         sentence = f"Evaluated on the {pair.images} images of {pair.dataset}'s split '{pair.split}'"
-        if pair.data.origin == "generated":
-            sentence += " (generated data)"
-        elif not pair.data.official:
-            sentence += f" (not the official files: {pair.data.note or 'unknown bytes'})"
-        sentences.append(f"{sentence}.")
+        origin = ["generated data"] if pair.data.origin == "generated" else []
+        origin += [] if pair.data.official else [f"not the official files: {pair.data.note or 'unknown bytes'}"]
+        sentences.append(f"{sentence} ({'; '.join(origin)})." if origin else f"{sentence}.")
+        if pair.data.warnings:
+            sentences.append(f"Beware of the data of {pair.dataset}: {'; '.join(pair.data.warnings)}.")
     return list(dict.fromkeys(sentences))
 
 

@@ -164,7 +164,8 @@ class Report(Json):
 class DataFacts(Json):
     """What a run was trained on, and what a caption must say about it.
 
-    sha256  what the split `train` consisted of; None in a file from before it was recorded
+    sha256    what the split `train` consisted of; None in a file from before it was recorded
+    warnings  what is doubtful about the splits that it was trained and evaluated on
     """
 
     manifest_sha256: str
@@ -173,6 +174,7 @@ class DataFacts(Json):
     official: bool
     note: str
     licence: str
+    warnings: list[str] = []
 
 
 class TeacherFacts(Json):

@@ -13,7 +13,6 @@ from bcd.config.check import check
 from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms, override
 from bcd.config.schema.base import Strict, TaskName
-from bcd.config.schema.data import Dataset, DataUse
 from bcd.config.schema.methods import TAPS, Method, WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
@@ -65,7 +64,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
         key=request.key,
         training=Training(
             task=request.task,
-            data=_data_use(dataset, request.task),
+            data=dataset.use(request.task),
             model=model,
             terms=tuple(request.terms.terms),
             recipe=recipe.model_copy(update={"runtime": type(recipe.runtime)()}),
@@ -177,15 +176,6 @@ def _require_room(model_name: str, model: AnyModel, recipe_name: str, recipe: Se
             f"{where}: the recipe '{recipe_name}' has batch {recipe.batch} at crop {height} x {width}, so BatchNorm of "
             f"the model '{model_name}' sees one value a channel; set batch to 2 or more (params/recipes.yaml)"
         )
-
-
-def _data_use(dataset: Dataset, task: TaskName) -> DataUse:
-    """How the dataset is used; a detector's classes are the things."""
-    shared = dataset.model_dump(include={"format", "splits", "size", "images", "labelled", "mean", "std"})
-    if task == "semantic":
-        return DataUse(classes=dataset.classes, **shared)
-    things = dataset.things or dataset.classes
-    return DataUse(classes=things, skip_annotations=dataset.skip_annotations, **shared)
 
 
 def _evaluation(split: str, recipe: AnyRecipe) -> Evaluation:

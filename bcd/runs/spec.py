@@ -27,7 +27,6 @@ VERSION = 2
 # Version of a spec -> what it calls the hash of its data: of the whole manifest once, of the training split today.
 DATA_KEYS = {1: "manifest_sha256", 2: "data_sha256"}
 RESULTS = Path("results")
-TRAIN = "train"  # the split that trains a model
 # What the JSON of a recipe has at its top that belongs to the optimiser or to the view, in a typed recipe.
 OPTIMIZER_PARTS = ("weight_decay", "momentum", "lr_factors", "no_decay")
 CROP_PARTS = ("crop", "scale", "resize", "photometric", "cat_max_ratio")

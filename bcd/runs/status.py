@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bcd.config.schema.data import TRAIN
 from bcd.data.acquire.manifest import Identity, identity
 from bcd.errors import UserError
 from bcd.files import sha256_file
@@ -18,7 +19,7 @@ from bcd.runs.progress import read_progress, why_anew
 from bcd.runs.provenance import packages
 from bcd.runs.record import RunResult, read_as
 from bcd.runs.run import Run
-from bcd.runs.spec import RESULTS, TRAIN, RunSpec, Training
+from bcd.runs.spec import RESULTS, RunSpec, Training
 
 DATA = Path("data")
 NAMED = 10  # keys that a message lists before it only counts the rest
@@ -193,7 +194,7 @@ def _mismatch(run: Run, result: RunResult | None, data: Identity | None, teacher
         return "runs are missing"
     if result.fingerprint != run.fingerprint:
         return "runs were made with other parameters"
-    if result.teacher and not (teacher and teacher.weights_sha256):
+    if result.teacher and not (teacher and teacher.result):
         return "runs have no teacher here to be checked against"
     if result.teacher and teacher and result.teacher.weights_sha256 != teacher.weights_sha256:
         return "runs were distilled from another teacher than today's"

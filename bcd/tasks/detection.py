@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bcd import metrics
+from bcd.config.schema.data import TRAIN
 from bcd.config.schema.models import AnyModel, DetectionModel
 from bcd.config.schema.recipes import DetectionRecipe
 from bcd.data.objects.split import ObjectSplit, open_objects
@@ -18,6 +19,7 @@ from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_str
 from bcd.data.semantic.split import evenly_spaced
 from bcd.data.semantic.stream import cached
 from bcd.distill.taps import Taps
+from bcd.errors import UserError
 from bcd.metrics.detection import Result
 from bcd.models.base import DenseModel
 from bcd.models.complexity import counted
@@ -52,8 +54,10 @@ class DetectionTask:
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[ObjectBatch]:
         """Images with at least one object that is no crowd, as detectron2 trains on (FILTER_EMPTY_ANNOTATIONS)."""
-        split, recipe = self._open("train"), self.recipe
+        split, recipe = self._open(TRAIN), self.recipe
         annotated = split.annotated
+        if not annotated:
+            raise UserError(f"{self._root}: {split.lacking(TRAIN)}")
         labelled = [annotated[i] for i in evenly_spaced(len(annotated), self.data.labelled or len(annotated))]
         return object_stream(
             split.read,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from bcd.config.schema.data import TRAIN
+from bcd.data import findings
 from bcd.data.acquire import manifest
 from bcd.errors import UserError
 from bcd.files import atomic_write
@@ -14,7 +16,7 @@ from bcd.runs import store
 from bcd.runs.provenance import git_trouble
 from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, TeacherFacts, dump
 from bcd.runs.run import Run
-from bcd.runs.spec import RESULTS, TRAIN, RunSpec
+from bcd.runs.spec import RESULTS, RunSpec
 from bcd.runs.status import DATA, Status, code_of, judge_all
 from bcd.tasks.task import Task
 
@@ -31,6 +33,7 @@ def data_facts(run: Run) -> DataFacts:
         official=loaded.official,
         note=loaded.note,
         licence=loaded.licence,
+        warnings=findings.warnings(loaded.check, run.training.task, (TRAIN, run.evaluation.split)),
     )
 
 

@@ -1,9 +1,15 @@
-"""MATLAB label maps and tables of classes; images and masks: tests/data/formats/test_camvid.py."""
+"""MATLAB label maps, tables of classes, orientation tags, depths; more of images: tests/data/formats/test_camvid.py."""
 
+import io
+import struct
+import zlib
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 from support.dataset_layouts import mat, spread
 
 from bcd.data import decode
@@ -63,3 +69,68 @@ def test_look_up():
     for wrong in (1, 6, 1000, -1):
         with pytest.raises(UserError, match=f"mask m holds the value {wrong}, which has no class"):
             decode.look_up(np.array([[0, wrong]]), table, "m")
+
+
+def stored(pixels, format="PNG", **options):
+    buffer = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def tagged(tag):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    return exif.tobytes()
+
+
+PHOTO = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+
+
+@pytest.mark.parametrize("tag", range(10))
+def test_an_image_is_read_as_viewers_show_it(tag):
+    data = stored(PHOTO, exif=tagged(tag))
+    shown = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert np.array_equal(decode.read_image(data, "x"), shown)
+    assert decode.orientation(data) == (tag if 2 <= tag <= 8 else 1)
+    assert (shown.shape[:2] == (6, 4)) == (tag in (5, 6, 7, 8))
+
+
+def test_a_mask_is_turned_as_its_image_would_be():
+    label = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    assert np.array_equal(decode.read_label(stored(label, exif=tagged(3)), "m"), label[::-1, ::-1])
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_a_damaged_tag_turns_nothing():
+    data = stored(PHOTO, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert decode.read_image(data, "x").shape == (4, 6, 3) and decode.orientation(data) == 1
+
+
+def test_sixteen_bits_of_colour_are_refused():
+    _, data = cv2.imencode(".png", PHOTO.astype(np.uint16) * 256)
+    with pytest.raises(UserError, match="x has more than 8 bits per channel; convert it to 8 bits"):
+        decode.read_image(data.tobytes(), "x")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_mask_of_fewer_bits_is_refused_as_its_values_would_be_multiplied(bits):
+    rows = np.zeros((2, 1 + bits), np.uint8)  # a filter byte, and eight pixels
+    header = struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in parts)
+    with pytest.raises(UserError, match="x .*; a mask must hold class ids in one 8-bit channel"):
+        decode.read_label(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "x")
+
+
+def test_palette_indices_of_four_bits_are_class_ids():
+    image = Image.fromarray(np.array([[0, 1], [3, 15]], np.uint8), "P")
+    image.putpalette(list(range(48)))
+    assert decode.read_label(stored(image, bits=4), "x").tolist() == [[0, 1], [3, 15]]
+
+
+def test_another_size_names_the_tag():
+    image, label = np.zeros((6, 4, 3), np.uint8), np.zeros((4, 6), np.uint8)
+    turned = decode.turned(stored(PHOTO, exif=tagged(6)))
+    with pytest.raises(UserError, match=r"4x6 but the image is 6x4 \(height x width\) once turned by its orientation"):
+        decode.check_pair(image, label, "m", 2, turned)

@@ -22,6 +22,16 @@ def test_the_caption_says_what_a_reader_must_know(project):
     assert "not the official files: a repack" in content().caption
 
 
+def test_the_caption_warns_of_what_the_check_found(project):
+    assert "Beware" not in content().caption
+    said = ["the class 'sky' has no pixel in the split 'test'", "every pixel of the split 'train' is ignored"]
+    for file in Path("results/smoke").rglob("s*.json"):
+        edit(file, lambda result: result["data"].update(warnings=said, official=False, note="changed by hand"))
+    text = content().caption
+    assert f"Beware of the data of scenes-smoke: {'; '.join(said)}." in text
+    assert "(generated data; not the official files: changed by hand)" in text
+
+
 def test_the_caption_names_the_baseline_and_says_what_one_seed_cannot(project):
     assert "difference to 'bcd'" in content(baseline="bcd").caption
     text = content(seeds=1).caption

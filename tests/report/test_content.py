@@ -35,7 +35,7 @@ def test_the_file_has_the_names_that_its_page_documents(project):
     assert set(pair) == {
         "dataset", "teacher_dataset", "split", "images", "data", "teacher", "student", "rows",
     }  # fmt: skip
-    assert set(pair["data"]) == {"manifest_sha256", "sha256", "origin", "official", "note", "licence"}
+    assert set(pair["data"]) == {"manifest_sha256", "sha256", "origin", "official", "note", "licence", "warnings"}
     assert set(pair["student"]) == {"name", "parameters", "macs", "macs_input", "pretrained"}
     row = pair["rows"][-1]
     assert set(row) == {"method", "runs", "cells", "published"}

@@ -91,9 +91,19 @@ def test_runs_of_another_teacher_are_named(project):
 
 def test_runs_of_other_data_are_named_unless_the_data_is_gone(project):
     manifest = Path("data/scenes-smoke/manifest.json")
-    manifest.write_text(manifest.read_text() + " ")
-    with pytest.raises(UserError, match="other data than data/scenes-smoke: .* and 9 more"):
-        build()
+    text = manifest.read_text()
+    hashes = json.loads(text)["split_sha256"]
+    for other, message in (
+        (text.replace(hashes["train"], "0" * 64), "runs were made with other data than data/scenes-smoke"),
+        (
+            text.replace(hashes["test"], "0" * 64),
+            "runs were evaluated on another 'test' than that",
+        ),
+        (text + " ", "runs say of data/scenes-smoke what its manifest no longer says"),
+    ):
+        manifest.write_text(other)
+        with pytest.raises(UserError, match=f"{message}.*: .* and 9 more"):
+            build()
     shutil.rmtree("data")
     build(figure=False)
 

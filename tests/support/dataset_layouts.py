@@ -15,6 +15,8 @@ from support.project import ROOT
 
 from bcd.config.load import load_params
 from bcd.config.schema.data import Dataset, DataUse
+from bcd.data import tree
+from bcd.data.acquire.fetch import Look
 from bcd.data.acquire.manifest import Manifest
 from bcd.data.acquire.obtain import obtain
 from bcd.data.semantic.split import Split, open_split
@@ -85,6 +87,15 @@ def write_mirror(folder: Path, archives: dict[str, dict[str, bytes]]) -> Path:
 @cache
 def params(name: str) -> Dataset:
     return load_params(ROOT / "params").datasets[name]
+
+
+def look_of(reader) -> Look:
+    """A look at the splits of a format, without one at their images."""
+
+    def facts(root, files):
+        return tree.split_facts(tree.listed_in(root, files, root.name), files, reader=reader, splits=reader.SPLITS)
+
+    return Look(facts)
 
 
 def get(name: str, root: Path, mirror: Path | None) -> Manifest:

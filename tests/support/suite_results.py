@@ -13,6 +13,7 @@ from support.project import copy_project
 from bcd import metrics
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
+from bcd.data import findings
 from bcd.data.acquire import manifest
 from bcd.data.objects.split import open_objects
 from bcd.data.semantic.split import open_split
@@ -106,6 +107,7 @@ def finish_run(root, suite, run, teacher, noise=None, salt=""):
         data=DataFacts(
             manifest_sha256=data.sha256, sha256=data.sha256_of("train"), origin=data.origin, official=data.official,
             note=data.note, licence=data.licence,
+            warnings=findings.warnings(data.check, run.training.task, ("train", run.evaluation.split)),
         ),
         teacher=facts, pretrained=finished.pretrained, weights_sha256=finished.weights.sha256,
         parameters=finished.parameters, macs=finished.macs, macs_input=finished.macs_input,

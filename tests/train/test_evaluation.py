@@ -11,10 +11,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from support.smoke import PAIR, TEACHER, folder, renamed, result_of, runs, say, train
 
+from bcd.config.load import load_params
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import by_path
-from bcd.data.formats import scenes
-from bcd.data.tree import split_facts
+from bcd.data.acquire.obtain import accepted
 from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.losses import TERMS
@@ -229,11 +228,9 @@ def test_a_state_that_outlived_its_training_is_swept(teacher):
 
 
 def other_test_label():
-    """Give the first test image the label of the second, and record that."""
+    """Give the first test image the label of the second, and take that over."""
     (ROOT / "labels/test/00000.png").write_bytes((ROOT / "labels/test/00001.png").read_bytes())
-    files, found = manifest.scan(ROOT), manifest.load(ROOT)
-    facts = split_facts(ROOT, by_path(files), reader=scenes, splits=found.splits)
-    return manifest.write(ROOT, {**found.fields, **facts}, files)
+    return accepted("scenes-smoke", load_params().datasets["scenes-smoke"], ROOT)
 
 
 def test_another_test_label_costs_an_evaluation_and_no_training(project):

@@ -10,9 +10,21 @@ from annotated_types import Len
 from pydantic import Field, model_validator
 
 from bcd.config.ranges import Count, Whole
-from bcd.config.schema.base import Channels3, Inside, Name, Pixels, Side, Strict, repeated, require_inside, require_name
+from bcd.config.schema.base import (
+    Channels3,
+    Inside,
+    Name,
+    Pixels,
+    Side,
+    Strict,
+    TaskName,
+    repeated,
+    require_inside,
+    require_name,
+)
 from bcd.errors import nearest
 
+TRAIN = "train"  # the split that trains a model
 MOST_CLASSES = 255  # a label map has 8 bits, and 255 means: ignore
 
 
@@ -121,14 +133,21 @@ class Dataset(Strict):
             raise ValueError(f"classes has {blank!r}; write a name without blanks around it")
         if unknown := next((thing for thing in self.things if thing not in self.classes), None):
             raise ValueError(f"things has '{unknown}', which is no class{nearest(unknown, self.classes)}")
-        if "train" not in self.splits:
+        if TRAIN not in self.splits:
             raise ValueError("a split named 'train' is required among splits")
-        training = min(self.images or self.splits["train"], self.splits["train"])
+        training = min(self.images or self.splits[TRAIN], self.splits[TRAIN])
         if self.labelled and self.labelled > training:
             raise ValueError(f"labelled is {self.labelled}, more than the {training} training images")
         if 0 in self.std:
             raise ValueError("std has a 0, by which channels would be divided")
         return self
+
+    def use(self, task: TaskName) -> DataUse:
+        """How a run of that task uses the dataset; a detector's classes are the things."""
+        shared = self.model_dump(include={"format", "splits", "size", "images", "labelled", "mean", "std"})
+        if task == "semantic":
+            return DataUse(classes=self.classes, **shared)
+        return DataUse(classes=self.things or self.classes, skip_annotations=self.skip_annotations, **shared)
 
 
 class DataUse(Strict):

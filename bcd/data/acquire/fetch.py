@@ -8,31 +8,57 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bcd.config.schema.data import Archive
 from bcd.data.acquire import manifest as manifests
 from bcd.data.acquire.archive import unpack
 from bcd.data.acquire.download import Progress, quiet
-from bcd.data.acquire.manifest import ARCHIVES, FILES, MANIFEST, Facts, File, Manifest, Origin, Request, SplitFacts
+from bcd.data.acquire.manifest import (
+    ARCHIVES,
+    FILES,
+    MANIFEST,
+    ArchiveRecord,
+    Facts,
+    Fields,
+    File,
+    Manifest,
+    Origin,
+    Request,
+    SplitFacts,
+)
 from bcd.data.acquire.mirror import Obtained, from_mirror
 from bcd.data.acquire.network import from_network
 from bcd.errors import UserError
-from bcd.files import locked, read_bytes, writing
+from bcd.files import locked, read_bytes, sha256_file, writing
 
-Look = Callable[[Path, Mapping[str, File]], SplitFacts]
+BY_HAND = "changed by hand"
 LOCK = ".lock"
 RESERVED = frozenset({MANIFEST, FILES, ARCHIVES, LOCK})
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the files of a dataset are looked at, given the folder of a tree and its files by path.
+
+    splits: what the splits consist of; raises UserError when something is missing.
+    check: looks at every sample, given the samples per split, too; raises UserError when something is wrong. Its
+    result has the params on which it depends beside the files under "of".
+    of: these params, as JSON values.
+    """
+
+    splits: Callable[[Path, Mapping[str, File]], SplitFacts]
+    check: Callable[[Path, Mapping[str, File], Mapping[str, int]], Mapping[str, Any]] = lambda root, files, splits: {}
+    of: Request = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a dataset of archives comes from.
 
-    look: given the folder of a tree and its files by path, checks its layout and says what its splits consist of;
-    raises UserError when something is missing.
     splits: the official number of samples per split, None when there is none; a sample in a mirror may have others.
     """
 
@@ -67,10 +93,11 @@ def fetch(
         if obtained is None:
             obtained = from_network(source.name, source.archives, source.source, root / ARCHIVES, progress)
         files = [file for item in obtained for file in _unpack(source.name, origin, item, stage, progress)]
-        return _facts(source, origin, obtained, source.look(stage, by_path(files))), files
+        facts = _facts(source, origin, obtained, source.look.splits(stage, by_path(files)))
+        return {**facts, "check": source.look.check(stage, by_path(files), facts["splits"])}, files
 
     root = Path(root)
-    return _once(root, request(source.archives), force, build, source.look)
+    return _once(root, request(source.archives), force, build, source.look, lambda found: replaced(found, source))
 
 
 def generate(
@@ -98,11 +125,47 @@ def generate(
             "official": True,
             "licence": licence,
             "source": source,
-            **look(stage, by_path(files)),
+            **_facts_of(look, stage, by_path(files)),
         }
         return facts, files
 
     return _once(Path(root), asked, force, make, look)
+
+
+def accept(root: Path, look: Look, splits: Mapping[str, int]) -> Manifest:
+    """Take over what was changed by hand in the payload of a finished dataset: it is recorded as it lies there.
+
+    splits: the samples per split that params have. The manifest says from then on that the files are not the official
+    ones. Raises what `look` raises, and UserError where there is no finished dataset or the samples are others.
+    """
+    with _alone(root):
+        found = manifests.load(root)
+        files = manifests.scan(root, sorted({Path(path).parts[0] for path in found.files}))
+        if by_path(files) == found.files:
+            return found
+        facts = look.splits(root, by_path(files))
+        split_note(str(root), facts["splits"], splits, found.origin == "mirror" and not found.official)
+        check = look.check(root, by_path(files), facts["splits"])
+        note = "; ".join(dict.fromkeys(part for part in (*found.note.split("; "), BY_HAND) if part))
+        fields: Fields = {**found.fields, **facts, "check": check, "official": False, "note": note}
+        return manifests.write(root, fields, files)
+
+
+def replaced(found: Manifest, source: Source) -> str | None:
+    """The archive in `archives/` that is not the one which was unpacked; None where there is none.
+
+    Only archives of one's own can be: put in place by hand, and without a published hash.
+    """
+    own = [one.archive for one in source.archives if not (one.url or one.sha256 or one.md5)]
+    for used in found.archives if found.origin == "network" else ():
+        path = found.root / ARCHIVES / Path(used["archive"]).name
+        if used["archive"] in own and path.is_file() and not _same(path, used):
+            return path.name
+    return None
+
+
+def _same(path: Path, used: ArchiveRecord) -> bool:
+    return path.stat().st_size == used["bytes"] and sha256_file(path) == used["sha256"]
 
 
 def request(archives: Sequence[Archive]) -> Request:
@@ -125,7 +188,7 @@ def split_note(where: str, found: Mapping[str, int], wanted: Mapping[str, int], 
     if not sample or not any(found.values()):
         raise UserError(
             f"{where} has the splits {dict(found)}, but params/datasets.yaml says {dict(wanted)}; "
-            "complete the archives or the mirror"
+            "complete the archives or the mirror, or correct `splits`"
         )
     return f"sample: {', '.join(f'{n} of {wanted.get(split, 0)} {split}' for split, n in found.items())} images"
 
@@ -150,23 +213,69 @@ def _once(
     force: bool,
     build: Callable[[Path], tuple[Facts, list[File]]],
     look: Look,
+    outdated: Callable[[Manifest], object] = lambda found: False,
 ) -> Manifest:
-    if not force and (found := finished(root, asked)) and found.complete:
+    if not force and (found := finished(root, asked)) and looked_at(found, look.of) and not outdated(found):
         return found
-    busy = f"another process (pid PID) is fetching into {root}; wait until it ends and run the same command again"
-    with locked(root / LOCK, busy):
+    with _alone(root):
         # The process that held the lock before may have done the work.
-        if not force and (found := finished(root, asked)):
-            return found if found.complete else _completed(found, look)
+        if not force and (found := finished(root, asked)) and not outdated(found):
+            return found if looked_at(found, look.of) else looked(found, look)
+        if not force:
+            _require_untouched(root)
         with _staging(root) as stage:
             facts, files = build(stage)
             _install(root, stage)
         return manifests.write(root, {**facts, "request": asked}, files)
 
 
-def _completed(found: Manifest, look: Look) -> Manifest:
-    """A manifest of an older version with what it lacks, made from the files as they lie there."""
-    return manifests.write(found.root, {**found.fields, **look(found.root, found.files)}, found.files.values())
+def _alone(root: Path) -> AbstractContextManager[None]:
+    """Hold the dataset's lock; raises UserError where another process has it."""
+    busy = f"another process (pid PID) is fetching into {root}; wait until it ends and run the same command again"
+    return locked(root / LOCK, busy)
+
+
+def _require_untouched(root: Path) -> None:
+    """Raise UserError where fetching again would overwrite what was changed by hand."""
+    try:
+        found = manifests.load(root)
+    except UserError:
+        return  # nothing finished, so nothing that anybody would have mended
+    if changed := found.changed():
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise UserError(
+            f"{root / changed[0]}{more} differs from what {FILES} records; {manifests.remedy(found.dataset)}"
+        )
+    if BY_HAND in found.note:
+        raise UserError(
+            f"{root} holds files changed by hand, which a new fetch would overwrite; run `bcd fetch {found.dataset} "
+            "--force` to have them as they come"
+        )
+
+
+def looked_at(found: Manifest, of: Request) -> bool:
+    """Whether the manifest says what a look at the files by these params finds."""
+    return found.complete and found.check.get("of", {}) == json.loads(json.dumps(of))
+
+
+def _facts_of(look: Look, root: Path, files: Mapping[str, File]) -> SplitFacts:
+    facts = look.splits(root, files)
+    return {**facts, "check": look.check(root, files, facts["splits"])}
+
+
+def looked_again(root: Path, look: Look) -> Manifest:
+    """Look at the files of a finished dataset again; see `looked`. Raises what `manifest.load` and `looked` raise."""
+    with _alone(root):
+        return looked(manifests.load(root), look)
+
+
+def looked(found: Manifest, look: Look) -> Manifest:
+    """The manifest with what is found by a look at its files as they lie there; written only if that is something new.
+
+    Raises what `look` raises.
+    """
+    fields: Fields = {**found.fields, **_facts_of(look, found.root, found.files)}
+    return found if fields == found.fields else manifests.write(found.root, fields, found.files.values())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ ARCHIVES = "archives"
 COLUMNS = ("path", "bytes", "sha256")
 FIELDS = ("dataset", "origin", "official", "note", "licence", "source", "archives", "request", "splits")
 # Fields that manifests got later, and what stands for them in an older one.
-LATER: Mapping[str, Any] = {"split_sha256": {}}
+LATER: Mapping[str, Any] = {"split_sha256": {}, "check": {}}
 Origin = Literal["network", "mirror", "generated"]
 ORIGINS: tuple[Origin, ...] = ("network", "mirror", "generated")
 Request = Mapping[str, Any]
@@ -44,10 +44,12 @@ class SplitFacts(TypedDict):
 
     splits        the samples per split
     split_sha256  per split, a hash of its samples: the paths and bytes of their images and labels, in their order
+    check         what a look at every sample found: per split a `bcd.data.check.SplitCheck`, and of which params
     """
 
     splits: dict[str, int]
     split_sha256: NotRequired[dict[str, str]]
+    check: NotRequired[Mapping[str, Any]]
 
 
 class Facts(SplitFacts):
@@ -93,6 +95,7 @@ class Manifest:
     request: Request
     splits: dict[str, int]
     split_sha256: dict[str, str]
+    check: Mapping[str, Any]
     files: Mapping[str, File]
 
     @property
@@ -110,7 +113,9 @@ class Manifest:
         """Bytes of the payload file `path`; raises UserError unless they are those that were recorded."""
         file = self.files.get(path)
         if file is None:
-            raise UserError(f"{self.root / path} is not in {self.root / FILES}; {remedy(self.dataset)}")
+            raise UserError(
+                f"{self.root / path} is not in {self.root / FILES}; run `bcd fetch {self.dataset} --accept`"
+            )
         return read(self.root, file, self.dataset)
 
     def sha256_of(self, split: str) -> str:
@@ -118,6 +123,11 @@ class Manifest:
         if not self.complete:
             raise UserError(f"{self.root / MANIFEST} is of an older version; run `bcd fetch {self.dataset}` to mend it")
         return pick(self.split_sha256, split, f"{self.root / MANIFEST}: split_sha256")
+
+    def changed(self) -> list[str]:
+        """Paths of the payload files that are there with other bytes; reads them all."""
+        there = (file for file in self.files.values() if (self.root / file.path).is_file())
+        return [file.path for file in there if sha256_file(self.root / file.path) != file.sha256]
 
     def sizes_match(self) -> bool:
         """Whether every payload file exists with its recorded size: cheap, it opens none of them."""
@@ -132,21 +142,26 @@ class Manifest:
 
 def read(root: Path, file: File, dataset: str) -> bytes:
     """Bytes of a payload file below `root`; raises UserError unless they are those that were recorded."""
-    data = read_bytes(root / file.path, remedy(dataset))
+    data = read_bytes(root / file.path, f"run `bcd fetch {dataset} --force`")
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise UserError(f"{root / file.path} differs from what {FILES} records; {remedy(dataset)}")
     return data
 
 
 def remedy(dataset: str) -> str:
-    """How to get a payload file as it was recorded."""
-    # A plain fetch looks at sizes only and would take a file changed in place for finished.
-    return f"run `bcd fetch {dataset} --force`"
+    """What to do about a payload file that is not as it was recorded."""
+    command = f"`bcd fetch {dataset}"
+    return f"run {command} --accept` if you have changed it, or {command} --force` to have it as it was"
 
 
-def scan(root: Path) -> list[File]:
-    """Hash every payload file below `root`: all but the manifest, archives/ and top-level dot names."""
-    paths = [path for path in root.rglob("*") if path.is_file() and _is_payload(path.relative_to(root))]
+def scan(root: Path, tops: Collection[str] | None = None) -> list[File]:
+    """Hash every payload file below `root`: all but the manifest, archives/ and top-level dot names.
+
+    tops: the top-level names to look below, all by default.
+    """
+    places = [root / top for top in tops] if tops is not None else [root]
+    found = (path for place in places for path in ([place] if place.is_file() else place.rglob("*")))
+    paths = [path for path in found if path.is_file() and _is_payload(path.relative_to(root))]
     return [File(path.relative_to(root).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths]
 
 

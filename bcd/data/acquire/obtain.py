@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bcd.config.schema.data import Dataset, Generator
 from bcd.data import tree
-from bcd.data.acquire import fetch
+from bcd.data.acquire import fetch, manifest
 from bcd.data.acquire.download import Progress, quiet
-from bcd.data.acquire.manifest import Manifest, Request
+from bcd.data.acquire.manifest import File, Manifest, Request, SplitFacts
 from bcd.data.formats import FORMATS, ArchivedFormat, GeneratedFormat, load_format
 from bcd.errors import UserError
+
+LOOK = 1  # version of what `bcd.data.check` looks at
 
 
 def obtain(
@@ -43,6 +46,49 @@ def asked(dataset: Dataset) -> Request:
     return fetch.request(dataset.archives)
 
 
+def looked_at_by(dataset: Dataset) -> Request:
+    """What decides what a look at the files finds, beside them: some params, and what is looked at."""
+    return {"version": LOOK, **dataset.model_dump(include={"format", "classes", "things", "skip_annotations"})}
+
+
+def checked(name: str, dataset: Dataset, root: Path, progress: Progress = quiet) -> Manifest:
+    """The manifest of the dataset in `root`, every file of which is looked at again.
+
+    Raises UserError where there is no dataset, a file is not as recorded, and what `bcd.data.check.check` raises.
+    """
+    look = _look(name, dataset, load_format(dataset.format), progress)
+    return fetch.looked_again(root, look)
+
+
+def accepted(name: str, dataset: Dataset, root: Path, progress: Progress = quiet) -> Manifest:
+    """The manifest of the dataset in `root` once it says what lies there; raises what `fetch.accept` raises."""
+    return fetch.accept(root, _look(name, dataset, load_format(dataset.format), progress), dataset.splits)
+
+
+def verified(name: str, dataset: Dataset, root: Path) -> Manifest:
+    """The manifest of the dataset in `root`; raises UserError for a file or an own archive that is not as recorded."""
+    found = manifest.verify(root)
+    if other := fetch.replaced(found, _source(name, dataset, _look(name, dataset, load_format(dataset.format), quiet))):
+        raise UserError(f"{root / manifest.ARCHIVES / other} is not the one that was unpacked; run `bcd fetch {name}`")
+    return found
+
+
+def _look(name: str, dataset: Dataset, reader: Any, progress: Progress) -> fetch.Look:
+    """How the dataset's files are looked at; `reader` is the module of its format."""
+    splits = dataset.splits if dataset.generator else reader.SPLITS
+
+    def facts(root: Path, files: Mapping[str, File]) -> SplitFacts:
+        return tree.split_facts(tree.listed_in(root, files, name), files, reader=reader, splits=splits)
+
+    def check(root: Path, files: Mapping[str, File], counts: Mapping[str, int]) -> Mapping[str, Any]:
+        from bcd.data import check  # it reads images, which planning has no use for
+
+        found = check.check(tree.listed_in(root, files, name), dataset, counts, progress)
+        return {"of": looked_at_by(dataset), "splits": found}
+
+    return fetch.Look(facts, check, looked_at_by(dataset))
+
+
 def _fetched(
     name: str,
     dataset: Dataset,
@@ -52,9 +98,18 @@ def _fetched(
     progress: Progress,
     force: bool,
 ) -> Manifest:
-    look = partial(tree.split_facts, reader=reader, splits=reader.SPLITS)
-    source = fetch.Source(name, dataset.archives, dataset.licence, dataset.source, look, dataset.splits)
-    return fetch.fetch(source, root, mirror_dir, progress, force)
+    if not dataset.archives:
+        raise UserError(
+            f"params/datasets.yaml: {name} has no archives; pack its files into {name}.zip, put that into "
+            f"{root / manifest.ARCHIVES} and write archives: [{{archive: {name}/{name}.zip, url: null}}]"
+        )
+    return fetch.fetch(
+        _source(name, dataset, _look(name, dataset, reader, progress)), root, mirror_dir, progress, force
+    )
+
+
+def _source(name: str, dataset: Dataset, look: fetch.Look) -> fetch.Source:
+    return fetch.Source(name, dataset.archives, dataset.licence, dataset.source, look, dataset.splits)
 
 
 def _generated(
@@ -75,7 +130,7 @@ def _generated(
             progress=lambda done, total: progress(name, done, total),
         )
 
-    look = partial(tree.split_facts, reader=reader, splits=dataset.splits)
+    look = _look(name, dataset, reader, progress)
     return fetch.generate(
         name, root, asked(dataset), build, look, licence=dataset.licence, source=dataset.source, force=force
     )

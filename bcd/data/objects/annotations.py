@@ -5,6 +5,7 @@ width, height in pixels, segmentations as polygons or run-length codes.
 """
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from typing import NotRequired, TypedDict
@@ -43,13 +44,16 @@ Segmentation = list[list[float]] | RunLengths
 
 
 class Annotation(TypedDict):
-    """An object; `bbox` is x, y, width, height. What `parse` returns has `iscrowd`, and a segmentation if asked."""
+    """An object; `bbox` is x, y, width, height.
+
+    What `parse` returns has `iscrowd` 0 or 1, `area` in pixels, and a segmentation if asked.
+    """
 
     id: int
     image_id: int
     category_id: int
     bbox: list[float]
-    area: float
+    area: NotRequired[float]
     iscrowd: NotRequired[int]
     segmentation: NotRequired[Segmentation]
 
@@ -65,7 +69,8 @@ class Instances(TypedDict):
 # The fields that each entry must have. What else is wrong with an annotation, `fault` finds.
 IMAGE = {"id": int, "file_name": str, "height": int, "width": int}
 CATEGORY = {"id": int, "name": str}
-ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list, "area": int | float}
+ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list}
+CROWD = (None, 0, 1)  # exporters write null for what is none
 # Official boxes are rounded, so that some end a fraction of a pixel outside of their image.
 OUTSIDE = 1.0
 SHOWN = 20
@@ -84,13 +89,15 @@ def parse(
 
     Images keep their ids and order. `categories` are `classes`, with their index as id. `annotations` keep their order
     and crowds. They are numbered from 1, since the COCO evaluation takes an id of 0 for "unmatched". Polygons of fewer
-    than three points are left out, as detectron2 does (detectron2/data/datasets/coco.py).
+    than three points are left out, as detectron2 does (detectron2/data/datasets/coco.py). An area that is not stated is
+    that of the segmentation, or of the box where there is none.
 
     Raises UserError naming file and id for:
 
     - what is not such a file, and an id that occurs twice
     - an annotation of an unknown image or category, or of one that is not in `classes`
     - a box of zero area, or one more than OUTSIDE pixels outside of its image
+    - an area that is no number above 0, with which an object would count in no size or in each
     - a segmentation that is missing, empty or of another size than its image
     """
     document = load(text, where)
@@ -111,15 +118,15 @@ def parse(
             "image_id": entry["image_id"],
             "category_id": index[names[entry["category_id"]]],
             "bbox": entry["bbox"],
-            "area": entry["area"],
-            "iscrowd": int(entry.get("iscrowd", 0)),
+            "area": entry["area"] if "area" in entry else _area(entry, images[entry["image_id"]]),
+            "iscrowd": int(entry.get("iscrowd") or 0),
         }
         if masks:
             kept["segmentation"] = _whole(entry["segmentation"])
         annotations.append(kept)
     if faults:
-        problem, entries = next(iter(faults.items()))
-        raise UserError(f"{where}: {_listed(entries)} {problem}; {REMEDY}")
+        found = ", ".join(f"{_listed(entries)} {problem}" for problem, entries in faults.items())
+        raise UserError(f"{where}: {found}; {REMEDY}")
     return {
         "images": [
             {"id": i["id"], "file_name": i["file_name"], "height": i["height"], "width": i["width"]}
@@ -176,7 +183,24 @@ def fault(
         min(x, y) >= -OUTSIDE and x + width <= image["width"] + OUTSIDE and y + height <= image["height"] + OUTSIDE
     ):
         return "have a box outside of their image"
+    area = entry.get("area", 1)
+    if not isinstance(area, int | float) or not 0 < area < math.inf:
+        return "have an area that is not a number above 0"
+    if entry.get("iscrowd") not in CROWD:
+        return "have an iscrowd that is neither 0 nor 1"
     return _segmentation_fault(entry.get("segmentation"), image) if masks else ""
+
+
+def _area(entry: Annotation, image: Image) -> float:
+    """Of the segmentation in pixels, or of the box where there is none."""
+    from bcd.data.objects.masks import mask
+
+    drawn = entry.get("segmentation")
+    if drawn and not _segmentation_fault(drawn, image):
+        pixels = float(mask(_whole(drawn), image["height"], image["width"]).sum())
+        if pixels:
+            return pixels
+    return entry["bbox"][2] * entry["bbox"][3]
 
 
 def _segmentation_fault(segmentation: object, image: Image) -> str:

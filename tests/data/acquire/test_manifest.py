@@ -36,6 +36,7 @@ def test_manifest_is_the_documented_json(root):
     assert fields == FIELDS | {
         "note": "",
         "archives": [],
+        "check": {},
         "files": 2,
         "files_sha256": fields["files_sha256"],
     }
@@ -85,9 +86,16 @@ def test_missing_and_unlisted_files_are_refused(root):
     loaded = manifest.load(root)
     with pytest.raises(UserError, match=r"b\.bin is missing.*bcd fetch toy"):
         loaded.read("images/b.bin")
-    with pytest.raises(UserError, match=r"x\.bin is not in .*files\.csv"):
+    with pytest.raises(UserError, match=r"x\.bin is not in .*files\.csv; run `bcd fetch toy --accept`"):
         loaded.read("images/x.bin")
     assert not loaded.sizes_match()
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(root):
+    (root / "images" / "b.bin").unlink()
+    (root / "images" / "b.bin").mkdir()
+    with pytest.raises(UserError, match=r"b\.bin cannot be read \(Is a directory\)"):
+        manifest.load(root).read("images/b.bin")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "files.csv"])

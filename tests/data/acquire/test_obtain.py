@@ -4,11 +4,18 @@ import pytest
 
 from bcd.config.schema.data import Dataset, Generator
 from bcd.data.acquire.obtain import obtain
+from bcd.data.formats import scenes
 from bcd.errors import UserError
 
 
 def dataset(**changes) -> Dataset:
-    fields = {"format": "scenes", "classes": ["sky"], "splits": {"train": 2}, "licence": "none", "source": "here"}
+    fields = {
+        "format": "scenes",
+        "classes": list(scenes.CLASSES),
+        "splits": {"train": 2},
+        "licence": "none",
+        "source": "here",
+    }
     return Dataset(**fields | changes)
 
 
@@ -31,5 +38,6 @@ def test_a_generated_dataset_is_made_once(tmp_path):
     asked = dataset(generator=Generator(seed=1, size=32))
     first = obtain("mine", asked, tmp_path / "mine", mirror_dir=None, progress=lambda *call: calls.append(call))
     assert first.splits == {"train": 2} and first.request == {"splits": {"train": 2}, "seed": 1, "size": 32}
-    assert calls == [("mine", 1, 2), ("mine", 2, 2)]
+    looks = [("check mine", n, 4) for n in range(1, 5)]  # label maps, then objects
+    assert calls == [("mine", 1, 2), ("mine", 2, 2), *looks]
     assert obtain("mine", asked, tmp_path / "mine", mirror_dir=None) == first

@@ -96,7 +96,7 @@ def test_unfetched_dataset(tmp_path):
 
 def test_archive_without_lists(tmp_path):
     with pytest.raises(UserError, match=r"has no CamVid/train\.txt"):
-        tree.split_facts(tmp_path, {}, reader=camvid, splits=camvid.SPLITS)
+        camvid.samples(tree.listed_in(tmp_path, {}, "camvid"), "train")
 
 
 def test_label_maps_void_to_ignore():
@@ -147,7 +147,7 @@ def test_truncated_image_is_an_error(format, part):
 def test_deep_image_and_coloured_mask_are_refused():
     with pytest.raises(UserError, match="more than 8 bits"):
         decode.read_image(encoded(np.zeros((4, 4), np.uint16)), "x")
-    with pytest.raises(UserError, match="x is a RGB image; a mask must"):
+    with pytest.raises(UserError, match="x is of mode 'RGB'; a mask must"):
         decode.read_label(encoded(PIXELS), "x")
 
 

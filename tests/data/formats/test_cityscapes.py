@@ -40,7 +40,7 @@ def test_few_images_of_a_split_and_none(tmp_path):
     get("cityscapes", root, write_mirror(tmp_path / "mirror", archives()))
     few = open_split(root, used(params("cityscapes"), images=1), "train")
     assert [sample.name for sample in few.samples] == ["aachen_000000_000019"]
-    with pytest.raises(UserError, match="the split 'test' is empty; run `bcd fetch data --force`"):
+    with pytest.raises(UserError, match="the split 'test' is empty; run `bcd fetch cityscapes --force`"):
         opened("cityscapes", root, "test")
 
 

@@ -13,6 +13,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from bcd.data import tree
+from bcd.data.acquire import manifest
+from bcd.data.acquire.fetch import by_path
 from bcd.data.formats.scenes import CLASSES, PALETTE, THINGS, contact_sheet, generate, render, samples
 from bcd.data.formats.scenes.paint import TONES
 from bcd.data.formats.scenes.scene import MIN_VISIBLE, reduce_segments
@@ -28,6 +30,10 @@ def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     generate(root, seed=7, size=96, splits={"train": 6, "val": 3})
     return root
+
+
+def unpacked(root):
+    return tree.listed_in(root, by_path(manifest.scan(root)), "toy")
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -135,7 +141,7 @@ def test_bytes_are_the_same_in_another_process_and_chunking(dataset, tmp_path):
 
 
 def test_files_hold_the_rendered_arrays(dataset):
-    sample = samples(tree.unpacked(dataset), "val")[2]
+    sample = samples(unpacked(dataset), "val")[2]
     scene = render(7, 2, split="val")
     assert np.array_equal(cv2.imread(str(dataset / sample.image))[:, :, ::-1], scene.image)
     assert np.array_equal(cv2.imread(str(dataset / sample.label), cv2.IMREAD_UNCHANGED), scene.label)
@@ -152,7 +158,7 @@ def test_coco_file_agrees_with_the_maps(dataset):
     for image in coco.loadImgs(coco.getImgIds()):
         index = image["id"] - 1
         scene = render(7, index)
-        assert image["file_name"] == samples(tree.unpacked(dataset), "train")[index].image
+        assert image["file_name"] == samples(unpacked(dataset), "train")[index].image
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]]))
         assert len(annotations) == len(scene.things)
         for thing, annotation in zip(scene.things, annotations, strict=True):

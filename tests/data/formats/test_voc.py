@@ -1,9 +1,8 @@
 import hashlib
-from functools import partial
 
 import numpy as np
 import pytest
-from support.dataset_layouts import REAL, get, lines, mat, opened, params, photo, png, spread, write_mirror
+from support.dataset_layouts import REAL, get, lines, look_of, mat, opened, params, photo, png, spread, write_mirror
 
 from bcd.config.schema.data import Archive
 from bcd.data import tree
@@ -109,7 +108,7 @@ def test_the_real_sample_with_objects(tmp_path):
         (archive,),
         "",
         "",
-        partial(tree.split_facts, reader=voc, splits=voc.SPLITS),
+        look_of(voc),
         {"train": 1464, "val": 1449},
     )
     found = fetch(source, tmp_path, REAL)
@@ -127,7 +126,7 @@ def test_official_bytes_without_sbd_are_no_sample(tmp_path):
         archives,
         "",
         "",
-        partial(tree.split_facts, reader=voc, splits=voc.SPLITS),
+        look_of(voc),
         {"train": 10582, "val": 1449},
     )
     with pytest.raises(UserError, match=r"voc2012 has the splits .*'train': 2.*10582.*; complete the archives"):

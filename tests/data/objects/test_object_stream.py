@@ -9,7 +9,8 @@ from support.dataset_layouts import data_use
 
 from bcd.config.schema.recipes import Resize
 from bcd.data.formats.scenes import THINGS
-from bcd.data.objects.split import Objects, mask, open_objects
+from bcd.data.objects.masks import mask
+from bcd.data.objects.split import Objects, open_objects
 from bcd.data.objects.stream import ObjectBatch, object_eval_batches, object_stream
 from bcd.data.objects.transforms import moved_mask, moved_objects, resized
 from bcd.data.semantic.stream import cached

@@ -2,14 +2,13 @@
 
 import io
 import json
-from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from support.dataset_layouts import data_use
+from support.dataset_layouts import data_use, look_of
 from support.project import SHARED
 
 from bcd.config.schema.data import Archive
@@ -18,7 +17,8 @@ from bcd.data.acquire import manifest
 from bcd.data.acquire.fetch import Source, by_path, fetch
 from bcd.data.formats import coco, scenes
 from bcd.data.objects import annotations
-from bcd.data.objects.split import mask, open_objects
+from bcd.data.objects.masks import mask
+from bcd.data.objects.split import open_objects
 from bcd.errors import UserError
 from bcd.metrics import detection_rows, summarise_detection
 
@@ -113,6 +113,45 @@ def test_without_masks_no_segmentation_is_needed_or_kept(tmp_path):
     assert "segmentation" not in split.truth["annotations"][0]
 
 
+@pytest.mark.parametrize(
+    ("segmentation", "area"), [(SQUARE, 16.0), (SQUARE_CODE, 16.0), ([], 20.0), ([[1, 1, 2, 1]], 20.0)]
+)
+def test_a_missing_area_is_that_of_the_segmentation_or_of_the_box(segmentation, area):
+    entry = annotation(1, box=(1, 1, 5, 4), segmentation=segmentation)
+    del entry["area"]
+    text = json.dumps(document(entry)).encode()
+    assert [one["area"] for one in annotations.parse(text, WHERE, DATA.classes, masks=False)["annotations"]] == [area]
+
+
+@pytest.mark.parametrize(("crowd", "found"), [(None, 0), (False, 0), (True, 1), (1, 1)])
+def test_a_crowd_is_what_says_so(crowd, found):
+    text = json.dumps(document(annotation(1, crowd=crowd))).encode()
+    assert annotations.parse(text, WHERE, DATA.classes)["annotations"][0]["iscrowd"] == found
+
+
+def test_every_kind_of_fault_is_named(tmp_path):
+    refused(tmp_path, "1 of image 7 have an area .*, the annotations 2 of image 7 have a box of zero",
+            annotation(1, area=0), annotation(2, box=(1, 1, 0, 4)))  # fmt: skip
+
+
+def test_a_turned_image_is_named_as_such(tmp_path):
+    root, exif, buffer = written(tmp_path / "toy", document(annotation(1))), Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(buffer, "PNG", exif=exif.tobytes())
+    (root / "val2017/7.png").write_bytes(buffer.getvalue())
+    manifest.write(root, FIELDS | {"splits": {"val": 3}})
+    with pytest.raises(UserError, match=r"7\.png is 10x8 \(height x width\) once turned by its orientation tag"):
+        open_objects(root, DATA, "val", masks=True).read(0)
+
+
+def test_a_split_of_crowds_says_that_nothing_can_be_learnt(root, tmp_path):
+    nothing = open_objects(written(tmp_path / "none", document()), DATA, "val", masks=True)
+    assert "'val' has no objects" in nothing.lacking("val")
+    crowds = document(annotation(1, crowd=1, segmentation=RING), annotation(2, crowd=1, segmentation=RING))
+    split = open_objects(written(tmp_path / "crowds", crowds), DATA, "val", masks=True)
+    assert not split.annotated and split.lacking("val").startswith("all 2 objects of the split 'val' are crowds")
+
+
 def test_one_class_is_enough(tmp_path):
     content = document(annotation(1), annotation(2, image=3)) | {"categories": [{"id": 18, "name": "dog"}]}
     split = open_objects(written(tmp_path / "toy", content), DATA.model_copy(update={"classes": ["dog"]}), "val",
@@ -134,6 +173,14 @@ def test_listed_annotations_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"area": -16.0}, "have an area that is not a number above 0"),
+        ({"area": 0}, "have an area that is not a number above 0"),
+        ({"area": float("nan")}, "have an area that is not a number above 0"),
+        ({"area": float("inf")}, "have an area that is not a number above 0"),
+        ({"area": "large"}, "have an area that is not a number above 0"),
+        ({"area": None}, "have an area that is not a number above 0"),
+        ({"crowd": 2}, "have an iscrowd that is neither 0 nor 1"),
+        ({"crowd": "no"}, "have an iscrowd that is neither 0 nor 1"),
         ({"box": (1, 1, 4, 0)}, "have a box of zero area"),
         ({"box": (1, 1, -2, 4)}, "have a box of zero area"),
         ({"box": (1, 1, float("nan"), 4)}, "have a box of zero area"),
@@ -190,7 +237,7 @@ def test_a_category_that_is_no_class_is_named(tmp_path):
         ("[]", "has no list 'images'"),
         (document() | {"annotations": {}}, "has no list 'annotations'"),
         (document() | {"annotations": [3]}, "annotations, entry 0: 'id' is missing"),
-        (document(annotation(1), annotation(2, area="large")), "annotations, id 2: 'area' is missing or of a wrong"),
+        (document(annotation(1), annotation(2, bbox="large")), "annotations, id 2: 'bbox' is missing or of a wrong"),
         (document(annotation(1), annotation(1)), "annotations: the id 1 occurs twice"),
         (document(images=(7, 9, 9)), "images: the id 9 occurs twice"),
     ],
@@ -201,7 +248,7 @@ def test_what_is_no_instances_file_is_refused(tmp_path, content, message):
 
 
 def test_an_empty_split_and_a_dataset_size_are_refused(tmp_path, root):
-    with pytest.raises(UserError, match=r"val2017\.json lists no images; run `bcd fetch toy --force`"):
+    with pytest.raises(UserError, match=r"val2017\.json of toy lists no images; run `bcd fetch toy --force`"):
         open_objects(written(tmp_path / "empty", document(images=())), DATA, "val", masks=True)
     with pytest.raises(UserError, match="a dataset with a `size` is for segmentation"):
         open_objects(root, DATA.model_copy(update={"size": [4, 4]}), "val", masks=True)
@@ -221,7 +268,7 @@ def test_a_missing_image_and_an_altered_one(root):
         split.read(1)
     (root / "val2017" / "3.png").unlink()
     manifest.write(root, FIELDS | {"splits": {"val": 3}})
-    with pytest.raises(UserError, match=r"lists image 3, but .*3\.png is missing; run `bcd fetch toy --force`"):
+    with pytest.raises(UserError, match=r"lists image 3, but val2017/3\.png of toy is missing; run `bcd fetch toy"):
         open_objects(root, DATA, "val", masks=True)
 
 
@@ -254,8 +301,7 @@ def test_the_three_encodings_of_a_mask_agree():
 
 
 def counted(root):
-    files = by_path(manifest.scan(root))
-    return tree.split_facts(root, files, reader=coco, splits=coco.SPLITS)["splits"]
+    return look_of(coco).splits(root, by_path(manifest.scan(root)))["splits"]
 
 
 def test_counting_the_splits_of_an_unpacked_tree(tmp_path, root):
@@ -304,7 +350,7 @@ def sample(tmp_path_factory):
         tuple(Archive(archive=archive, url=None) for archive in archives),
         "",
         "",
-        partial(tree.split_facts, reader=coco, splits=coco.SPLITS),
+        look_of(coco),
     )
     found = fetch(source, root, MIRROR)
     assert found.splits == {"train": 108, "val": 121}

@@ -1,0 +1,196 @@
+"""Every image and label of a dataset, looked at once before anything trains, by the code that training reads them with.
+
+What would stop training or evaluation stops here. The rest is counted; `bcd.data.findings` says what of it is doubtful.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import NamedTuple, NotRequired, TypedDict
+
+import numpy as np
+
+from bcd.config.schema.data import TRAIN, Dataset, DataUse
+from bcd.data import decode, tree
+from bcd.data.acquire.download import Progress, quiet
+from bcd.data.formats import FORMATS
+from bcd.data.objects.split import ObjectSplit, objects_of
+from bcd.data.semantic.split import split_of
+from bcd.errors import UserError
+from bcd.label import IGNORE
+
+FAULTS = 10  # of them, listed before they are only counted
+BLOCK = 64  # images that are handed to the threads at once
+# COCO's sizes of objects: a small one is of fewer pixels than a square of 32, a large one of more than a square of 96.
+SMALL, LARGE = 32**2, 96**2
+
+
+class Labels(TypedDict):
+    """Of a split's label maps: all pixels, the ignored ones, and of each class the images and the pixels."""
+
+    pixels: int
+    ignored: int
+    classes: dict[str, list[int]]
+
+
+class Things(TypedDict):
+    """Of a split's objects: crowds, images with an object to learn, and of each class small, medium and large ones.
+
+    masks: "", or why they cannot be used.
+    """
+
+    crowds: int
+    annotated: int
+    masks: str
+    classes: dict[str, list[int]]
+
+
+class SplitCheck(TypedDict):
+    """Of a split: images, the smallest and the largest height and width, and how many have an orientation tag."""
+
+    images: int
+    height: list[int]
+    width: list[int]
+    turned: int
+    labels: NotRequired[Labels]
+    objects: NotRequired[Things]
+
+
+class Seen(NamedTuple):
+    """One image: height, width, whether it has an orientation tag, and how often each value is in its label map."""
+
+    height: int
+    width: int
+    turned: bool
+    values: np.ndarray
+
+
+def check(
+    files: tree.Tree, dataset: Dataset, counts: Mapping[str, int], progress: Progress = quiet
+) -> dict[str, SplitCheck]:
+    """Look at every image and label of the splits, of which `counts` has the samples; what is in each.
+
+    Raises UserError listing the first faults and their number: whatever stops training or evaluation, and masks that
+    hold nothing but the first class and ignored pixels.
+    """
+    plain = dataset.model_copy(update={"size": None, "images": None, "labelled": None})
+    tasks = [task for task in ("semantic", "detection") if task in FORMATS[dataset.format].tasks]
+    total, done, faults = len(tasks) * sum(counts.values()), count(1), list[str]()
+    found: dict[str, SplitCheck] = {}
+    for split, images in counts.items():
+        found[split] = {"images": 0, "height": [], "width": [], "turned": 0}
+        for task in tasks if images else ():
+            look = _labels if task == "semantic" else _objects
+            try:
+                found[split] |= look(
+                    files, plain.use(task), split, faults, lambda: progress(f"check {files.dataset}", next(done), total)
+                )
+            except UserError as error:  # of the split as a whole
+                faults.append(str(error))
+    if not faults and (binary := _binary(dataset, found)):
+        faults.append(binary)
+    if faults:
+        raise UserError(_listed(files.dataset, faults))
+    return found
+
+
+def _labels(files: tree.Tree, use: DataUse, split: str, faults: list[str], step: Callable[[], None]) -> SplitCheck:
+    """The images and label maps of a split."""
+    part = split_of(files, use, split)
+
+    def see(index: int) -> Seen:
+        label = part.read(index)[1]
+        turned = decode.orientation(files.read(part.samples[index].image)) > 1
+        height, width = label.shape
+        return Seen(height, width, turned, np.bincount(label.ravel(), minlength=IGNORE + 1))
+
+    found: SplitCheck = {"images": 0, "height": [], "width": [], "turned": 0}
+    pixels, images = np.zeros(IGNORE + 1, np.int64), np.zeros(IGNORE + 1, np.int64)
+    for seen in _seen(see, len(part), faults, step):
+        _count(found, seen)
+        pixels += seen.values
+        images += seen.values > 0
+    classes = {name: [int(images[n]), int(pixels[n])] for n, name in enumerate(use.classes)}
+    return found | {"labels": {"pixels": int(pixels.sum()), "ignored": int(pixels[IGNORE]), "classes": classes}}
+
+
+def _objects(files: tree.Tree, use: DataUse, split: str, faults: list[str], step: Callable[[], None]) -> SplitCheck:
+    """The images and annotations of a split."""
+    part, lacking = _opened(files, use, split)
+    if split == TRAIN and not part.annotated:
+        faults.append(part.lacking(split))
+
+    def see(index: int) -> Seen:
+        image, _, path = part.read(index)
+        height, width, _ = image.shape
+        return Seen(height, width, decode.orientation(files.read(path)) > 1, np.zeros(0))
+
+    found: SplitCheck = {"images": 0, "height": [], "width": [], "turned": 0}
+    for seen in _seen(see, len(part), faults, step):
+        _count(found, seen)
+    sizes = {name: [0, 0, 0] for name in use.classes}
+    for entry in part.truth["annotations"]:
+        if not entry["iscrowd"]:
+            sizes[use.classes[entry["category_id"]]][(entry["area"] >= SMALL) + (entry["area"] > LARGE)] += 1
+    crowds = sum(entry["iscrowd"] for entry in part.truth["annotations"])
+    return found | {"objects": {"crowds": crowds, "annotated": len(part.annotated), "masks": lacking, "classes": sizes}}
+
+
+def _opened(files: tree.Tree, use: DataUse, split: str) -> tuple[ObjectSplit, str]:
+    """The objects of a split, and why their masks cannot be used: detection does without them."""
+    try:
+        return objects_of(files, use, split, masks=True), ""
+    except UserError as error:
+        return objects_of(files, use, split, masks=False), str(error)
+
+
+def _seen(see: Callable[[int], Seen], images: int, faults: list[str], step: Callable[[], None]) -> Iterator[Seen]:
+    """What is seen of each image, in order, by as many threads as there are cores; what cannot be read is a fault."""
+
+    def tried(index: int) -> Seen | UserError:
+        try:
+            return see(index)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for first in range(0, images, BLOCK):
+            for one in pool.map(tried, range(first, min(first + BLOCK, images))):
+                step()
+                if isinstance(one, UserError):
+                    faults.append(str(one))
+                else:
+                    yield one
+
+
+def _count(found: SplitCheck, seen: Seen) -> None:
+    found["images"] += 1
+    found["turned"] += seen.turned
+    found["height"] = [min([*found["height"], seen.height]), max([*found["height"], seen.height])]
+    found["width"] = [min([*found["width"], seen.width]), max([*found["width"], seen.width])]
+
+
+def _binary(dataset: Dataset, found: Mapping[str, SplitCheck]) -> str:
+    """What to say of masks that hold only the first class and ignored pixels; "" for others."""
+    labels = [one["labels"] for one in found.values() if "labels" in one]
+    first, *others = dataset.classes
+    held = {name for one in labels for name, (images, _) in one["classes"].items() if images}
+    if not others or held != {first} or not sum(one["ignored"] for one in labels):
+        return ""
+    return (
+        f"every mask holds only '{first}' and ignored pixels, so no model could be wrong; store masks of 0 and "
+        f"{IGNORE} as class ids, 0 and 1, since {IGNORE} means: ignore"
+    )
+
+
+def _listed(dataset: str, faults: list[str]) -> str:
+    """The faults in one sentence, numbered where there are several."""
+    again = f"then run `bcd fetch {dataset}`, or with --accept where you have mended files in data/{dataset}"
+    if len(faults) == 1:
+        return f"{dataset}: {faults[0]}; {again}"
+    more = f"; and {len(faults) - FAULTS} more" if len(faults) > FAULTS else ""
+    listed = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults[:FAULTS], 1))
+    return f"{dataset}: {len(faults)} faults, each of which would stop a run; mend them, {again}: {listed}{more}"

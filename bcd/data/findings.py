@@ -1,0 +1,115 @@
+"""What `bcd.data.check` found in a dataset: what of it is doubtful, as sentences, and all of it, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Literal
+
+from bcd.config.schema.base import TaskName
+from bcd.data.check import Labels, SplitCheck, Things
+
+MUCH_IGNORED = 0.5  # share of a split's pixels from which on it is said that they are ignored
+MANY_CROWDS = 0.05  # share of a split's objects from which on it is said that crowds are left out
+NAMED = 5  # classes that a sentence names before it only counts them
+
+
+def warnings(check: Mapping[str, Any], task: TaskName | None = None, splits: Collection[str] = ()) -> list[str]:
+    """What a reader must know of the splits (all, by default) where they are used for a task (any, by default).
+
+    check: that of a `Manifest`; {} for a dataset that was never looked at, of which nothing is known.
+    """
+    found: Mapping[str, SplitCheck] = check.get("splits", {})
+    chosen = [split for split in found if split in splits or not splits]
+    return [sentence for split in chosen for sentence in _doubts(split, found[split], task)]
+
+
+def _doubts(split: str, found: SplitCheck, task: TaskName | None) -> Iterator[str]:
+    if not found["images"]:
+        yield f"the split '{split}' has no images"
+    if found["turned"]:
+        yield f"{found['turned']} images of the split '{split}' have an orientation tag and are read turned by it"
+    if "labels" in found and task in (None, "semantic"):
+        yield from _of_labels(split, found["labels"])
+    if "objects" in found and task != "semantic":
+        yield from _of_objects(split, found["objects"], task)
+
+
+def _of_labels(split: str, labels: Labels) -> Iterator[str]:
+    share = labels["ignored"] / labels["pixels"]
+    if share == 1:
+        yield f"every pixel of the split '{split}' is ignored"
+        return
+    if share >= MUCH_IGNORED:
+        yield f"{share:.0%} of the pixels of the split '{split}' are ignored"
+    yield from _lacking("pixel", split, {name: images for name, (images, _) in labels["classes"].items()})
+
+
+def _of_objects(split: str, objects: Things, task: TaskName | None) -> Iterator[str]:
+    crowds, alone = objects["crowds"], sum(sum(sizes) for sizes in objects["classes"].values())
+    if crowds and not alone:
+        yield f"all {crowds} objects of the split '{split}' are crowds, which evaluation ignores"
+        return
+    if crowds >= MANY_CROWDS * (crowds + alone) > 0:
+        yield f"{crowds} of {crowds + alone} objects of the split '{split}' are crowds, neither learnt nor evaluated"
+    if objects["masks"] and task in (None, "instance"):
+        yield f"the split '{split}' has no masks for instance segmentation: {objects['masks']}"
+    yield from _lacking("object", split, {name: sum(sizes) for name, sizes in objects["classes"].items()})
+
+
+def _lacking(what: str, split: str, counts: Mapping[str, int]) -> Iterator[str]:
+    absent = [name for name, number in counts.items() if not number]
+    if len(absent) == 1:
+        yield f"the class '{absent[0]}' has no {what} in the split '{split}'"
+    elif absent:
+        more = ", ..." if len(absent) > NAMED else ""
+        named = ", ".join(absent[:NAMED])
+        yield f"{len(absent)} of {len(counts)} classes have no {what} in the split '{split}' ({named}{more})"
+
+
+def table(check: Mapping[str, Any]) -> list[str]:
+    """Lines with everything that was found: the splits first, then the classes."""
+    splits: Mapping[str, SplitCheck] = check["splits"]
+    rows = [["", *splits], *([name, *map(cell, splits.values())] for name, cell in SPLIT_ROWS.items())]
+    for part, heading, cell in PARTS:
+        counted = next((found[part]["classes"] for found in splits.values() if part in found), {})
+        classes = [name for name in check["of"]["classes"] if name in counted]
+        rows += [[heading, *("" for _ in splits)]] if classes else []
+        rows += [[f"  {name}", *(cell(found, name) if part in found else "" for found in splits.values())]
+                 for name in classes]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _label_cell(found: SplitCheck, name: str) -> str:
+    images, pixels = found["labels"]["classes"][name]
+    return f"{images}, {pixels / found['labels']['pixels']:.2%}"
+
+
+def _object_cell(found: SplitCheck, name: str) -> str:
+    return " / ".join(map(str, found["objects"]["classes"][name]))
+
+
+def _range(bounds: list[int]) -> str:
+    return "-".join(map(str, dict.fromkeys(bounds)))
+
+
+def _ignored(found: SplitCheck) -> str:
+    return f"{found['labels']['ignored'] / found['labels']['pixels']:.2%}" if "labels" in found else ""
+
+
+def _crowds(found: SplitCheck) -> str:
+    return str(found["objects"]["crowds"]) if "objects" in found else ""
+
+
+SPLIT_ROWS: dict[str, Callable[[SplitCheck], str]] = {
+    "images": lambda found: str(found["images"]),
+    "height": lambda found: _range(found["height"]),
+    "width": lambda found: _range(found["width"]),
+    "with an orientation tag": lambda found: str(found["turned"]),
+    "pixels ignored": _ignored,
+    "crowds": _crowds,
+}
+PARTS: tuple[tuple[Literal["labels", "objects"], str, Callable[[SplitCheck, str], str]], ...] = (
+    ("labels", "images with the class, share of pixels", _label_cell),
+    ("objects", "small / medium / large objects", _object_cell),
+)
