@@ -29,7 +29,7 @@ def test_the_file_has_the_names_that_its_page_documents(project):
     value = json.loads(content().to_json())
     assert set(value) == {
         "suite", "table", "caption", "notes", "seeds", "baseline", "metrics", "main_metrics", "comparisons", "sources",
-        "pairs",
+        "pairs", "made_of",
     }  # fmt: skip
     (pair,) = value["pairs"]
     assert set(pair) == {
