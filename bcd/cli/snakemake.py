@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from bcd.runs.record import RunResult, read_as
+from bcd.runs.run import Run
 
 LOCKS = Path(".snakemake/locks")
 NAMED = 3  # outputs that a message lists before it only counts the rest
@@ -32,6 +35,14 @@ def make_again(workflow: Any, wrong: Mapping[Path, str]) -> list[str]:
         more = [f"{len(new) - NAMED} more"] if len(new) > NAMED else []
         _say(f"not today's: {', '.join([*shown, *more])}; made again, as far as this call needs it")
     return []
+
+
+def say_doubts(suite: str, runs: Iterable[Run]) -> None:
+    """Print what the captions warn of in the data of a suite's finished runs, each sentence once."""
+    files = {run.file(suite): run.files for run in runs}
+    results = {file: read_as(RunResult, file) for file in files if file.exists()}
+    for doubt in dict.fromkeys(f"data/{files[f]}: {w}" for f, result in results.items() for w in result.data.warnings):
+        _say(f"warning: {doubt}")
 
 
 def free_dead_lock(workflow: Any) -> None:

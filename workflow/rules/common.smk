@@ -11,7 +11,7 @@ from bcd.errors import UserError, nearest
 from bcd.files import explained
 from bcd.config.load import default_suite, load_params
 from bcd.config.suites import load_suite
-from bcd.cli.snakemake import free_dead_lock, is_main, make_again
+from bcd.cli.snakemake import free_dead_lock, is_main, make_again, say_doubts
 from bcd.planning.outdated import outdated
 from bcd.report.outputs import panels_request, table_request
 from bcd.runs.spec import RESULTS, digest
@@ -91,6 +91,7 @@ onerror:
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.
 onsuccess:
+    say_doubts(SUITE, RUNS.values())
     if unsynced(SUITE, RESULTS):
         print(
             f"bcd: {Path(OUT, 'logs/track.log').read_text().strip()}",

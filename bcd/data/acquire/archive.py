@@ -63,7 +63,7 @@ def unpack(
     - names that are absolute or leave the target
     - links, devices and other special members
     - encrypted, truncated or corrupt data
-    - two members of one name, and nothing below one of `keep`
+    - two members of one name, and nothing below any of `keep`
     - declared sizes beyond the free disk space
     """
     kept = [PurePosixPath(path) for path in ([keep] if isinstance(keep, str) else keep)] or [PurePosixPath()]
@@ -71,9 +71,9 @@ def unpack(
     try:
         with _opened(archive) as members:
             wanted = [(path, m) for m in members if (path := _place(m.name, kept)) is not None]
-            for folder in kept:
-                if not any(path.is_relative_to(folder) for path, _ in wanted):
-                    raise Refused(f"it has no file below {folder if folder.parts else 'its root'}")
+            if not wanted:
+                folders = " or ".join(str(folder) if folder.parts else "its root" for folder in kept)
+                raise Refused(f"it has no file below {folders}")
             total = sum(m.size for _, m in wanted)
             require_space(target, total, f"unpacking {archive}")
             files, done = [], 0

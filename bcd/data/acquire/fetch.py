@@ -30,7 +30,7 @@ from bcd.data.acquire.manifest import (
     Request,
     SplitFacts,
 )
-from bcd.data.acquire.mirror import Obtained, from_mirror
+from bcd.data.acquire.mirror import Obtained, from_mirror, listed
 from bcd.data.acquire.network import from_network
 from bcd.errors import UserError
 from bcd.files import locked, read_bytes, sha256_file, writing
@@ -97,7 +97,8 @@ def fetch(
         return {**facts, "check": source.look.check(stage, by_path(files), facts["splits"])}, files
 
     root = Path(root)
-    return _once(root, request(source.archives), force, build, source.look, lambda found: replaced(found, source))
+    asked = request(source.archives)
+    return _once(root, asked, force, build, source.look, lambda found: replaced(found, source, mirror))
 
 
 def generate(
@@ -151,13 +152,16 @@ def accept(root: Path, look: Look, splits: Mapping[str, int]) -> Manifest:
         return manifests.write(root, fields, files)
 
 
-def replaced(found: Manifest, source: Source) -> str | None:
-    """The archive in `archives/` that is not the one which was unpacked; None where there is none.
+def replaced(found: Manifest, source: Source, mirror: Path | None = None) -> str | None:
+    """The archive in `archives/`, or in the listing of the mirror, that is not the one which was unpacked, or None.
 
-    Only archives of one's own can be: put in place by hand, and without a published hash.
+    Of those in `archives/` only one's own can be: put in place by hand, and without a published hash.
     """
+    if found.origin == "mirror":
+        there = listed(mirror) if mirror else {}
+        return next((a["archive"] for a in found.archives if there.get(a["archive"], a["sha256"]) != a["sha256"]), None)
     own = [one.archive for one in source.archives if not (one.url or one.sha256 or one.md5)]
-    for used in found.archives if found.origin == "network" else ():
+    for used in found.archives:
         path = found.root / ARCHIVES / Path(used["archive"]).name
         if used["archive"] in own and path.is_file() and not _same(path, used):
             return path.name

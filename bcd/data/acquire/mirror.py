@@ -57,6 +57,11 @@ def from_mirror(mirror: Path, dataset: str, archives: Sequence[Archive]) -> list
     return [_verified(archive, mirror, rows[archive.archive]) for archive in listed]
 
 
+def listed(mirror: Path) -> dict[str, str]:
+    """Archive -> SHA-256, as the mirror's listing has it; nothing where there is no listing."""
+    return {name: row["sha256"] for name, row in _rows(mirror).items()} if (mirror / LISTING).is_file() else {}
+
+
 def is_official(archive: Archive, path: Path, sha256: str) -> bool | None:
     """Whether `path`, whose hash is `sha256`, holds the official bytes; None when no hash of these is known."""
     if archive.sha256:

@@ -121,6 +121,17 @@ def test_mirror_archive_is_read_in_place_and_unofficial_without_a_pin(root, mirr
     assert names(root) == [".lock", "files.csv", "manifest.json", "train"]
 
 
+def test_a_replaced_archive_of_the_mirror_is_noticed_without_force(root, mirror):
+    before = fetch(toy(), root, mirror)
+    other = zipped({f"train/{n}.png": b"x" for n in range(30)})
+    write_mirror(mirror, other)
+    assert fetch(toy(), root) == before  # nobody names the mirror
+    after = fetch(toy(), root, mirror)
+    assert after.archives[0]["sha256"] == hashlib.sha256(other).hexdigest()
+    assert after.files["train/0.png"].bytes == 1
+    assert fetch(toy(), root, mirror / "absent") == after
+
+
 def test_mirror_archive_with_the_pinned_hash_is_official(root, mirror):
     found = fetch(toy(sha256=SHA256), root, mirror)
     assert (found.origin, found.official, found.note) == ("mirror", True, "")
