@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bcd.cli.terminal import put
 from bcd.runs.record import RunResult, read_as
 from bcd.runs.run import Run
 
@@ -45,6 +46,24 @@ def say_doubts(suite: str, runs: Iterable[Run]) -> None:
         _say(f"warning: {doubt}")
 
 
+def repeat_failures(logs: Path, since: float) -> None:
+    """Print the sentence of each job that has failed since then (seconds since the epoch), with its log."""
+    for path in sorted(logs.rglob("*.log")):
+        last = _lines(path)[-1:] if path.stat().st_mtime >= since else []
+        if last and last[0].startswith("bcd: "):
+            put(f"{path}: {last[0].removeprefix('bcd: ')}", sys.stderr)
+
+
+def say_log(path: Path) -> None:
+    """Print what a job has said that did not fail."""
+    if path.exists():
+        _say(" ".join(_lines(path)))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
 def free_dead_lock(workflow: Any) -> None:
     """Remove the lock of a Snakemake that was killed, as soon as no other one lives in this folder; and say so.
 
@@ -65,4 +84,4 @@ def free_dead_lock(workflow: Any) -> None:
 
 
 def _say(sentence: str) -> None:
-    print(f"bcd: {sentence}", file=sys.stderr)
+    put(f"bcd: {sentence}", sys.stderr)

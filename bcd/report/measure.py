@@ -32,7 +32,8 @@ from bcd.report.content import (
 from bcd.report.stats import Difference, compare, holm, mean_std
 from bcd.runs.expand import Row, table_rows
 from bcd.runs.record import RunResult
-from bcd.runs.status import Status, find_runs, read_rows, refusal
+from bcd.runs.status import Status
+from bcd.runs.usable import find_runs, read_rows, refusal
 
 LOWER_IS_BETTER = frozenset({"frag"})
 ALPHA = 0.05

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import numpy as np
-
 from bcd.config.schema.data import TRAIN
 from bcd.data.acquire.manifest import Identity, identity
 from bcd.errors import UserError
-from bcd.files import sha256_file
 from bcd.runs import store
 from bcd.runs.code import CodeHashes, fingerprints
 from bcd.runs.progress import read_progress, why_anew
@@ -22,7 +19,6 @@ from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, RunSpec, Training
 
 DATA = Path("data")
-NAMED = 10  # keys that a message lists before it only counts the rest
 
 
 class Verdict(StrEnum):
@@ -232,44 +228,3 @@ def _spec(run: Run, data: Identity | None, teacher: Status | None) -> RunSpec | 
     if not train or (teacher and not teacher.trained):
         return None
     return run.spec(train, teacher.weights_sha256 if teacher else None)
-
-
-def find_runs(
-    suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Path = DATA
-) -> tuple[dict[str, Status], dict[str, list[str]]]:
-    """The given runs and their teachers: the usable ones by key, and of the others reason -> keys."""
-    statuses = judge_all(suite, runs, results, data)
-    unusable: dict[str, list[str]] = {}
-    for key, status in statuses.items():
-        if not status.usable:
-            unusable.setdefault(status.why, []).append(key)
-    return {key: status for key, status in statuses.items() if status.usable}, unusable
-
-
-def refusal(suite: str, unusable: Mapping[str, list[str]]) -> str:
-    """What is wrong with the runs of a suite and how to mend it, from the reasons of `find_runs`."""
-    reasons = "; ".join(f"{why}: {_listed(keys)}" for why, keys in sorted(unusable.items()))
-    return f"suite '{suite}': {reasons}; run `snakemake --config suite={suite}` to make them"
-
-
-def read_runs(suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Path = DATA) -> dict[str, Status]:
-    """The given runs and their teachers by key; raises UserError naming every run that is not usable."""
-    found, unusable = find_runs(suite, runs, results, data)
-    if unusable:
-        raise UserError(refusal(suite, unusable))
-    return found
-
-
-def read_rows(status: Status) -> dict[str, np.ndarray]:
-    """Per-image counts `{name: (I, C)}` of the run; raises UserError unless they are the bytes that were recorded."""
-    from bcd.metrics import load_rows
-
-    path = status.rows_file
-    if not path.exists() or sha256_file(path) != status.finished.evaluation.rows_sha256:
-        raise UserError(f"{path} is missing or changed since {status.run.key} was evaluated; {status.measure_again}")
-    return load_rows(path)[0]
-
-
-def _listed(keys: list[str]) -> str:
-    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return ", ".join(keys[:NAMED]) + more

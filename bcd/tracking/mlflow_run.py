@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bcd.config.overrides import flat_term, term_keys
-from bcd.errors import UserError
-from bcd.files import read_text
 from bcd.runs.record import Record, RunResult
 from bcd.runs.spec import RunSpec, digest
+from bcd.train import history
 
 Item = TypeVar("Item")
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # MLflow's limits
@@ -90,20 +89,6 @@ def tags(tracked: TrackedRun) -> dict[str, str]:
     return {f"bcd.{name}": value for name, value in found.items() if value}
 
 
-def history(folder: Path) -> list[dict[str, float]]:
-    """The complete lines of `history.jsonl`; a line that is being written is left for later.
-
-    Raises UserError for a file with other lines.
-    """
-    path = folder / "history.jsonl"
-    text = read_text(path) if path.exists() else ""
-    lines = [line for line in text.splitlines(keepends=True) if line.endswith("}\n")]
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise UserError(f"{path} is not a history ({error}); delete it, the run then has no curves") from None
-
-
 def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -> str:
     """Write what the MLflow run `known` lacks of `tracked`, or a new run if there is none; returns its id.
 
@@ -121,7 +106,7 @@ def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -
     if tracked.record is None and known.info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")
     _log_facts(client, known, tracked)
-    lines = [line for line in history(tracked.folder) if line["step"] > logged]
+    lines = [line for line in history.read(tracked.folder) if line["step"] > logged]
     last = lines[-1]["step"] if lines else 0
     points = [
         (_curve_name(name), value, end - round(1000 * step_seconds * (last - line["step"])), round(line["step"]))

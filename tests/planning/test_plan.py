@@ -10,7 +10,7 @@ from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.planning import survey
-from bcd.runs import expand, status, store
+from bcd.runs import expand, status, store, usable
 from bcd.runs.code import CodeHashes
 from bcd.runs.progress import Progress, write_state
 from bcd.runs.record import Failure
@@ -120,7 +120,7 @@ def test_a_failed_run_says_why_and_what_is_damaged_says_so(trained):
         "1 left: loss not finite at step 2"
     )
     with pytest.raises(UserError, match=r"runs failed \(`bcd plan --suite smoke` says why\): .*/cwd/s0"):
-        status.read_runs("smoke", [runs()[f"{PAIR}/cwd/s0"]])
+        usable.read_runs("smoke", [runs()[f"{PAIR}/cwd/s0"]])
     for name in ("failure.json", "state.pt"):
         for content in ("", "[]", "{}", "\x00"):
             (folder / name).write_text(content)

@@ -12,7 +12,8 @@ from bcd.report.tables import build
 from bcd.runs.expand import suite_runs
 from bcd.runs.progress import Progress
 from bcd.runs.record import Failure, Record, Report, RunResult, dump, read_as, read_spec
-from bcd.runs.status import Verdict, judge_all, read_runs
+from bcd.runs.status import Verdict, judge_all
+from bcd.runs.usable import read_runs
 
 KEY = "semantic/scenes-smoke/smoke-student-from-smoke-teacher/kd/s0"
 

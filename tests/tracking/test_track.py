@@ -323,12 +323,6 @@ def test_parameters_are_flat_and_short(project):
     assert len(flat["data.classes"]) == 500 and flat["data.classes"].endswith("…")
 
 
-def test_a_line_that_is_being_written_is_left_for_later(tmp_path):
-    assert mlflow_run.history(tmp_path) == []
-    (tmp_path / "history.jsonl").write_text('{"step": 1}\n{"step": 2}')
-    assert mlflow_run.history(tmp_path) == [{"step": 1}]
-
-
 # --- ui ----------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.losses import TERMS
 from bcd.report.panels import run_panel
-from bcd.runs import status, store
+from bcd.runs import status, store, usable
 from bcd.runs.record import Report, RunResult, dump, read_as
 from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
@@ -84,7 +84,7 @@ def test_a_damaged_evaluation_is_measured_again_by_the_command_that_the_sentence
     for path, whole in good.items():
         for bad in (None, b"", b"{}", b"[]", whole[: len(whole) // 2], pickled.read_bytes()):
             path.unlink() if bad is None else path.write_bytes(bad)
-            for damaged, read in ((rows, status.read_rows), (predictions, run_panel)):
+            for damaged, read in ((rows, usable.read_rows), (predictions, run_panel)):
                 if path == damaged:
                     with pytest.raises(UserError, match=f"{path} .*run `bcd evaluate --suite smoke {TEACHER}` to") as e:
                         read(status_of(run))

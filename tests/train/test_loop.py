@@ -17,7 +17,7 @@ from support.smoke import FEW, PAIR, TEACHER, folder, renamed, result_of, runs, 
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
-from bcd.runs import expand, status, store
+from bcd.runs import expand, status, store, usable
 from bcd.runs.progress import read_progress
 from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.resolve import overridden
@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_finite_ends_its_learner_alone(project, teacher):
     entry = job.resolve("smoke", chosen[1]).folder()
     assert read_progress(entry).step == 1
     assert store.failure(entry).files
-    nine, failed = status.find_runs("smoke", chosen)
+    nine, failed = usable.find_runs("smoke", chosen)
     assert chosen[0].key in nine and failed == {"runs failed (`bcd plan --suite smoke` says why)": [chosen[1].key]}
     assert "not finite at step 2" in status.judge_all("smoke", chosen)[chosen[1].key].line
 

@@ -11,7 +11,14 @@ from bcd.errors import UserError, nearest
 from bcd.files import explained
 from bcd.config.load import default_suite, load_params
 from bcd.config.suites import load_suite
-from bcd.cli.snakemake import free_dead_lock, is_main, make_again, say_doubts
+from bcd.cli.snakemake import (
+    free_dead_lock,
+    is_main,
+    make_again,
+    repeat_failures,
+    say_doubts,
+    say_log,
+)
 from bcd.planning.outdated import outdated
 from bcd.report.outputs import panels_request, table_request
 from bcd.runs.spec import RESULTS, digest
@@ -79,23 +86,13 @@ def run_files(runs):
 
 # What failed may lie hours and screens above.
 onerror:
-    for path in sorted(Path(OUT, "logs").rglob("*.log")):
-        lines = path.read_text(errors="replace").splitlines()
-        if (
-            path.stat().st_mtime >= STARTED
-            and lines
-            and lines[-1].startswith("bcd: ")
-        ):
-            print(f"{path}: {lines[-1].removeprefix('bcd: ')}", file=sys.stderr)
+    repeat_failures(Path(OUT, "logs"), STARTED)
 
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.
 onsuccess:
     say_doubts(SUITE, RUNS.values())
     if unsynced(SUITE, RESULTS):
-        print(
-            f"bcd: {Path(OUT, 'logs/track.log').read_text().strip()}",
-            file=sys.stderr,
-        )
+        say_log(Path(OUT, "logs/track.log"))
     if Path(".dvc").exists() and set(workflow.dag_settings.targets) <= {"all"}:
         shell("bcd dvc-commit --suite {SUITE:q}")

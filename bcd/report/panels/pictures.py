@@ -21,7 +21,8 @@ from bcd.report.panels.layout import framed, png
 from bcd.report.tables import find_table
 from bcd.runs.expand import table_rows
 from bcd.runs.run import Run
-from bcd.runs.status import Status, read_runs
+from bcd.runs.status import Status
+from bcd.runs.usable import read_runs
 
 Prediction = TypeVar("Prediction")
 Reader = Callable[[Mapping[str, np.ndarray]], dict[int, Prediction]]  # of a predictions file, by image index

@@ -22,7 +22,7 @@ from bcd.report.panels.layout import GAP, HEADER
 from bcd.report.panels.pictures import read_predictions
 from bcd.report.panels.semantic import read_maps
 from bcd.runs.expand import suite_runs
-from bcd.runs.status import read_runs
+from bcd.runs.usable import read_runs
 
 
 def student(method="bcd", repetition=0):
