@@ -51,21 +51,11 @@ def student_file(method: str, repetition: int = 0) -> Path:
     return RESULTS / "smoke" / "runs" / STUDENT / method / f"s{repetition}.json"
 
 
-def run_file(name: str) -> Path:
-    """A run file: `kd/s0`, or `teacher`."""
-    teacher = RESULTS / "smoke/teachers/semantic/scenes-smoke/smoke-teacher/none/s0.json"
-    return teacher if name == "teacher" else RESULTS / "smoke/runs" / STUDENT / f"{name}.json"
-
-
-def store_folder(name: str) -> Path:
-    """The run's place in the store."""
-    return RESULTS / "store" / json.loads(run_file(name).read_text())["store"]
-
-
 def lose(*names: str) -> None:
-    """Delete run files."""
+    """Delete run files: `kd/s0`, or `teacher`."""
     for name in names:
-        run_file(name).unlink()
+        teacher = RESULTS / "smoke/teachers/semantic/scenes-smoke/smoke-teacher/none/s0.json"
+        (teacher if name == "teacher" else RESULTS / "smoke/runs" / STUDENT / f"{name}.json").unlink()
 
 
 def edit(path: Path, change) -> None:

@@ -530,7 +530,7 @@ def test_interrupted_between_any_two_renames_the_same_command_finishes(root, mir
         patch.setattr(os, "rename", counted(os.rename))
         patch.setattr(os, "replace", counted(os.replace))
         patch.setattr(os, "unlink", counted(os.unlink))
-        patch.setattr("bcd.data.acquire.fetch.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("bcd.data.acquire.stage.shutil.rmtree", lambda *_, **__: None)
         try:
             fetch(toy(), root, mirror, force=True)
         except Killed:
