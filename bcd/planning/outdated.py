@@ -60,10 +60,7 @@ def _tables(params: Params, suite: Suite, results: Path) -> Iterator[tuple[Path,
     why = "was made of other runs, or otherwise, than today's params say"
     for table in suite.tables:
         json, png = table_file(results, suite.name, table.name, "json"), panels_file(results, suite.name, table.name)
-        try:
-            if json.exists() and json_made_of(json) != table_made_of(params, suite, table, results):
-                yield json, why
-            if png.exists() and png_made_of(png) != panels_made_of(params, suite, table, results):
-                yield png, why
-        except FileNotFoundError:
-            continue  # a run is missing: the DAG makes it, and then what is made of it
+        if json.exists() and json_made_of(json) != table_made_of(params, suite, table, results):
+            yield json, why
+        if png.exists() and png_made_of(png) != panels_made_of(params, suite, table, results):
+            yield png, why

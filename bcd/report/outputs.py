@@ -44,18 +44,19 @@ def panels_request(table: Table) -> dict[str, Any]:
 
 
 def table_made_of(params: Params, suite: Suite, table: Table, results: Path = RESULTS) -> str:
-    """Hash of what the table would be made of today; raises FileNotFoundError if a run has no small JSON."""
+    """Hash of what the table would be made of today."""
     return digest({"request": table_request(suite, table), "runs": _runs(params, suite, table, results)})
 
 
 def panels_made_of(params: Params, suite: Suite, table: Table, results: Path = RESULTS) -> str:
-    """Hash of what the panels would be made of today; raises FileNotFoundError if a run has no small JSON."""
+    """Hash of what the panels would be made of today."""
     return digest({"request": panels_request(table), "runs": _runs(params, suite, table, results)})
 
 
-def _runs(params: Params, suite: Suite, table: Table, results: Path) -> dict[str, str]:
+def _runs(params: Params, suite: Suite, table: Table, results: Path) -> dict[str, str | None]:
+    """Key -> hash of the run's small JSON, None where it has none."""
     files = {run.key: run.file(suite.name, results) for row in table_rows(params, suite, table) for run in row.runs}
-    return {key: sha256_file(file) for key, file in files.items()}
+    return {key: sha256_file(file) if file.exists() else None for key, file in files.items()}
 
 
 def json_made_of(path: Path) -> str | None:
