@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha256
 from itertools import count
 from typing import NamedTuple, NotRequired, TypedDict
 
@@ -49,23 +51,31 @@ class Things(TypedDict):
 
 
 class SplitCheck(TypedDict):
-    """Of a split: images, the smallest and the largest height and width, and how many have an orientation tag."""
+    """Of a split: images, the smallest and the largest height and width, and how many have an orientation tag.
+
+    in_train: images that the split TRAIN has, too, by their bytes.
+    """
 
     images: int
     height: list[int]
     width: list[int]
     turned: int
+    in_train: NotRequired[int]
     labels: NotRequired[Labels]
     objects: NotRequired[Things]
 
 
 class Seen(NamedTuple):
-    """One image: height, width, whether it has an orientation tag, and how often each value is in its label map."""
+    """One image: height, width, whether it has an orientation tag, and how often each value is in its label map.
+
+    digest: of the bytes of its file.
+    """
 
     height: int
     width: int
     turned: bool
     values: np.ndarray
+    digest: bytes
 
 
 def check(
@@ -80,16 +90,18 @@ def check(
     tasks = [task for task in ("semantic", "detection") if task in FORMATS[dataset.format].tasks]
     total, done, faults = len(tasks) * sum(counts.values()), count(1), list[str]()
     found: dict[str, SplitCheck] = {}
+    held: dict[str, set[bytes]] = {split: set() for split in counts}
     for split, images in counts.items():
         found[split] = {"images": 0, "height": [], "width": [], "turned": 0}
         for task in tasks if images else ():
             look = _labels if task == "semantic" else _objects
             try:
-                found[split] |= look(
-                    files, plain.use(task), split, faults, lambda: progress(f"check {files.dataset}", next(done), total)
-                )
+                step = partial(_step, progress, files.dataset, done, total)
+                found[split] |= look(files, plain.use(task), split, faults, held[split], step)
             except UserError as error:  # of the split as a whole
                 faults.append(str(error))
+    for split in found.keys() - {TRAIN}:
+        found[split]["in_train"] = len(held[split] & held.get(TRAIN, set()))
     if not faults and (binary := _binary(dataset, found)):
         faults.append(binary)
     if faults:
@@ -97,27 +109,36 @@ def check(
     return found
 
 
-def _labels(files: tree.Tree, use: DataUse, split: str, faults: list[str], step: Callable[[], None]) -> SplitCheck:
+def _step(progress: Progress, dataset: str, done: count, total: int) -> None:
+    progress(f"check {dataset}", next(done), total)
+
+
+def _labels(
+    files: tree.Tree, use: DataUse, split: str, faults: list[str], held: set[bytes], step: Callable[[], None]
+) -> SplitCheck:
     """The images and label maps of a split."""
     part = split_of(files, use, split)
 
     def see(index: int) -> Seen:
         label = part.read(index)[1]
-        turned = decode.orientation(files.read(part.samples[index].image)) > 1
+        data = files.read(part.samples[index].image)
         height, width = label.shape
-        return Seen(height, width, turned, np.bincount(label.ravel(), minlength=IGNORE + 1))
+        values = np.bincount(label.ravel(), minlength=IGNORE + 1)
+        return Seen(height, width, decode.orientation(data) > 1, values, sha256(data).digest())
 
     found: SplitCheck = {"images": 0, "height": [], "width": [], "turned": 0}
     pixels, images = np.zeros(IGNORE + 1, np.int64), np.zeros(IGNORE + 1, np.int64)
     for seen in _seen(see, len(part), faults, step):
-        _count(found, seen)
+        _count(found, seen, held)
         pixels += seen.values
         images += seen.values > 0
     classes = {name: [int(images[n]), int(pixels[n])] for n, name in enumerate(use.classes)}
     return found | {"labels": {"pixels": int(pixels.sum()), "ignored": int(pixels[IGNORE]), "classes": classes}}
 
 
-def _objects(files: tree.Tree, use: DataUse, split: str, faults: list[str], step: Callable[[], None]) -> SplitCheck:
+def _objects(
+    files: tree.Tree, use: DataUse, split: str, faults: list[str], held: set[bytes], step: Callable[[], None]
+) -> SplitCheck:
     """The images and annotations of a split."""
     part, lacking = _opened(files, use, split)
     if split == TRAIN and not part.annotated:
@@ -126,11 +147,12 @@ def _objects(files: tree.Tree, use: DataUse, split: str, faults: list[str], step
     def see(index: int) -> Seen:
         image, _, path = part.read(index)
         height, width, _ = image.shape
-        return Seen(height, width, decode.orientation(files.read(path)) > 1, np.zeros(0))
+        data = files.read(path)
+        return Seen(height, width, decode.orientation(data) > 1, np.zeros(0), sha256(data).digest())
 
     found: SplitCheck = {"images": 0, "height": [], "width": [], "turned": 0}
     for seen in _seen(see, len(part), faults, step):
-        _count(found, seen)
+        _count(found, seen, held)
     sizes = {name: [0, 0, 0] for name in use.classes}
     for entry in part.truth["annotations"]:
         if not entry["iscrowd"]:
@@ -166,7 +188,8 @@ def _seen(see: Callable[[int], Seen], images: int, faults: list[str], step: Call
                     yield one
 
 
-def _count(found: SplitCheck, seen: Seen) -> None:
+def _count(found: SplitCheck, seen: Seen, held: set[bytes]) -> None:
+    held.add(seen.digest)
     found["images"] += 1
     found["turned"] += seen.turned
     found["height"] = [min([*found["height"], seen.height]), max([*found["height"], seen.height])]
@@ -188,7 +211,10 @@ def _binary(dataset: Dataset, found: Mapping[str, SplitCheck]) -> str:
 
 def _listed(dataset: str, faults: list[str]) -> str:
     """The faults in one sentence, numbered where there are several."""
-    again = f"then run `bcd fetch {dataset}`, or with --accept where you have mended files in data/{dataset}"
+    again = (
+        f"then run `bcd fetch {dataset}`, after mending the archives, or `bcd fetch {dataset} --accept`, after mending "
+        f"files that an earlier fetch has brought to data/{dataset}"
+    )
     if len(faults) == 1:
         return f"{dataset}: {faults[0]}; {again}"
     more = f"; and {len(faults) - FAULTS} more" if len(faults) > FAULTS else ""

@@ -28,6 +28,8 @@ def _doubts(split: str, found: SplitCheck, task: TaskName | None) -> Iterator[st
         yield f"the split '{split}' has no images"
     if found["turned"]:
         yield f"{found['turned']} images of the split '{split}' have an orientation tag and are read turned by it"
+    if found.get("in_train"):
+        yield f"{found['in_train']} of {found['images']} images of the split '{split}' are in 'train', too"
     if "labels" in found and task in (None, "semantic"):
         yield from _of_labels(split, found["labels"])
     if "objects" in found and task != "semantic":

@@ -37,7 +37,7 @@ def flops(model: nn.Module, size: Sequence[int]) -> int:
     - a multiply-accumulate of a convolution or matrix product costs 1, a bias nothing
     - batch norm costs 2 and layer norm 5 per element
     - bilinear resizing costs 4 per output element, adaptive average pooling 1 per input element
-    - the rest costs nothing
+    - the rest costs nothing, resizing to the nearest pixel included
 
     The final resize to the image is counted, an auxiliary head is not run.
     Only shapes are propagated (meta device); the model is left as it was.

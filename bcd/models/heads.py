@@ -152,8 +152,9 @@ class UPerHead(Head):
             y = lateral(stage)
             x = y + resize(x, y.shape[2:])
             levels.insert(0, x)
-        levels = [*(output(x) for output, x in zip(self.outputs, levels, strict=False)), levels[3]]
-        return self.classifier(self.dropout(self.neck(_resized(levels, stages[0].shape[2:]))))
+        finest, *coarser = [*(output(x) for output, x in zip(self.outputs, levels, strict=False)), levels[3]]
+        maps = torch.cat([finest, _resized(coarser, finest.shape[2:])], dim=1)
+        return self.classifier(self.dropout(self.neck(maps)))
 
 
 class LightHead(Head):

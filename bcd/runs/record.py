@@ -8,16 +8,17 @@ no host), so both DAG engines see equal bytes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, PlainValidator, ValidationError
 
 from bcd.errors import UserError
 from bcd.files import read_bytes
 from bcd.runs.code import CodeHashes
-from bcd.runs.spec import RunSpec
+from bcd.runs.spec import RunSpec, digest
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -49,6 +50,18 @@ def _code(content: object) -> CodeHashes:
     return CodeHashes(**{name: str(value) for name, value in content.items()})
 
 
+def _numbers(content: object) -> object:
+    if not isinstance(content, Mapping):
+        return content
+    return {name: math.nan if value is None else value for name, value in content.items()}
+
+
+# JSON has no NaN: an undefined number is null there.
+Metrics = Annotated[
+    dict[str, float],
+    BeforeValidator(_numbers),
+    PlainSerializer(lambda metrics: {name: value if math.isfinite(value) else None for name, value in metrics.items()}),
+]
 Spec = Annotated[RunSpec, PlainValidator(_spec), PlainSerializer(RunSpec.to_json)]
 Code = Annotated[
     CodeHashes,
@@ -147,6 +160,8 @@ class Report(Json):
     data_sha256         of what the split consisted of; None in a report from before it was recorded
     weights_sha256      of the weights that were evaluated; empty, as the next, in a report from before it was recorded
     predictions_sha256  of the file with the predictions
+    metrics             in percent, or as docs/reference/metrics.md says; NaN where undefined, which is null in the file
+    seal                hash of all that it says, so that a number cannot change without a word
     """
 
     hash: str
@@ -156,9 +171,14 @@ class Report(Json):
     weights_sha256: str = ""
     rows_sha256: str
     predictions_sha256: str = ""
-    metrics: dict[str, float]
+    metrics: Metrics
     code: str
     seconds: float
+    seal: str = ""
+
+    def sealed(self) -> Report:
+        """The same, with the `seal` of what it says."""
+        return self.model_copy(update={"seal": digest(self.model_dump(exclude={"seal"}))})
 
 
 class DataFacts(Json):
@@ -223,7 +243,7 @@ class RunResult(Json):
     macs_input: list[int]
     code: Code
     evaluation: EvaluationFacts
-    metrics: dict[str, float]
+    metrics: Metrics
 
 
 def dump(value: Any) -> str:

@@ -124,7 +124,15 @@ def reason(error: BaseException) -> str:
     root = error
     while cause := root.__cause__ or root.__context__:
         root = cause
+    if re.search(r"[\s/@?#]", _user()):
+        # Whoever reads such an address cuts it somewhere, and quotes what it took for the host.
+        return f"{type(root).__name__}: write blanks and / @ ? # before the host of MLFLOW_TRACKING_URI as %20, %2F ..."
     return without_password(" ".join(f"{type(root).__name__}: {root}".split()))
+
+
+def _user() -> str:
+    """User and password of MLFLOW_TRACKING_URI, "" without."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
 
 
 def without_password(text: str) -> str:
@@ -132,7 +140,7 @@ def without_password(text: str) -> str:
 
     A password may hold any character, so that whoever quotes the address may cut it at the wrong place.
     """
-    user = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
+    user = _user()
     text = text.replace(f"://{user}@", "://")
     password = user.partition(":")[2] or user
     for secret in (password, unquote(password), quote(password), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")):

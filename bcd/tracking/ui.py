@@ -11,7 +11,15 @@ import time
 from pathlib import Path
 
 from bcd.errors import UserError
-from bcd.tracking.client import connected, local_database, reason, tracking_errors, tracking_uri, without_password
+from bcd.tracking.client import (
+    Unusable,
+    connected,
+    local_database,
+    reason,
+    tracking_errors,
+    tracking_uri,
+    without_password,
+)
 
 
 def ui(port: int = 5000, results: Path = Path("results")) -> int:
@@ -28,13 +36,18 @@ def ui(port: int = 5000, results: Path = Path("results")) -> int:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
+    database = local_database(uri)
     try:
         with connected(results) as client:
             # Creates the database once, before the server's processes all try to, and finds one that is damaged.
             client.search_experiments(max_results=1)
+    except Unusable:
+        if not (database and database.exists()):
+            raise
+        # It can be looked at all the same: the folder is somebody else's, or its file system knows no locks.
     except tracking_errors() as error:
         raise UserError(
-            f"{local_database(uri) or uri} is not a database of this MLflow ({reason(error)}); it is only a copy of "
+            f"{database or uri} is not a database of this MLflow ({reason(error)}); it is only a copy of "
             "the runs: delete it and run `bcd track --sync`"
         ) from None
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]

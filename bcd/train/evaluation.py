@@ -61,6 +61,8 @@ def _why_again(report: Report, stem: Path, weights_sha256: str, data_sha256: str
         return f"it is of another '{report.split}'" if report.data_sha256 else "it does not say of which images it is"
     if report.weights_sha256 != weights_sha256:
         return "it is of other weights" if report.weights_sha256 else "it does not say of which weights it is"
+    if report.seal != report.sealed().seal:
+        return "what it says was changed since it was written" if report.seal else "it has no seal"
     files = {ROWS: report.rows_sha256, PREDICTIONS: report.predictions_sha256}
     for ending, recorded in files.items():
         file = stem.with_name(stem.name + ending)
@@ -101,7 +103,7 @@ def _measure(
         metrics=result.metrics,
         code=code,
         seconds=round(time.perf_counter() - begin, 3),
-    )
+    ).sealed()
     atomic_write(folder / f"{stem}.json", dump(shown | found.model_dump()))
     return found
 

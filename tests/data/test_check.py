@@ -26,11 +26,11 @@ def dataset(data_format, classes, **changes):
     return Dataset(format=data_format, classes=classes, **fields | changes)
 
 
-def photo(height=SIZE[0], width=SIZE[1], tag=None):
+def photo(height=SIZE[0], width=SIZE[1], tag=None, shade=90):
     exif, buffer = Image.Exif(), io.BytesIO()
     if tag:
         exif[0x0112] = tag
-    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, "PNG", exif=exif.tobytes())
+    Image.fromarray(np.full((height, width, 3), shade, np.uint8)).save(buffer, "PNG", exif=exif.tobytes())
     return buffer.getvalue()
 
 
@@ -41,7 +41,7 @@ def masks(*labels, photos=None):
         f"{TOP}/ImageSets/Segmentation/train.txt": lines(*names[:2]),
         f"{TOP}/ImageSets/Segmentation/val.txt": lines(*names[2:]),
     }
-    for name, label, image in zip(names, labels, photos or [photo()] * 3, strict=True):
+    for name, label, image in zip(names, labels, photos or [photo(shade=n) for n in range(3)], strict=True):
         files[f"{TOP}/JPEGImages/{name}.jpg"] = image
         files[f"{TOP}/SegmentationClass/{name}.png"] = label if isinstance(label, bytes) else png(label)
     return files
@@ -53,10 +53,10 @@ def plain(value, value_of_half=None):
     return label
 
 
-def objects(*annotations, split="train", images=(1, 2)):
+def objects(*annotations, split="train", images=(1, 2), size=SIZE):
     """An archive's part in COCO's layout."""
     document = {
-        "images": [{"id": n, "file_name": f"{n}.png", "height": SIZE[0], "width": SIZE[1]} for n in images],
+        "images": [{"id": n, "file_name": f"{n}.png", "height": size[0], "width": size[1]} for n in images],
         "categories": [{"id": 1, "name": "coin"}, {"id": 2, "name": "key"}],
         "annotations": [
             {"id": n, "image_id": images[0], "category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0,
@@ -64,7 +64,7 @@ def objects(*annotations, split="train", images=(1, 2)):
             for n, changes in enumerate(annotations, 1)
         ],
     }  # fmt: skip
-    files = {f"{split}2017/{n}.png": photo() for n in images}
+    files = {f"{split}2017/{n}.png": photo(*size, shade=n) for n in images}
     return files | {f"annotations/instances_{split}2017.json": json.dumps(document).encode()}
 
 
@@ -93,7 +93,8 @@ def test_a_split_of_label_maps_is_counted(root):
 
 
 def test_a_split_of_objects_is_counted(root):
-    files = objects({}, {"area": 1024}, {"area": 9216}, {"area": 9217}, {"iscrowd": 1}, {"category_id": 2})
+    of_train = ({}, {"area": 1024}, {"area": 9216}, {"area": 9217}, {"iscrowd": 1}, {"category_id": 2})
+    files = objects(*of_train, size=(96, 97))
     found = fetched(root, files | objects(split="val", images=(3,)), COINS).check["splits"]
     assert found["train"]["objects"] == {
         "crowds": 1, "annotated": 1, "masks": "", "classes": {"coin": [1, 2, 1], "key": [1, 0, 0]},
@@ -108,6 +109,14 @@ def warned(root, files, params, *arguments):
 def test_a_class_without_a_pixel_is_said(root):
     said = warned(root, masks(plain(0, 1), plain(1), plain(0)), PONDS)
     assert said == ["the class 'pond' has no pixel in the split 'val'"]
+
+
+def test_images_that_are_trained_and_tested_on_are_said(root):
+    """By their bytes, whatever they are called."""
+    photos = [photo(), photo(shade=1), photo()]
+    assert warned(root, masks(plain(0, 1), plain(1), plain(0, 1), photos=photos), PONDS) == [
+        "1 of 1 images of the split 'val' are in 'train', too"
+    ]
 
 
 def test_a_split_that_is_ignored_is_said(root):

@@ -343,10 +343,25 @@ def test_the_ui_refuses_a_taken_port_and_a_remote_server(project, monkeypatch):
         ui.ui(free_port())
 
 
+def test_the_ui_of_a_folder_that_cannot_be_written_needs_a_database(project):
+    block_lock()
+    (RESULTS / "mlflow.db").unlink()
+    with pytest.raises(UserError, match="mlflow.lock"):
+        ui.ui(free_port())
+
+
+def block_lock():
+    """Put a folder into the lock's place: so it is in a project that only others may write."""
+    (RESULTS / "mlflow.lock").unlink(missing_ok=True)
+    (RESULTS / "mlflow.lock").mkdir()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     port = free_port()
+    if number == signal.SIGTERM:
+        block_lock()  # runs can be looked at all the same
     process = subprocess.Popen(
         [sys.executable, "-m", "bcd.cli", "track", "--ui", "--port", str(port)],
         start_new_session=True,

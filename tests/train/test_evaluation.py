@@ -1,6 +1,7 @@
 """An evaluation is of the weights and data that it names, a result what its record says, and weights are numbers."""
 
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -71,6 +72,22 @@ def test_an_evaluation_that_does_not_name_its_weights_is_made_again(teacher):
     job.run_group("smoke", [runs()[TEACHER]], lines.append)
     assert result_of(runs()[TEACHER]) == teacher
     assert any("does not say of which weights it is: evaluating again" in line for line in lines)
+
+
+def test_a_number_that_was_changed_in_a_report_is_measured_again(teacher):
+    path = report_of(teacher)
+    content = json.loads(path.read_text())
+    content["metrics"]["miou"] += 90
+    path.write_text(json.dumps(content))
+    assert job.evaluate_finished("smoke", runs()[TEACHER], say) == teacher.metrics
+
+
+def test_undefined_numbers_are_null_in_files_of_ours(teacher):
+    undefined = teacher.model_copy(update={"metrics": {"miou": 1.5, "biou": float("nan")}})
+    path = Path("undefined.json")
+    path.write_text(dump(undefined))
+    assert json.loads(path.read_text())["metrics"] == {"miou": 1.5, "biou": None} and "NaN" not in path.read_text()
+    assert math.isnan(read_as(RunResult, path).metrics["biou"])
 
 
 def test_a_damaged_evaluation_is_measured_again_by_the_command_that_the_sentence_names(teacher):

@@ -186,6 +186,8 @@ def fault(
     area = entry.get("area", 1)
     if not isinstance(area, int | float) or not 0 < area < math.inf:
         return "have an area that is not a number above 0"
+    if "area" in entry and area > image["width"] * image["height"]:
+        return "have an area of more pixels than their image"
     if entry.get("iscrowd") not in CROWD:
         return "have an iscrowd that is neither 0 nor 1"
     return _segmentation_fault(entry.get("segmentation"), image) if masks else ""

@@ -173,6 +173,7 @@ def test_listed_annotations_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"area": 1e9}, "have an area of more pixels than their image"),
         ({"area": -16.0}, "have an area that is not a number above 0"),
         ({"area": 0}, "have an area that is not a number above 0"),
         ({"area": float("nan")}, "have an area that is not a number above 0"),
