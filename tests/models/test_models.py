@@ -395,3 +395,8 @@ def test_every_backbone_has_the_output_strides_that_params_may_ask_for(name, str
     maps = net(torch.zeros(1, 3, 64, 64))
     assert [m.shape[1] for m in maps] == net.channels
     assert maps[3].shape[2:] == (64 // stride, 64 // stride)
+
+
+def test_a_head_resizes_only_what_has_another_size():
+    """Multiply-accumulates of UPerNet with Swin-T in the convention of fvcore, 150 classes."""
+    assert flops(build(fields(**MODELS["upernet-swin-t"]), 150), (512, 512)) == 237_341_880_192
