@@ -10,6 +10,7 @@ import pytest
 from support.suite_results import copied, finished_fixture  # noqa: F401
 
 from bcd.cli.entry import main
+from bcd.report.panels import objects, semantic
 
 TEACHER = "semantic/scenes-smoke/smoke-teacher/none/s0"
 RUN = "semantic/scenes-smoke/smoke-student-from-smoke-teacher/bcd/s0"
@@ -63,6 +64,8 @@ def built(tmp_path_factory, finished):  # noqa: F811
 
 
 def status_of(patch, *command) -> int:
+    for module in (objects, semantic):
+        module._opened.cache_clear()  # what another command of this process has opened
     patch.setattr(sys, "argv", ["bcd", *command])
     with pytest.raises(SystemExit) as ended:
         main()

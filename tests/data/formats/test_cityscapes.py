@@ -47,7 +47,11 @@ def test_few_images_of_a_split_and_none(tmp_path):
 @pytest.mark.parametrize(
     ("archive", "lost", "message"),
     [
-        (IMAGES, "leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit.png", "no file below leftImg8bit/val"),
+        (
+            IMAGES,
+            "leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit.png",
+            "has no image leftImg8bit/val/ulm/",
+        ),
         (
             MASKS,
             "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png",

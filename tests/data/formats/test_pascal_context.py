@@ -53,7 +53,7 @@ def test_labels_numbered_in_another_way_are_refused(tmp_path):
         (TGZ, "trainval/2008_000008.mat", r"image .*2008_000008\.jpg has no mask trainval/2008_000008\.mat"),
         (TGZ, "labels.txt", r"the archives have no labels\.txt"),
         (TAR, f"{VOC}/JPEGImages/2008_000002.jpg", r"image .*2008_000002\.jpg is missing"),
-        (TAR, f"{VOC}/ImageSets/Main/val.txt", r"no file below VOCdevkit/VOC2010/ImageSets/Main/val\.txt"),
+        (TAR, f"{VOC}/ImageSets/Main/val.txt", r"the archives have no VOCdevkit/VOC2010/ImageSets/Main/val\.txt"),
     ],
 )
 def test_a_missing_file_is_named(tmp_path, archive, lost, message):

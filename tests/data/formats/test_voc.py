@@ -56,7 +56,7 @@ def test_a_sample_without_sbd_trains_on_voc(tmp_path):
         (TAR, f"{voc.VOC}/JPEGImages/2008_1.jpg", r"image .*2008_1\.jpg is missing"),
         (TAR, f"{voc.VOC}/SegmentationClass/2007_02.png", r"image .*2007_02\.jpg has no mask .*2007_02\.png"),
         (TGZ, f"{voc.SBD}/cls/2008_1.mat", r"image .*2008_1\.jpg has no mask .*cls/2008_1\.mat"),
-        (TGZ, f"{voc.SBD}/val.txt", r"it has no file below benchmark_RELEASE/dataset/val\.txt"),
+        (TGZ, f"{voc.SBD}/val.txt", r"the archives have no benchmark_RELEASE/dataset/val\.txt"),
     ],
 )
 def test_a_missing_file_is_named(tmp_path, archive, lost, message):
