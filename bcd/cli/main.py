@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bcd.cli.terminal import put, say
+from bcd.cli.terminal import announce, put, say
 from bcd.errors import UserError, pick
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:
         path, why = next(iter(wrong.items()))
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         again = f"`snakemake --config suite={suite.name}` makes them again"
-        put(f"bcd: not today's: {path} ({why}){more}; {again}", sys.stderr)
+        announce(f"not today's: {path} ({why}){more}; {again}")
 
 
 @app.command()

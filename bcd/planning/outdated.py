@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bcd.config.schema.suites import Params, Suite
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import answers, looked_at
+from bcd.data.acquire.fetch import answers
+from bcd.data.acquire.look import looked_at
 from bcd.data.acquire.obtain import asked, looked_at_by
 from bcd.errors import UserError
 from bcd.report.outputs import (
