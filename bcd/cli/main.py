@@ -305,8 +305,9 @@ def tables(
 
 def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:
     from bcd.planning.outdated import outdated
+    from bcd.runs.expand import suite_rows
 
-    if wrong := outdated(params, suite):
+    if wrong := outdated(params, suite, suite_rows(params, suite)):
         path, why = next(iter(wrong.items()))
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         again = f"`snakemake --config suite={suite.name}` makes them again"

@@ -15,7 +15,7 @@ from bcd.data.acquire.manifest import File, Manifest, Request, SplitFacts
 from bcd.data.formats import FORMATS, ArchivedFormat, GeneratedFormat, load_format
 from bcd.errors import UserError
 
-LOOK = 1  # version of what `bcd.data.check` looks at
+LOOK = 2  # version of what `bcd.data.check` looks at
 
 
 def obtain(
