@@ -146,9 +146,10 @@ def _objects(
     files: tree.Tree, use: DataUse, split: str, faults: list[str], held: set[bytes], step: Callable[[], None]
 ) -> SplitCheck:
     """The images and annotations of a split."""
-    if wrong := exchanged(files, use, split):
-        raise UserError(wrong)
-    part, lacking = _opened(files, use, split)
+    try:
+        part, lacking = _opened(files, use, split)
+    except UserError as error:  # boxes outside of their images, say
+        raise UserError(exchanged(files, use, split) or str(error)) from None
     if split == TRAIN and not part.annotated:
         faults.append(part.lacking(split))
 
@@ -159,8 +160,10 @@ def _objects(
         return Seen(height, width, decode.orientation(data) > 1, np.zeros(0), sha256(data).digest())
 
     found: SplitCheck = {"images": 0, "height": [], "width": [], "turned": 0}
-    for seen in _seen(see, len(part), faults, step):
+    unread = list[str]()
+    for seen in _seen(see, len(part), unread, step):
         _count(found, seen, held)
+    faults += [wrong] if unread and (wrong := exchanged(files, use, split)) else unread
     sizes = {name: [0, 0, 0] for name in use.classes}
     for entry in part.truth["annotations"]:
         if not entry["iscrowd"]:

@@ -228,9 +228,10 @@ def test_areas_that_fit_neither_box_nor_mask_are_said(root):
     assert not any("area" in sentence for sentence in findings.warnings(older))
 
 
-def test_height_and_width_exchanged_blame_the_list_of_images(root):
-    """The boxes fit the images as they are, and are outside of what the file says."""
-    files = objects({"bbox": [5, 1, 4, 4]}) | objects({}, split="val", images=(3,))
+@pytest.mark.parametrize("box", [[5, 1, 4, 4], [1, 1, 4, 4]])
+def test_height_and_width_exchanged_blame_the_list_of_images(root, box):
+    """A box that fits the image as it is may be outside of what the file says, or inside of both."""
+    files = objects({"bbox": box}) | objects({}, split="val", images=(3,))
     for split in ("train", "val"):
         name = f"annotations/instances_{split}2017.json"
         document = json.loads(files[name])

@@ -116,7 +116,8 @@ def objects_of(files: tree.Tree, data: DataUse, split: str, *, masks: bool) -> O
 def exchanged(files: tree.Tree, use: DataUse, split: str) -> str:
     """What to say of an annotation file in which every image has its height for its width; "" of others.
 
-    Looks at images until one is as stated. One with an orientation tag says nothing: it may be meant as it is stored.
+    Looks at images until one is as stated or cannot be read. One with an orientation tag ends it, too: its annotations
+    may be meant for the image as it is stored.
     """
     reader: ObjectFormat = load_format(use.format)
     where, shown = reader.annotation_file(split), ""
@@ -124,8 +125,11 @@ def exchanged(files: tree.Tree, use: DataUse, split: str) -> str:
         path = reader.image_path(split, image["file_name"])
         if image["height"] == image["width"] or path not in files.paths:
             continue
-        data = files.read(path)
-        height, width, _ = decode.read_image(data, path).shape
+        try:
+            data = files.read(path)
+            height, width, _ = decode.read_image(data, path).shape
+        except UserError:
+            return ""
         if (width, height) != (image["height"], image["width"]) or decode.orientation(data) > 1:
             return ""
         shown = shown or f"{path} is {height}x{width} (height x width), not {width}x{height}"
