@@ -13,7 +13,8 @@ from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.runs.record import Json, dump, read_as
 from bcd.runs.spec import digest
-from bcd.tracking.client import local_database, tracking_uri, without_password
+from bcd.tracking.client import local_database, tracking_uri
+from bcd.tracking.password import without_password
 
 
 class TrackingState(Json):

@@ -29,9 +29,9 @@ from bcd.tracking.client import (
     supersede,
     tracking_errors,
     tracking_uri,
-    without_password,
 )
 from bcd.tracking.mlflow_run import TrackedRun, push
+from bcd.tracking.password import without_password
 from bcd.tracking.state import TrackingState, is_copied, note_copied, server
 
 

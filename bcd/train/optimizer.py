@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from bcd.config.schema.recipes import Recipe, Sgd
 from bcd.errors import UserError
 
 
-def eager(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def eager(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """An optimiser of torch without its hooks for `torch.compile`; it computes the same bits.
 
     The hooks import the whole compiler at the first call (torch 2.14: a third of what a short training costs before

@@ -1,6 +1,7 @@
 """The pixels of COCO's segmentations."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -14,10 +15,18 @@ def mask(
     The rasterisation is pycocotools', which defines what COCO calls a polygon's mask (cocoapi, common/maskApi.c).
     Codes must cover their size, as `annotations.parse` makes sure: pycocotools draws others without a word.
     """
+    return coco_mask.decode(_code(segmentation, height, width))
+
+
+def area(segmentation: Sequence[Sequence[float] | np.ndarray] | Mapping[str, object], height: int, width: int) -> float:
+    """How many pixels `mask` has, without drawing them."""
+    return float(coco_mask.area(_code(segmentation, height, width)))
+
+
+def _code(segmentation: object, height: int, width: int) -> Any:
+    """A compressed run-length code of the segmentation."""
     if not isinstance(segmentation, dict):
-        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        code = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        code = segmentation
-    return coco_mask.decode(code)
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation
