@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from bcd.data.objects.annotations import Instances, RunLengths, Segmentation
 
 Sizes = Mapping[int, tuple[int, int]]
+SEVERAL = (list, tuple, dict)
 
 
 class Result(TypedDict):
@@ -61,9 +63,29 @@ def check(
     what: str, records: Sequence[Mapping[str, Any]], sizes: Sizes, categories: set[int], fields: Sequence[str]
 ) -> None:
     """Refuse what pycocotools would drop in silence or fail on without naming the record."""
+    if _is_faultless(records, sizes, categories, fields):
+        return
     for number, record in enumerate(records):
         if fault := _fault(record, sizes, categories, fields):
             raise UserError(f"{what} {record.get('id', number)} of image {record['image_id']}{fault}")
+
+
+def _is_faultless(
+    records: Sequence[Mapping[str, Any]], sizes: Sizes, categories: set[int], fields: Sequence[str]
+) -> bool:
+    """Whether `_fault` finds nothing in any record, by whole columns and so ten times as fast."""
+    if not ({r["image_id"] for r in records} <= sizes.keys() and {r["category_id"] for r in records} <= categories):
+        return False
+    for values in ([r.get(field) for r in records] for field in fields):
+        if any(value is None or (isinstance(value, SEVERAL) and not value) for value in values):
+            return False
+    boxes = [() if (box := r.get("bbox")) is None else box for r in records]
+    numbers = chain(chain.from_iterable(boxes), (r.get("score", 0.0) for r in records))
+    if not np.isfinite(np.fromiter(numbers, np.float64)).all():
+        return False
+    return "segmentation" not in fields or all(
+        tuple(code["size"]) == sizes[r["image_id"]] for r in records if isinstance(code := r["segmentation"], dict)
+    )
 
 
 def _fault(record: Mapping[str, Any], sizes: Sizes, categories: set[int], fields: Sequence[str]) -> str:
@@ -86,19 +108,14 @@ def _fault(record: Mapping[str, Any], sizes: Sizes, categories: set[int], fields
 
 
 def _is_absent(value: Any) -> bool:
-    return value is None or (isinstance(value, list | tuple | dict) and not value)
+    return value is None or (isinstance(value, SEVERAL) and not value)
 
 
 def areas(records: Sequence[Mapping[str, Any]], sizes: Sizes) -> np.ndarray:
     """Of the boxes, or of the masks of those without a box; float64 (n,)."""
-    found = np.zeros(len(records))
-    without = []
-    for n, record in enumerate(records):
-        box = record.get("bbox")
-        if box is not None and len(box):
-            found[n] = box[2] * box[3]
-        else:
-            without.append(n)
+    boxes = [() if (box := r.get("bbox")) is None else box for r in records]
+    found = np.array([box[2] * box[3] if len(box) else math.nan for box in boxes], np.float64)
+    without = np.flatnonzero(np.isnan(found)).tolist()
     if without:
         from bcd.data.objects import masks
 

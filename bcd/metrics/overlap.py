@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bcd.metrics.boundary import band_width, boundary
-from bcd.metrics.matching import IOUS, Pairs
+from bcd.metrics.matching import IOUS, Pairs, places
 
 if TYPE_CHECKING:
     from bcd.data.objects.annotations import RunLengths
 
 BOUNDARY_RATIO = 0.02
-# Pairs looked at together: their arrays stay in the processor's cache.
-BLOCK = 1 << 14
+# Looked at together: the arrays stay in the processor's cache, and memory does not grow with the images.
+PAIRS, PIXELS = 1 << 14, 1 << 20
 
 
 class Shapes(NamedTuple):
@@ -77,26 +76,32 @@ def boundary_pairs(pairs: Pairs, detections: Shapes, objects: Shapes, crowd: np.
     official bowenc0221/boundary-iou-api `coco_instance_api/cocoeval.py`."""
     iou = pairs.iou.copy()
     single = np.flatnonzero(~crowd[pairs.object])
-    cells = objects.cell[pairs.object[single]]
-    for cell in np.split(single, np.flatnonzero(np.diff(cells)) + 1):
-        own, other = (cache(lambda n, shapes=shapes: _Band(shapes, n)) for shapes in (detections, objects))
-        for at in cell.tolist():
-            bands = own(int(pairs.detection[at])), other(int(pairs.object[at]))
-            iou[at] = min(iou[at], bands[0].iou(bands[1]))
+    d, o = pairs.detection[single], pairs.object[single]
+    pixels = detections.box[d, 2] * detections.box[d, 3] + objects.box[o, 2] * objects.box[o, 3]
+    for block in _blocks(pixels, PIXELS):
+        bands = zip(_bands(detections, d[block]), _bands(objects, o[block]), strict=True)
+        iou[single[block]] = np.minimum(iou[single[block]], [own.iou(other) for own, other in bands])
     return _enough(pairs.detection, pairs.object, iou)
 
 
+def _bands(shapes: Shapes, which: np.ndarray) -> list[_Band]:
+    from bcd.data.objects.masks import within
+
+    numbers, again = np.unique(which, return_inverse=True)
+    codes, boxes = [shapes.codes[n] for n in numbers.tolist()], shapes.box[numbers]
+    bands = [
+        _Band(box[0], box[1], boundary(inside, band_width(tuple(code["size"]), BOUNDARY_RATIO)))
+        for code, box, inside in zip(codes, boxes.astype(int).tolist(), within(codes, boxes), strict=True)
+    ]
+    return [bands[n] for n in again.tolist()]
+
+
 class _Band:
-    """The boundary of a mask inside its box."""
+    """The boundary of a mask inside its box: outside there is no mask, and `boundary` takes the outside for that."""
 
-    def __init__(self, shapes: Shapes, number: int):
-        from bcd.data.objects.masks import within
-
-        code, box = shapes.codes[number], shapes.box[number]
-        self.x, self.y = int(box[0]), int(box[1])
-        # Outside its box there is no mask, and `boundary` takes the outside of the array for that.
-        self.inside = boundary(within(code, box), band_width((code["size"][0], code["size"][1]), BOUNDARY_RATIO))
-        self.area = np.count_nonzero(self.inside)
+    def __init__(self, x: int, y: int, inside: np.ndarray):
+        self.x, self.y, self.inside = x, y, inside
+        self.area = np.count_nonzero(inside)
 
     def iou(self, other: _Band) -> float:
         left, top = max(self.x, other.x), max(self.y, other.y)
@@ -109,11 +114,14 @@ class _Band:
 def _neighbours(detections: Shapes, objects: Shapes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Indices of all pairs of one cell, by detection and object, in blocks."""
     first, stop = (np.searchsorted(objects.cell, detections.cell, side) for side in ("left", "right"))
-    number = stop - first
-    ends = np.cumsum(number)
-    for block in np.split(np.arange(len(number)), np.flatnonzero(np.diff(ends // BLOCK)) + 1):
-        d = np.repeat(block, number[block])
-        yield d, np.arange(len(d)) + np.repeat(first[block] - (ends[block] - number[block]), number[block])
+    for block in _blocks(stop - first, PAIRS):
+        d = np.repeat(block, (stop - first)[block])
+        yield d, first[d] + places(d)
+
+
+def _blocks(sizes: np.ndarray, limit: int) -> list[np.ndarray]:
+    """Indices in order, cut where `limit` is reached; one block at least."""
+    return np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(np.cumsum(sizes) // limit)) + 1)
 
 
 def _shared(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcd.data.objects.annotations import RunLengths, run_lengths
+from bcd.data.objects.annotations import RunLengths
 
 # pycocotools 2.0.11 takes no more at a time with numpy 2.
 AREAS_AT_A_TIME = 255
@@ -45,18 +45,57 @@ def boxes(codes: Sequence[RunLengths]) -> np.ndarray:
     return coco_mask.toBbox(codes).reshape(-1, 4) if len(codes) else np.zeros((0, 4))
 
 
-def within(code: RunLengths, box: np.ndarray) -> np.ndarray:
-    """The pixels of a compressed mask inside its box, see `boxes`: uint8 (width, height), so column by column.
+def within(codes: Sequence[RunLengths], around: np.ndarray) -> list[np.ndarray]:
+    """The pixels of compressed masks inside their boxes, see `boxes`: uint8 (width, height) each, so column by column.
 
     A small object in a large image costs its own pixels only.
     """
-    x, y, width, height = (int(side) for side in box)
-    text = code["counts"]
-    edges = np.cumsum(run_lengths(text.decode() if isinstance(text, bytes) else text))
+    runs, number = _runs([code["counts"] for code in codes])
+    of = np.repeat(np.arange(len(codes)), number // 2)
+    stop = _running_sum(runs, number)
+    place = _places(number)
+    ones = place % 2 == 1
     # First and last pixels of the runs of ones; a run may be empty.
-    runs = edges[: len(edges) // 2 * 2].reshape(-1, 2) - [0, 1]
-    column, row = np.divmod(runs[runs[:, 0] <= runs[:, 1]], code["size"][0])
+    pixels = np.stack([stop[ones] - runs[ones], stop[ones] - 1], 1)
+    pixels, of = pixels[runs[ones] > 0], of[runs[ones] > 0]
+    x, y, width, height = around.astype(np.int64).T
+    column, row = np.divmod(pixels, np.array([code["size"][0] for code in codes], np.int64)[of, None])
     # A run that goes on in the next column makes the box as high as the image, so it is one run in the box, too.
-    inside = (column - x) * height + (row - y) + [0, 1]
-    lengths = np.diff(inside.ravel(), prepend=0, append=width * height)
-    return np.repeat(np.arange(lengths.size, dtype=np.uint8) & 1, lengths).reshape(width, height)
+    inside = (column - x[of, None]) * height[of, None] + (row - y[of, None]) + [0, 1]
+    ends = np.cumsum(width * height)
+    edges = (inside + (ends - width * height)[of, None]).ravel()
+    lengths = np.diff(edges, prepend=0, append=ends[-1])
+    flat = np.repeat(np.arange(lengths.size, dtype=np.uint8) & 1, lengths)
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, zip(width, height, strict=True), strict=True)]
+
+
+def _runs(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The runs of compressed codes one after the other, int64, and how many each has; `annotations.run_lengths` says
+    what the characters mean."""
+    texts = [text.encode() if isinstance(text, str) else text for text in texts]
+    bits = np.frombuffer(b"".join(texts), np.uint8) - 48
+    last = np.flatnonzero(bits < 32)
+    length = np.diff(last, prepend=-1)
+    shift = 5 * _places(length)
+    runs = np.add.reduceat((bits & 31).astype(np.int64) << shift, last - length + 1)
+    runs -= (bits[last] >= 16).astype(np.int64) << 5 * length
+    number = np.diff(np.searchsorted(last, np.cumsum([len(text) for text in texts])), prepend=0)
+    # From the fourth on, a run is the difference to the one before the last.
+    place = _places(number)
+    for odd in (1, 0):
+        which = (place % 2 == odd) & (place > 0)
+        runs[which] = _running_sum(runs[which], (number - 1 + odd) // 2)
+    return runs, number
+
+
+def _places(number: np.ndarray) -> np.ndarray:
+    """0 to n - 1 for each n of `number`, one after the other."""
+    return np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+
+
+def _running_sum(values: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Running sums of the first `number[0]` values, of the next `number[1]`, and so on."""
+    total = np.cumsum(values)
+    before = np.concatenate([[0], total])[np.cumsum(number) - number]
+    return total - np.repeat(before, number)
