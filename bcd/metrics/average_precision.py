@@ -142,9 +142,10 @@ def _mean_over_categories(
         positives = ranking.positives[:, area] @ counts
         if not positives.any():
             continue
-        categories += positives > 0
+        found = positives > 0
+        categories += found
         for row, threshold in zip(total, thresholds, strict=True):
-            row += np.where(positives > 0, average_precision(ranking, bit(area, threshold), positives, counts), 0.0)
+            row += np.where(found, average_precision(ranking, bit(area, threshold), positives, counts), 0.0)
     return np.divide(total, categories, out=np.full_like(total, np.nan), where=categories > 0)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bcd.metrics.average_precision import AREAS, SUFFIX, bit, summarise_detection
-from bcd.metrics.entries import Entries, Result, Sizes, areas, check, codes, ordered, sizes_of
+from bcd.metrics.entries import Entries, Frame, Result, areas, codes, detections_of, frame, objects_of
 from bcd.metrics.matching import EVERY_BIT, Pairs, match, places, within_areas
 from bcd.metrics.overlap import Shapes, boundary_pairs, box_pairs, mask_pairs, mask_shapes
 
@@ -57,54 +58,45 @@ def detection_rows(
         raise ValueError("image_ids must name at least one image, and each once")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"unknown kind {unknown[0]!r}; choose from {KINDS}")
-    sizes, categories = sizes_of(truth, image_ids), sorted({category["id"] for category in truth["categories"]})
-    annotations = [annotation for annotation in truth["annotations"] if annotation["image_id"] in sizes]
+    framed = frame(truth, image_ids)
     fields = ["bbox" if kind == "box" else "segmentation" for kind in kinds]
-    check("annotation", annotations, sizes, set(categories), ["area", *fields])
-    check("result", results, sizes, set(categories), ["score", *fields])
+    objects = objects_of(truth, framed, fields)
+    detections = detections_of(results, framed, fields, MAX_DETECTIONS)
+    regular = np.where(objects.crowd, 0, within_areas(objects.value))
+    own_area = within_areas(areas(detections, framed))
 
-    images = sorted(image_ids)
-    objects, detections = (ordered(records, images, categories) for records in (annotations, results))
-    detections = detections.take(np.flatnonzero(places(detections.cell) < MAX_DETECTIONS))
-    crowd = np.array([int(o.get("iscrowd", 0)) != 0 for o in objects.records], bool)
-    regular = np.where(crowd, 0, within_areas(np.array([o["area"] for o in objects.records], np.float64)))
-    own_area = within_areas(areas(detections.records, sizes))
-
-    image, category = np.divmod(detections.cell, len(categories))
-    positives = _positives(objects.cell, regular, len(images) * len(categories)).reshape(len(images), -1)
+    images, categories = len(framed.images), len(framed.categories)
+    image, category = np.divmod(detections.cell, max(categories, 1))
+    positives = _positives(objects.cell, regular, images * categories).reshape(images, -1)
     order = np.argsort(np.argsort(image_ids, kind="stable"))
     rows = {"order": order.astype(np.int32)}
-    for kind, pairs in _pairs(detections, objects, crowd, sizes, kinds).items():
-        matched, ignored = match(pairs, detections.cell, regular, crowd)
+    for kind, pairs in _pairs(detections, objects, framed, kinds).items():
+        matched, ignored = match(pairs, detections.cell, regular, objects.crowd)
         # An unmatched detection is ignored where its own area is out of range.
         ignored |= EVERY_BIT & ~(matched | own_area)
-        flat = {"category": category, "score": detections.score, "matched": matched, "ignored": ignored}
+        flat = {"category": category, "score": detections.value, "matched": matched, "ignored": ignored}
         for name, values in flat.items():
-            rows[f"{kind}.{name}"] = _by_image(values, image, len(images), NOTHING[name])[order]
+            rows[f"{kind}.{name}"] = _by_image(values, image, images, NOTHING[name])[order]
         rows[f"{kind}.positives"] = positives[order]
     return rows
 
 
-def _pairs(
-    detections: Entries, objects: Entries, crowd: np.ndarray, sizes: Sizes, kinds: Sequence[str]
-) -> dict[str, Pairs]:
-    """The pairs of each kind. Only entries in cells that hold both detections and objects are looked at."""
-    at = [
-        np.flatnonzero(np.isin(mine.cell, other.cell)) for mine, other in ((detections, objects), (objects, detections))
-    ]
-    sides = [entries.take(which) for entries, which in zip((detections, objects), at, strict=True)]
+def _pairs(detections: Entries, objects: Entries, framed: Frame, kinds: Sequence[str]) -> dict[str, Pairs]:
+    """The pairs of each kind. Only cells that hold both detections and objects are looked at."""
+    which = [np.flatnonzero(np.isin(*cells)) for cells in permutations((detections.cell, objects.cell))]
+    sides = [entries.take(own) for entries, own in zip((detections, objects), which, strict=True)]
+    crowd = sides[1].crowd
     found: dict[str, Pairs] = {}
     if "box" in kinds:
-        boxes = [np.array([r["bbox"] for r in side.records], np.float64).reshape(-1, 4) for side in sides]
-        found["box"] = box_pairs(
-            *(Shapes(side.cell, box) for side, box in zip(sides, boxes, strict=True)), crowd[at[1]]
-        )
-    if {"mask", "boundary"} & set(kinds):
-        shapes = [mask_shapes(side.cell, codes(side.records, sizes)) for side in sides]
-        found["mask"] = mask_pairs(*shapes, crowd[at[1]])
-    if "boundary" in kinds:
-        found["boundary"] = boundary_pairs(found["mask"], *shapes, crowd[at[1]])
-    return {kind: Pairs(at[0][found[kind].detection], at[1][found[kind].object], found[kind].iou) for kind in kinds}
+        found["box"] = box_pairs(*(Shapes(side.cell, side.box) for side in sides), crowd)
+    if "mask" in kinds or "boundary" in kinds:
+        shapes = [mask_shapes(side.cell, codes(side, framed)) for side in sides]
+        found["mask"] = mask_pairs(*shapes, crowd)
+        if "boundary" in kinds:
+            found["boundary"] = boundary_pairs(found["mask"], *shapes, crowd)
+    return {
+        kind: Pairs(which[0][found[kind].detection], which[1][found[kind].object], found[kind].iou) for kind in kinds
+    }
 
 
 def _positives(cell: np.ndarray, regular: np.ndarray, cells: int) -> np.ndarray:

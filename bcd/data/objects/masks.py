@@ -50,6 +50,8 @@ def within(codes: Sequence[RunLengths], around: np.ndarray) -> list[np.ndarray]:
 
     A small object in a large image costs its own pixels only.
     """
+    if not codes:
+        return []
     runs, number = _runs([code["counts"] for code in codes])
     of = np.repeat(np.arange(len(codes)), number // 2)
     stop = _running_sum(runs, number)
