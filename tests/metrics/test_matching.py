@@ -83,7 +83,7 @@ def test_a_crowded_cell(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_two_objects_overlapped_alike_the_last_is_taken(kind):
-    """The better detection lies between them; what is left for the other one, which is the right object, depends on it."""
+    """The better detection lies between them; the other one is the right object itself."""
     boxes = {"left": (10, 10, 32, 32), "right": (14, 10, 32, 32)}
     results = [entry(1, 0, (12, 10, 32, 32), score=0.9), entry(1, 0, boxes["right"], score=0.5)]
     matched = {}
