@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +21,9 @@ KINDS = tuple(SUFFIX)
 # Of one category in one image.
 MAX_DETECTIONS = 100
 # What the rows of an image hold beyond its last detection.
-NOTHING = {"category": np.int16(-1), "score": np.nan, "matched": np.int64(0), "ignored": np.int64(0)}
+NOTHING: dict[str, np.generic] = {
+    "category": np.int16(-1), "score": np.float64("nan"), "matched": np.int64(0), "ignored": np.int64(0),
+}  # fmt: skip
 
 
 def detection_rows(
@@ -83,20 +84,18 @@ def detection_rows(
 
 def _pairs(detections: Entries, objects: Entries, framed: Frame, kinds: Sequence[str]) -> dict[str, Pairs]:
     """The pairs of each kind. Only cells that hold both detections and objects are looked at."""
-    which = [np.flatnonzero(np.isin(*cells)) for cells in permutations((detections.cell, objects.cell))]
-    sides = [entries.take(own) for entries, own in zip((detections, objects), which, strict=True)]
-    crowd = sides[1].crowd
+    d = np.flatnonzero(np.isin(detections.cell, objects.cell))
+    o = np.flatnonzero(np.isin(objects.cell, detections.cell))
+    own, other, crowd = detections.take(d), objects.take(o), objects.crowd[o]
     found: dict[str, Pairs] = {}
     if "box" in kinds:
-        found["box"] = box_pairs(*(Shapes(side.cell, side.box) for side in sides), crowd)
+        found["box"] = box_pairs(Shapes(own.cell, own.box), Shapes(other.cell, other.box), crowd)
     if "mask" in kinds or "boundary" in kinds:
-        shapes = [mask_shapes(side.cell, codes(side, framed)) for side in sides]
-        found["mask"] = mask_pairs(*shapes, crowd)
+        drawn, true = (mask_shapes(side.cell, codes(side, framed)) for side in (own, other))
+        found["mask"] = mask_pairs(drawn, true, crowd)
         if "boundary" in kinds:
-            found["boundary"] = boundary_pairs(found["mask"], *shapes, crowd)
-    return {
-        kind: Pairs(which[0][found[kind].detection], which[1][found[kind].object], found[kind].iou) for kind in kinds
-    }
+            found["boundary"] = boundary_pairs(found["mask"], drawn, true, crowd)
+    return {kind: Pairs(d[found[kind].detection], o[found[kind].object], found[kind].iou) for kind in kinds}
 
 
 def _positives(cell: np.ndarray, regular: np.ndarray, cells: int) -> np.ndarray:

@@ -55,7 +55,8 @@ class Entries(NamedTuple):
 
     def take(self, which: np.ndarray) -> Entries:
         masks = [self.masks[n] for n in which.tolist()] if self.masks else []
-        return Entries(*(values[which] for values in self[:-1]), masks)
+        cell, value, crowd, boxed, box = (values[which] for values in self[:-1])
+        return Entries(cell, value, crowd, boxed, box, masks)
 
 
 def frame(truth: Instances, image_ids: Sequence[int]) -> Frame:

@@ -21,7 +21,7 @@ def mask(
 
 def run_length_code(
     segmentation: Sequence[Sequence[float] | np.ndarray] | Mapping[str, Any], height: int, width: int
-) -> RunLengths:
+) -> Any:
     """A segmentation as compressed run lengths.
 
     The rasterisation is pycocotools', which defines what COCO calls a polygon's mask (cocoapi, common/maskApi.c).
@@ -52,7 +52,7 @@ def within(codes: Sequence[RunLengths], around: np.ndarray) -> list[np.ndarray]:
     """
     if not codes:
         return []
-    runs, number = _runs([code["counts"] for code in codes])
+    runs, number = _runs(codes)
     of = np.repeat(np.arange(len(codes)), number // 2)
     stop = _running_sum(runs, number)
     place = _places(number)
@@ -72,10 +72,11 @@ def within(codes: Sequence[RunLengths], around: np.ndarray) -> list[np.ndarray]:
     return [part.reshape(shape) for part, shape in zip(parts, zip(width, height, strict=True), strict=True)]
 
 
-def _runs(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
+def _runs(codes: Sequence[RunLengths]) -> tuple[np.ndarray, np.ndarray]:
     """The runs of compressed codes one after the other, int64, and how many each has; `annotations.run_lengths` says
     what the characters mean."""
-    texts = [text.encode() if isinstance(text, str) else text for text in texts]
+    counts = [code["counts"] for code in codes]
+    texts = [text.encode() if isinstance(text, str) else bytes(text) for text in counts]
     bits = np.frombuffer(b"".join(texts), np.uint8) - 48
     last = np.flatnonzero(bits < 32)
     length = np.diff(last, prepend=-1)
