@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcd.data.objects.annotations import RunLengths
-
 # pycocotools 2.0.11 takes no more at a time with numpy 2.
 AREAS_AT_A_TIME = 255
 
@@ -22,7 +20,7 @@ def mask(
 def run_length_code(
     segmentation: Sequence[Sequence[float] | np.ndarray] | Mapping[str, Any], height: int, width: int
 ) -> Any:
-    """A segmentation as compressed run lengths.
+    """A segmentation as compressed run lengths, `annotations.RunLengths`.
 
     The rasterisation is pycocotools', which defines what COCO calls a polygon's mask (cocoapi, common/maskApi.c).
     Codes must cover their size, as `annotations.parse` makes sure: pycocotools draws others without a word.
@@ -34,18 +32,18 @@ def run_length_code(
     return segmentation
 
 
-def areas(codes: Sequence[RunLengths]) -> np.ndarray:
+def areas(codes: Sequence[Any]) -> np.ndarray:
     """Pixels of compressed masks, float64 (n,)."""
     parts = [codes[at : at + AREAS_AT_A_TIME] for at in range(0, len(codes), AREAS_AT_A_TIME)]
     return np.concatenate([np.zeros(0), *map(coco_mask.area, parts)])
 
 
-def boxes(codes: Sequence[RunLengths]) -> np.ndarray:
+def boxes(codes: Sequence[Any]) -> np.ndarray:
     """The boxes around compressed masks, float64 (n, 4) of x, y, width, height; zeros for an empty mask."""
     return coco_mask.toBbox(codes).reshape(-1, 4) if len(codes) else np.zeros((0, 4))
 
 
-def within(codes: Sequence[RunLengths], around: np.ndarray) -> list[np.ndarray]:
+def within(codes: Sequence[Any], around: np.ndarray) -> list[np.ndarray]:
     """The pixels of compressed masks inside their boxes, see `boxes`: uint8 (width, height) each, so column by column.
 
     A small object in a large image costs its own pixels only.
@@ -72,7 +70,7 @@ def within(codes: Sequence[RunLengths], around: np.ndarray) -> list[np.ndarray]:
     return [part.reshape(shape) for part, shape in zip(parts, zip(width, height, strict=True), strict=True)]
 
 
-def _runs(codes: Sequence[RunLengths]) -> tuple[np.ndarray, np.ndarray]:
+def _runs(codes: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """The runs of compressed codes one after the other, int64, and how many each has; `annotations.run_lengths` says
     what the characters mean."""
     counts = [code["counts"] for code in codes]
