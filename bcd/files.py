@@ -116,8 +116,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
             ) from None
         with writing(path):
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            os.write(file.fileno(), str(os.getpid()).encode())  # unbuffered: closing would fail again, without a name
         yield
 
 

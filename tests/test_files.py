@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -136,6 +137,20 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):
     holder.communicate()
     with locked(path, "held"), pytest.raises(UserError, match=f"held by {os.getpid()}"), locked(path, "held by PID"):
         pass
+
+
+def test_a_lock_on_a_full_disk_names_its_file(tmp_path, in_child):
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        with (
+            pytest.raises(UserError, match=f"disk full while writing {tmp_path / 'lock'}; free"),
+            locked(tmp_path / "lock"),
+        ):
+            pass
+
+    assert in_child(full)[1]() == 0
+    with locked(tmp_path / "lock", "busy PID"):
+        assert (tmp_path / "lock").read_text() == str(os.getpid())
 
 
 def test_a_file_system_without_locks_has_a_remedy(tmp_path, monkeypatch):

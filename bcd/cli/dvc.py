@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bcd.cli.terminal import put
+from bcd.cli.terminal import announce
 from bcd.config.load import default_suite
 from bcd.errors import UserError
 from bcd.files import atomic_write, read_text
@@ -49,7 +49,7 @@ def commit(suite: str) -> None:
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()
         remedy = next((remedy for sign, remedy in REMEDIES.items() if sign in said), "`dvc commit -f` repairs it")
-        put(f"bcd: the build is complete, but dvc commit failed: {said}; {remedy}", sys.stderr)
+        announce(f"the build is complete, but dvc commit failed: {said}; {remedy}")
 
 
 def has_remote() -> bool:

@@ -9,7 +9,7 @@ import faulthandler
 import signal
 import sys
 
-from bcd.cli.terminal import prepare, put
+from bcd.cli.terminal import announce, prepare
 from bcd.errors import UserError, harmless
 from bcd.files import explained
 from bcd.train.signals import Stopped, raise_stopped
@@ -35,10 +35,10 @@ def main() -> None:
         sentence = error if isinstance(error, UserError) else explained(error)
         if sentence is None:
             raise
-        _say(str(sentence))
+        announce(str(sentence))
         status = 2
     except Stopped as stopped:
-        _say(str(stopped) or f"stopped by {stopped.signal.name}; {KEPT}")
+        announce(str(stopped) or f"stopped by {stopped.signal.name}; {KEPT}")
         status = stopped.status
     sys.exit(status)
 
@@ -59,7 +59,3 @@ def _run() -> int:
         show()
         return int(code)
     return status if isinstance(status, int) else 0
-
-
-def _say(sentence: str) -> None:
-    put(f"bcd: {sentence}", sys.stderr)

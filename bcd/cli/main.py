@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bcd.cli.terminal import put, say
+from bcd.cli.terminal import announce, put, say
 from bcd.errors import UserError, pick
 
 if TYPE_CHECKING:
@@ -305,12 +305,13 @@ def tables(
 
 def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:
     from bcd.planning.outdated import outdated
+    from bcd.runs.expand import suite_rows
 
-    if wrong := outdated(params, suite):
+    if wrong := outdated(params, suite, suite_rows(params, suite)):
         path, why = next(iter(wrong.items()))
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         again = f"`snakemake --config suite={suite.name}` makes them again"
-        put(f"bcd: not today's: {path} ({why}){more}; {again}", sys.stderr)
+        announce(f"not today's: {path} ({why}){more}; {again}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bcd.cli.terminal import put
+from bcd.cli.terminal import announce, put
 from bcd.runs.record import RunResult, read_as
 from bcd.runs.run import Run
 
@@ -34,7 +34,7 @@ def make_again(workflow: Any, wrong: Mapping[Path, str]) -> list[str]:
         forced.update(path.as_posix() for path in new)
         shown = [f"{path} ({why})" for path, why in list(new.items())[:NAMED]]
         more = [f"{len(new) - NAMED} more"] if len(new) > NAMED else []
-        _say(f"not today's: {', '.join([*shown, *more])}; made again, as far as this call needs it")
+        announce(f"not today's: {', '.join([*shown, *more])}; made again, as far as this call needs it")
     return []
 
 
@@ -43,7 +43,7 @@ def say_doubts(suite: str, runs: Iterable[Run]) -> None:
     files = {run.file(suite): run.files for run in runs}
     results = {file: read_as(RunResult, file) for file in files if file.exists()}
     for doubt in dict.fromkeys(f"data/{files[f]}: {w}" for f, result in results.items() for w in result.data.warnings):
-        _say(f"warning: {doubt}")
+        announce(f"warning: {doubt}")
 
 
 def repeat_failures(logs: Path, since: float) -> None:
@@ -57,7 +57,7 @@ def repeat_failures(logs: Path, since: float) -> None:
 def say_log(path: Path) -> None:
     """Print what a job has said that did not fail."""
     if path.exists():
-        _say(" ".join(_lines(path)))
+        announce(" ".join(_lines(path)))
 
 
 def _lines(path: Path) -> list[str]:
@@ -80,8 +80,4 @@ def free_dead_lock(workflow: Any) -> None:
     if dead := list(LOCKS.glob("*.lock")):
         for path in dead:
             path.unlink()
-        _say("an earlier snakemake was killed; its lock is removed and its work goes on")
-
-
-def _say(sentence: str) -> None:
-    put(f"bcd: {sentence}", sys.stderr)
+        announce("an earlier snakemake was killed; its lock is removed and its work goes on")

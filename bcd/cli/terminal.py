@@ -23,6 +23,11 @@ def say(text: str) -> None:
     put(f"{time.strftime('%H:%M:%S')} {text}", sys.stderr)
 
 
+def announce(sentence: str) -> None:
+    """A sentence of ours on stderr: why a command ended, or what was done beside it."""
+    put(f"bcd: {sentence}", sys.stderr)
+
+
 class _Log(logging.Handler):
     """Warnings of our own modules, on whatever stderr is now."""
 

@@ -19,13 +19,18 @@ from bcd.config.schema.data import TRAIN, Dataset, DataUse
 from bcd.data import decode, tree
 from bcd.data.acquire.download import Progress, quiet
 from bcd.data.formats import FORMATS
-from bcd.data.objects.split import ObjectSplit, objects_of
+from bcd.data.objects import masks
+from bcd.data.objects.annotations import Annotation, Image
+from bcd.data.objects.split import ObjectSplit, exchanged, objects_of
 from bcd.data.semantic.split import split_of
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
 FAULTS = 10  # of them, listed before they are only counted
+NAMED = 5  # classes whose ids a message names
 BLOCK = 64  # images that are handed to the threads at once
+# Polygons and boxes are rounded. An area that is larger than its box by more, or that many times its mask's, is wrong.
+ROUNDED, FACTOR = 1.01, 4
 # COCO's sizes of objects: a small one is of fewer pixels than a square of 32, a large one of more than a square of 96.
 SMALL, LARGE = 32**2, 96**2
 
@@ -41,12 +46,13 @@ class Labels(TypedDict):
 class Things(TypedDict):
     """Of a split's objects: crowds, images with an object to learn, and of each class small, medium and large ones.
 
-    masks: "", or why they cannot be used.
+    masks: "", or why they cannot be used. areas: how many objects have an `area` that neither box nor mask can have.
     """
 
     crowds: int
     annotated: int
     masks: str
+    areas: int
     classes: dict[str, list[int]]
 
 
@@ -84,7 +90,7 @@ def check(
     """Look at every image and label of the splits, of which `counts` has the samples; what is in each.
 
     Raises UserError listing the first faults and their number: whatever stops training or evaluation, and masks that
-    hold nothing but the first class and ignored pixels.
+    hold nothing but one class and ignored pixels.
     """
     plain = dataset.model_copy(update={"size": None, "images": None, "labelled": None})
     tasks = [task for task in ("semantic", "detection") if task in FORMATS[dataset.format].tasks]
@@ -102,8 +108,8 @@ def check(
                 faults.append(str(error))
     for split in found.keys() - {TRAIN}:
         found[split]["in_train"] = len(held[split] & held.get(TRAIN, set()))
-    if not faults and (binary := _binary(dataset, found)):
-        faults.append(binary)
+    if not faults and (one := _one_class(dataset, found)):
+        faults.append(one)
     if faults:
         raise UserError(_listed(files.dataset, faults))
     return found
@@ -140,7 +146,10 @@ def _objects(
     files: tree.Tree, use: DataUse, split: str, faults: list[str], held: set[bytes], step: Callable[[], None]
 ) -> SplitCheck:
     """The images and annotations of a split."""
-    part, lacking = _opened(files, use, split)
+    try:
+        part, lacking = _opened(files, use, split)
+    except UserError as error:  # boxes outside of their images, say
+        raise UserError(exchanged(files, use, split) or str(error)) from None
     if split == TRAIN and not part.annotated:
         faults.append(part.lacking(split))
 
@@ -151,14 +160,30 @@ def _objects(
         return Seen(height, width, decode.orientation(data) > 1, np.zeros(0), sha256(data).digest())
 
     found: SplitCheck = {"images": 0, "height": [], "width": [], "turned": 0}
-    for seen in _seen(see, len(part), faults, step):
+    unread = list[str]()
+    for seen in _seen(see, len(part), unread, step):
         _count(found, seen, held)
+    faults += [wrong] if unread and (wrong := exchanged(files, use, split)) else unread
     sizes = {name: [0, 0, 0] for name in use.classes}
     for entry in part.truth["annotations"]:
         if not entry["iscrowd"]:
             sizes[use.classes[entry["category_id"]]][(entry["area"] >= SMALL) + (entry["area"] > LARGE)] += 1
+    image_of = {image["id"]: image for image in part.truth["images"]}
     crowds = sum(entry["iscrowd"] for entry in part.truth["annotations"])
-    return found | {"objects": {"crowds": crowds, "annotated": len(part.annotated), "masks": lacking, "classes": sizes}}
+    areas = sum(_doubtful(entry, image_of[entry["image_id"]]) for entry in part.truth["annotations"])
+    objects: Things = {
+        "crowds": crowds, "annotated": len(part.annotated), "masks": lacking, "areas": areas, "classes": sizes
+    }  # fmt: skip
+    return found | {"objects": objects}
+
+
+def _doubtful(entry: Annotation, image: Image) -> bool:
+    """Whether an object's area cannot be that of what is drawn; the rounding of small masks is no reason."""
+    _, _, width, height = entry["bbox"]
+    if entry["area"] > ROUNDED * width * height + 1:
+        return True
+    drawn = masks.area(entry["segmentation"], image["height"], image["width"]) if "segmentation" in entry else 0
+    return drawn > FACTOR**2 and not drawn / FACTOR <= entry["area"] <= drawn * FACTOR
 
 
 def _opened(files: tree.Tree, use: DataUse, split: str) -> tuple[ObjectSplit, str]:
@@ -196,17 +221,21 @@ def _count(found: SplitCheck, seen: Seen, held: set[bytes]) -> None:
     found["width"] = [min([*found["width"], seen.width]), max([*found["width"], seen.width])]
 
 
-def _binary(dataset: Dataset, found: Mapping[str, SplitCheck]) -> str:
-    """What to say of masks that hold only the first class and ignored pixels; "" for others."""
+def _one_class(dataset: Dataset, found: Mapping[str, SplitCheck]) -> str:
+    """What to say of masks that hold one of several classes, and ignored pixels at most; "" for others."""
     labels = [one["labels"] for one in found.values() if "labels" in one]
-    first, *others = dataset.classes
     held = {name for one in labels for name, (images, _) in one["classes"].items() if images}
-    if not others or held != {first} or not sum(one["ignored"] for one in labels):
+    if len(dataset.classes) == 1 or len(held) != 1:
         return ""
-    return (
-        f"every mask holds only '{first}' and ignored pixels, so no model could be wrong; store masks of 0 and "
-        f"{IGNORE} as class ids, 0 and 1, since {IGNORE} means: ignore"
-    )
+    ids = ", ".join(f"{number} for '{name}'" for number, name in enumerate(dataset.classes[:NAMED]))
+    more = ", ..." if len(dataset.classes) > NAMED else ""
+    remedy = f"store masks as class ids: {ids}{more}"
+    if any(one["ignored"] for one in labels):
+        return (
+            f"every mask holds only '{held.pop()}' and ignored pixels, so no model could be wrong; {remedy}, since "
+            f"{IGNORE} means: ignore"
+        )
+    return f"every mask holds only '{held.pop()}', so no model could be wrong; {remedy}"
 
 
 def _listed(dataset: str, faults: list[str]) -> str:

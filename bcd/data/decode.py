@@ -10,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
+# What photographs and masks are stored as. Pillow knows more, and hands PostScript to another program.
+STORED = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,7 +51,7 @@ def read_label(data: bytes, name: str) -> np.ndarray:
 
 def orientation(data: bytes) -> int:
     """The orientation tag of an image file, 2 to 8; 1 where there is none, or none that viewers would follow."""
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=STORED) as image:
         return _orientation(image)
 
 
@@ -127,10 +129,12 @@ def check_label(label: np.ndarray, name: str, classes: int) -> None:
 def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
     """The image, turned by its orientation tag as viewers do it, and how its pixels are stored (Pillow's raw mode)."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=STORED)
         arguments = image.tile[0].args if image.tile else ""
         image.load()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is not a readable image ({', '.join(STORED)}); get the file anew") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name} is not a readable image ({error}); get the file anew") from error
     stored = arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
     tag = _orientation(image)

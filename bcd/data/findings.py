@@ -10,6 +10,7 @@ from bcd.data.check import Labels, SplitCheck, Things
 
 MUCH_IGNORED = 0.5  # share of a split's pixels from which on it is said that they are ignored
 MANY_CROWDS = 0.05  # share of a split's objects from which on it is said that crowds are left out
+MANY_AREAS = 0.01  # share of a split's objects from which on it is said that their areas are wrong
 NAMED = 5  # classes that a sentence names before it only counts them
 
 
@@ -53,6 +54,12 @@ def _of_objects(split: str, objects: Things, task: TaskName | None) -> Iterator[
         return
     if crowds >= MANY_CROWDS * (crowds + alone) > 0:
         yield f"{crowds} of {crowds + alone} objects of the split '{split}' are crowds, neither learnt nor evaluated"
+    areas = objects.get("areas", 0)
+    if areas >= MANY_AREAS * (crowds + alone) > 0:
+        yield (
+            f"{areas} of {crowds + alone} objects of the split '{split}' have an `area` that does not fit their box or "
+            "mask, so they may count as of a wrong size"
+        )
     if objects["masks"] and task in (None, "instance"):
         yield f"the split '{split}' has no masks for instance segmentation: {objects['masks']}"
     yield from _lacking("object", split, {name: sum(sizes) for name, sizes in objects["classes"].items()})
@@ -103,6 +110,10 @@ def _crowds(found: SplitCheck) -> str:
     return str(found["objects"]["crowds"]) if "objects" in found else ""
 
 
+def _areas(found: SplitCheck) -> str:
+    return str(found["objects"]["areas"]) if "objects" in found else ""
+
+
 SPLIT_ROWS: dict[str, Callable[[SplitCheck], str]] = {
     "images": lambda found: str(found["images"]),
     "height": lambda found: _range(found["height"]),
@@ -110,6 +121,7 @@ SPLIT_ROWS: dict[str, Callable[[SplitCheck], str]] = {
     "with an orientation tag": lambda found: str(found["turned"]),
     "pixels ignored": _ignored,
     "crowds": _crowds,
+    "areas that do not fit": _areas,
 }
 PARTS: tuple[tuple[Literal["labels", "objects"], str, Callable[[SplitCheck, str], str]], ...] = (
     ("labels", "images with the class, share of pixels", _label_cell),

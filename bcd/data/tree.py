@@ -1,6 +1,7 @@
 """The files of a dataset, just unpacked or recorded by a manifest: what a label format lists its samples from."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from bcd.data.formats import ArchivedFormat, GeneratedFormat
 from bcd.errors import UserError
 
 NAMED = 10  # faults that a message lists before it only counts the rest
-REMEDY = "check the archives' addresses or the mirror"
+REMEDY = "check what the archives hold: those of params/datasets.yaml, of the mirror, or your own"
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,23 @@ def _sha256(reader: object, split: str, samples: Sequence[Sample], files: Mappin
 
 
 def listed(tree: Tree, path: str) -> list[str]:
-    """The names in a list file, one per line. Raises UserError for a missing file, several words, a name twice."""
+    """The names in a list file, one per line; a byte-order mark is none of a name.
+
+    Raises UserError for a missing file, one that is not UTF-8, several words in a line, and a name twice.
+    """
     if path not in tree.paths:
         raise UserError(f"the archives have no {path}; {REMEDY}")
-    names = [line.strip() for line in tree.read(path).decode(errors="replace").splitlines() if line.strip()]
+    again = f"in the archive, and run `bcd fetch {tree.dataset}` again"
+    try:
+        text = tree.read(path).decode().removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        raise UserError(f"the list {path} is not UTF-8 text; save it as UTF-8 {again}") from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if wrong := [name for name in names if len(name.split()) > 1]:
-        raise UserError(f"{path}: '{wrong[0]}' is not one name; {REMEDY}")
+        raise UserError(f"the list {path}: '{wrong[0]}' is not one name; write one name a line {again}")
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path} lists {twice} twice; {REMEDY}")
+        twice = Counter(names).most_common(1)[0][0]
+        raise UserError(f"the list {path} has {twice} twice; take one of the two lines out {again}")
     return names
 
 

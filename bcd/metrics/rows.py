@@ -1,6 +1,7 @@
 """Per-image rows of counts: stack them, reduce them to metrics (weighted, for a bootstrap), keep them on disk."""
 
 import io
+import math
 import struct
 import zipfile
 import zlib
@@ -16,9 +17,10 @@ from bcd.files import atomic_write
 Rows = Mapping[str, np.ndarray]
 # What numpy and zipfile raise for a file that is no npz, or one of which bytes have changed.
 DAMAGED = (
-    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, RuntimeError, MemoryError,
-    struct.error, zipfile.BadZipFile, zlib.error,
+    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, RuntimeError, struct.error,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+DEFLATED = 1032  # bytes that deflate can make of one, at most
 
 
 def stack(counts: Sequence[Rows]) -> dict[str, np.ndarray]:
@@ -120,10 +122,23 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         ValueError: the file is missing or damaged, in a few words.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            return {one.filename.removesuffix(".npy"): _array(archive, one) for one in archive.infolist()}
     except DAMAGED as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """An array of an npz file, of which no more memory is asked than its bytes fill."""
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{member.filename} is of another version")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        stated = file.tell() + math.prod(shape) * dtype.itemsize
+    if stated != member.file_size or stated > DEFLATED * member.compress_size:
+        raise ValueError(f"{member.filename} does not have the size that it states")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _total(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

@@ -6,7 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+
+# Up to this many pixels an image is run. Above, only its shapes are propagated, as the compiler that meta tensors
+# import costs more than a small image and less than a large one.
+_RUN_PIXELS = 256 * 256
 
 _aten = torch.ops.aten
 
@@ -40,10 +45,11 @@ def flops(model: nn.Module, size: Sequence[int]) -> int:
     - the rest costs nothing, resizing to the nearest pixel included
 
     The final resize to the image is counted, an auxiliary head is not run.
-    Only shapes are propagated (meta device); the model is left as it was.
+    The model is left as it was.
     """
-    tensors = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
-    image = torch.empty(1, 3, *size, device="meta", dtype=next(model.parameters()).dtype)
+    device = "cpu" if size[0] * size[1] <= _RUN_PIXELS else "meta"
+    tensors = {k: v.to(device) for k, v in (*model.named_parameters(), *model.named_buffers())}
+    image = torch.zeros(1, 3, *size, device=device, dtype=next(model.parameters()).dtype)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -57,13 +63,15 @@ def flops(model: nn.Module, size: Sequence[int]) -> int:
 def counted(run: Callable[[], Any]) -> int:
     """The cost of what `run()` computes, by the convention of `flops`."""
     # Deterministic mode replaces resizing by operations that are not counted.
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(False)
+    # By the debug mode, since `use_deterministic_algorithms` imports the compiler.
+    deterministic = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
     try:
-        with _Counter() as counter:
+        # Attention as the products that it is made of.
+        with sdpa_kernel(SDPBackend.MATH), _Counter() as counter:
             run()
     finally:
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(deterministic)
     return counter.total
 
 
@@ -71,6 +79,10 @@ class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # true imports the compiler, from which nothing here has to be kept
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None

@@ -21,6 +21,7 @@ class BudgetLine:
 
     runs: of the table, teachers included; left: those to be trained, in so many jobs
     seconds: of a GPU (or of a job that has none) for these; apart: the same with a job for each run
+    low, high: the seconds by the least and the most that records say of each step
     unknown: how many of the left are in neither, because nobody knows how long their steps take
     """
 
@@ -30,6 +31,8 @@ class BudgetLine:
     jobs: int
     seconds: float
     apart: float
+    low: float
+    high: float
     unknown: int
 
 
@@ -60,27 +63,42 @@ def report(
 
 
 def _line(name: str, jobs: list[list[Planned]], rates: Rates) -> BudgetLine:
-    seconds, apart, busy = 0.0, 0.0, 0
+    seconds, apart = _seconds(jobs, rates)
+    low, high = (_seconds(jobs, rates.bound(which))[0] for which in ("low", "high"))
+    busy = sum(any(one.status.left for one in job) for job in jobs)
+    runs = [one for job in jobs for one in job]
+    unknown = sum(one.status.left > 0 and one.seconds is None for one in runs)
+    left = sum(one.status.left > 0 for one in runs)
+    return BudgetLine(name, len(runs), left, busy, seconds, apart, low, high, unknown)
+
+
+def _seconds(jobs: list[list[Planned]], rates: Rates) -> tuple[float, float]:
+    """Of all jobs, and of a job for each run."""
+    seconds, apart = 0.0, 0.0
     for job in jobs:
         # One training under two names is done once.
         left = {one.run.training.hash: (one.run, one.status.left) for one in job if one.status.left}
         if left:
             gpus = max(1, job[0].run.runtime.gpus)
             together, many = job_seconds(left.values(), rates)
-            seconds, apart, busy = seconds + gpus * together, apart + gpus * many, busy + 1
-    runs = [one for job in jobs for one in job]
-    unknown = sum(one.status.left > 0 and one.seconds is None for one in runs)
-    return BudgetLine(name, len(runs), sum(one.status.left > 0 for one in runs), busy, seconds, apart, unknown)
+            seconds, apart = seconds + gpus * together, apart + gpus * many
+    return seconds, apart
 
 
 def _cells(line: BudgetLine, price: float | None) -> list[str]:
     some = line.left == 0 or line.unknown < line.left
     mark = f" + {line.unknown} unknown" if line.unknown else ""
-    hours = f"{_number(line.seconds / HOUR)}{mark}" if some else "unknown"
+    hours = f"{_number(line.seconds / HOUR)}{_between(line)}{mark}" if some else "unknown"
     money = [_number(price * line.seconds / HOUR) if some else "unknown"] if price else []
     share = f" ({1 - line.seconds / line.apart:.0%})" if line.apart else ""
     saved = f"{_number((line.apart - line.seconds) / HOUR)}{share}" if some else "unknown"
     return [line.name, *map(str, (line.runs, line.left, line.jobs)), hours, *money, saved]
+
+
+def _between(line: BudgetLine) -> str:
+    """The least and the most hours, where a reader would see a difference."""
+    low, high = _number(line.low / HOUR), _number(line.high / HOUR)
+    return "" if low == high else f" ({low} to {high})"
 
 
 def _number(value: float) -> str:
@@ -93,12 +111,18 @@ def _origins(left: list[Planned], rates: Rates) -> list[str]:
     shares = {one.run.group: rates.share(one.run) for one in left if one.run.training.terms}
     unknown = sorted({one.run.model for one in left if one.seconds is None})
     hint = f" (--step-seconds MODEL=SECONDS states them; models: {', '.join(unknown)})" if unknown else ""
+    spread = (
+        ["In brackets: by the least and by the most that records of a step say; on a CPU the processor's time counts."]
+        if any(rate.records > 1 for rate in (*steps, *shares.values()))
+        else []
+    )
     return [
         f"Hours: a job takes {rates.start_seconds:g} s (assumed) + steps x (shared + a step of each of its students); "
         "evaluation is not counted.",
         f"  a step: {_tally(steps, 'runs')}{hint}",
         f"  shared, that is the teacher's forward pass and the data: {_tally(shares.values(), 'groups')}; estimated as "
         f"{rates.forward_share:.2f} of the teacher's training step; where nothing is known it counts as nothing",
+        *spread,
     ]
 
 

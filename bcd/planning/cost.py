@@ -7,6 +7,8 @@ students share (the teacher's forward pass and the data), it takes
 
 and the same students in jobs of their own take k x start + steps x (k c + s_1 + ... + s_k); a student without terms has
 no teacher, so alone it pays no c. Evaluation is not counted.
+
+On a CPU the processor's time counts, divided by the threads, since a busy machine stretches the time on the wall.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from bcd.config.schema.models import AnyModel
 from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
@@ -46,12 +49,17 @@ class Complexity(Json):
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of a step, None if unknown, and where they come from: `origin` is a word or two for a reader."""
+    """Seconds of a step, None if unknown, and where they come from: `origin` is a word or two for a reader.
+
+    Of what is measured, `low` and `high` are the least and the most of the records.
+    """
 
     seconds: float | None
     origin: str
     records: int = 0
     device: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 UNKNOWN = Rate(None, "unknown")
@@ -98,6 +106,14 @@ class Rates:
         images = _images(run.training.recipe) / _images(run.teacher.training.recipe)
         return Rate(self.forward_share * teacher.seconds * images, "estimated")
 
+    def bound(self, which: Literal["low", "high"]) -> Rates:
+        """The same with the least, or the most, of each measured time in its place."""
+
+        def chosen(rates: Mapping[str, Rate]) -> dict[str, Rate]:
+            return {kind: replace(rate, seconds=getattr(rate, which)) for kind, rate in rates.items()}
+
+        return replace(self, steps=chosen(self.steps), shared=chosen(self.shared))
+
     def size(self, run: Run) -> int | None:
         """Bytes that the finished run takes in the store."""
         return self.sizes.get(kind_of_model(run.training), self.sizes.get(run.model))
@@ -142,7 +158,8 @@ def measured(results: Path) -> Rates:
     for folder, record in found.items():
         training = record.spec.training
         if record.steps:
-            sample = record.step_seconds, _device(record)
+            spent = _undisturbed(record.train_seconds, record.train_cpu_seconds, record)
+            sample = spent / record.steps, _device(record)
             steps.setdefault(kind_of_run(training, bool(training.terms)), []).append(sample)
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         sizes.setdefault(kind_of_model(training), []).append(size)
@@ -187,16 +204,32 @@ def _shared_times(records: Iterable[Record]) -> Iterable[tuple[str, Sample]]:
     for (whole, setup, size, steps), group in groups.items():
         distilled = next((record for record in group if record.spec.teacher), None)
         if distilled and len(group) == size and not any(record.resumes for record in group):
-            rest = whole - setup - sum(record.train_seconds for record in group)
+            rest = _undisturbed(
+                whole - setup - sum(record.train_seconds for record in group), _shared_cpu(distilled, group), distilled
+            )
             training, teacher = distilled.spec.training, distilled.spec.teacher
             assert teacher is not None
             yield kind_of_group(training, teacher.model), (max(rest, 0.0) / steps, _device(distilled))
 
 
+def _shared_cpu(record: Record, group: Sequence[Record]) -> float | None:
+    """Seconds of the processor in the job of these records that are none of its learners'."""
+    whole, setup = record.group_cpu_seconds, record.setup_cpu_seconds
+    steps = [each.train_cpu_seconds for each in group]
+    known = [seconds for seconds in steps if seconds is not None]
+    return None if whole is None or setup is None or len(known) < len(steps) else whole - setup - sum(known)
+
+
+def _undisturbed(wall: float, cpu: float | None, record: Record) -> float:
+    """Seconds that a training would take with the machine to itself: more than it took it does not."""
+    return wall if cpu is None or record.device == "cuda" else min(wall, cpu / record.threads)
+
+
 def _rate(samples: Sequence[Sample]) -> Rate:
     chosen = [sample for sample in samples if not sample[1].startswith(CPU)] or samples
     devices = sorted({device for _, device in chosen})
-    return Rate(median(seconds for seconds, _ in chosen), "measured", len(chosen), ", ".join(devices))
+    times = [seconds for seconds, _ in chosen]
+    return Rate(median(times), "measured", len(chosen), ", ".join(devices), min(times), max(times))
 
 
 def _device(record: Record) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bcd.config.schema.suites import Params, Suite
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import answers, looked_at
+from bcd.data.acquire.fetch import answers
+from bcd.data.acquire.look import looked_at
 from bcd.data.acquire.obtain import asked, looked_at_by
 from bcd.errors import UserError
 from bcd.report.outputs import (
@@ -20,22 +21,29 @@ from bcd.report.outputs import (
     panels_file,
     panels_made_of,
     png_made_of,
+    run_hashes,
     table_file,
     table_made_of,
 )
-from bcd.runs.expand import suite_runs
+from bcd.runs.expand import Row, distinct_runs, runs_of
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS
 from bcd.runs.status import DATA, judge_all
 from bcd.tracking.state import state_file, unsynced
 
 
-def outdated(params: Params, suite: Suite, results: Path = RESULTS, data: Path = DATA) -> dict[Path, str]:
-    """Every output of the DAG that is there and is not today's, and why. What is missing is not among them."""
-    runs = suite_runs(params, suite)
+def outdated(
+    params: Params, suite: Suite, rows: dict[str, list[Row]], results: Path = RESULTS, data: Path = DATA
+) -> dict[Path, str]:
+    """Every output of the DAG that is there and is not today's, and why. What is missing is not among them.
+
+    rows: `suite_rows` of the suite.
+    """
+    runs = distinct_runs(suite.name, rows)
     statuses = judge_all(suite.name, runs.values(), results, data).values()
     found = {status.file: status.why for status in statuses if status.result and not status.usable}
-    found |= dict(_data(params, runs, data)) | dict(_tables(params, suite, results))
+    hashes = run_hashes(suite.name, runs.values(), results)
+    found |= dict(_data(params, runs, data)) | dict(_tables(suite, rows, hashes, results))
     if why := unsynced(suite.name, results):
         found[state_file(suite.name, results)] = why
     return found
@@ -56,11 +64,14 @@ def _data(params: Params, runs: Mapping[str, Run], data: Path) -> Iterator[tuple
             yield path, "its samples were not looked at by today's params"
 
 
-def _tables(params: Params, suite: Suite, results: Path) -> Iterator[tuple[Path, str]]:
+def _tables(
+    suite: Suite, rows: Mapping[str, list[Row]], hashes: Mapping[str, str | None], results: Path
+) -> Iterator[tuple[Path, str]]:
     why = "was made of other runs, or otherwise, than today's params say"
     for table in suite.tables:
+        mine = {run.key: hashes[run.key] for run in runs_of(rows[table.name])}
         json, png = table_file(results, suite.name, table.name, "json"), panels_file(results, suite.name, table.name)
-        if json.exists() and json_made_of(json) != table_made_of(params, suite, table, results):
+        if json.exists() and json_made_of(json) != table_made_of(suite, table, mine):
             yield json, why
-        if png.exists() and png_made_of(png) != panels_made_of(params, suite, table, results):
+        if png.exists() and png_made_of(png) != panels_made_of(table, mine):
             yield png, why

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bcd.config.schema.suites import Params, Suite, Table
+from bcd.config.schema.suites import Suite, Table
 from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.report import published
-from bcd.runs.expand import table_rows
 from bcd.runs.record import read_json
+from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, digest
 
 MADE_OF = "made-of"  # the text of a PNG file that says it
@@ -43,20 +44,20 @@ def panels_request(table: Table) -> dict[str, Any]:
     return {"methods": table.panel_methods, "images": table.panels.images}
 
 
-def table_made_of(params: Params, suite: Suite, table: Table, results: Path = RESULTS) -> str:
-    """Hash of what the table would be made of today."""
-    return digest({"request": table_request(suite, table), "runs": _runs(params, suite, table, results)})
-
-
-def panels_made_of(params: Params, suite: Suite, table: Table, results: Path = RESULTS) -> str:
-    """Hash of what the panels would be made of today."""
-    return digest({"request": panels_request(table), "runs": _runs(params, suite, table, results)})
-
-
-def _runs(params: Params, suite: Suite, table: Table, results: Path) -> dict[str, str | None]:
+def run_hashes(suite: str, runs: Iterable[Run], results: Path = RESULTS) -> dict[str, str | None]:
     """Key -> hash of the run's small JSON, None where it has none."""
-    files = {run.key: run.file(suite.name, results) for row in table_rows(params, suite, table) for run in row.runs}
+    files = {run.key: run.file(suite, results) for run in runs}
     return {key: sha256_file(file) if file.exists() else None for key, file in files.items()}
+
+
+def table_made_of(suite: Suite, table: Table, runs: Mapping[str, str | None]) -> str:
+    """Hash of what the table would be made of today; runs: the `run_hashes` of its rows."""
+    return digest({"request": table_request(suite, table), "runs": runs})
+
+
+def panels_made_of(table: Table, runs: Mapping[str, str | None]) -> str:
+    """Hash of what the panels would be made of today; runs: the `run_hashes` of the table's rows."""
+    return digest({"request": panels_request(table), "runs": runs})
 
 
 def json_made_of(path: Path) -> str | None:

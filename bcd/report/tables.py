@@ -9,8 +9,9 @@ from bcd.errors import pick
 from bcd.files import atomic_write
 from bcd.report.content import TableContent
 from bcd.report.measure import measure
-from bcd.report.outputs import table_file, table_made_of
+from bcd.report.outputs import run_hashes, table_file, table_made_of
 from bcd.report.render import latex, long_csv, markdown, terminal
+from bcd.runs.expand import runs_of, table_rows
 
 
 def build(
@@ -32,7 +33,8 @@ def build(
     table = find_table(suite, table_name)
     content = measure(params, suite, table, results, data, partial=partial)
     if not partial:
-        content = content.model_copy(update={"made_of": table_made_of(params, suite, table, results)})
+        hashes = run_hashes(suite.name, runs_of(table_rows(params, suite, table)), results)
+        content = content.model_copy(update={"made_of": table_made_of(suite, table, hashes)})
     files: dict[str, str | bytes] = {
         "md": markdown.render(content),
         "tex": latex.render(content),

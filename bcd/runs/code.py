@@ -6,13 +6,13 @@ no torch. A hash is over what the modules say and not over where they lie: a fil
 
 from __future__ import annotations
 
-import ast
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from bcd.runs.source import Import, Known, Part
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -102,16 +102,19 @@ class _Package:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._parts: dict[str, _Part] = {}
+        self._known = Known(folder)
+        self._parts: dict[str, Part] = {}
         self._files: dict[str, Path | None] = {}
         self._hashes: dict[_Question, str] = {}
 
     def fingerprints(self, task: str, data_format: str, terms: frozenset[str]) -> CodeHashes:
-        return CodeHashes(*map(self._hash, _questions(task, data_format, terms)))
+        hashes = CodeHashes(*map(self._hash, _questions(task, data_format, terms)))
+        self._known.keep()
+        return hashes
 
-    def closure(self, question: _Question) -> dict[str, _Part]:
+    def closure(self, question: _Question) -> dict[str, Part]:
         """The modules that are imported from the starts on, directly or not, without those beyond the stops."""
-        found: dict[str, _Part] = {}
+        found: dict[str, Part] = {}
         waiting = list(question.starts)
         while waiting:
             name = waiting.pop()
@@ -126,7 +129,7 @@ class _Package:
             self._hashes[question] = hashlib.sha256(lines.encode()).hexdigest()[:16]
         return self._hashes[question]
 
-    def _lines(self, parts: Mapping[str, _Part]) -> Iterator[str]:
+    def _lines(self, parts: Mapping[str, Part]) -> Iterator[str]:
         """The content of every module, and of every import whose content it is; no path."""
         for part in parts.values():
             if part.form:
@@ -144,25 +147,22 @@ class _Package:
             imported = [source for source in imported if source not in TASKS.values()]
         return imported + ([parent] if parent and self._file(parent) else [])
 
-    def _source(self, line: _Import) -> str:
+    def _source(self, line: Import) -> str:
         """The module that an import has its name from, or the module that it names."""
         return f"{line.module}.{line.name}" if self._is_module(line) else line.module
 
-    def _is_module(self, line: _Import) -> bool:
+    def _is_module(self, line: Import) -> bool:
         return bool(line.name) and self._file(f"{line.module}.{line.name}") is not None
 
-    def _part(self, name: str) -> _Part:
+    def _part(self, name: str) -> Part:
         if name not in self._parts:
             module, _, term = name.removesuffix("]").partition("[")
             file = self._file(module)
             if file is None:
                 raise ModuleNotFoundError(f"no module {module} in {self._folder}", name=module)
-            source, inside = file.read_text(encoding="utf-8"), module if file.stem == "__init__" else _parent(module)
-            if module == REGISTRY:
-                rest, entries = _parse_registry(source, inside)
-                self._parts[name] = entries[term] if term else rest
-            else:
-                self._parts[name] = _parse(source, inside)
+            inside = module if file.stem == "__init__" else _parent(module)
+            table = TERMS if module == REGISTRY else ""
+            self._parts[name] = self._known.parse(file.read_text(encoding="utf-8"), inside, table)[term]
         return self._parts[name]
 
     def _file(self, name: str) -> Path | None:
@@ -183,162 +183,3 @@ def _beyond(name: str, stops: frozenset[str]) -> bool:
     if f"{name}.__init__" in stops:
         return True
     return any(name == stop or name.startswith((f"{stop}.", f"{stop}[")) for stop in stops)
-
-
-@dataclass(frozen=True)
-class _Import:
-    """`from module import name as bound`; no name for `import module as bound`."""
-
-    module: str
-    name: str
-    bound: str
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A module, or the entry of a term: the hash of its normal form ("" for nothing) and its imports of ours."""
-
-    form: str
-    imports: tuple[_Import, ...]
-
-
-@cache
-def _parse(source: str, inside: str) -> _Part:
-    """A module; `inside` is the package that its relative imports start from."""
-    return _part(ast.parse(source).body, inside)
-
-
-@cache
-def _parse_registry(source: str, inside: str) -> tuple[_Part, Mapping[str, _Part]]:
-    """A module without the entries of `TERMS`, and the entries: each with the imports of the names in it."""
-    body = ast.parse(source).body
-    table = next((table for statement in body if (table := _table(statement))), None)
-    if table is None:
-        raise RuntimeError(f"{inside} assigns no dict to {TERMS}")
-    values = _take(table)
-    rest = _part(body, inside)
-    names = {term: _names([value]) for term, value in values.items()}
-    entries = {
-        term: _Part(_part([value], inside).form, tuple(line for line in rest.imports if line.bound in names[term]))
-        for term, value in values.items()
-    }
-    chosen = set().union(*names.values()) - _names(body)
-    return _Part(rest.form, tuple(line for line in rest.imports if line.bound not in chosen)), entries
-
-
-def _take(table: ast.Dict) -> dict[str, ast.expr]:
-    """The entries of a dict, which loses them; what `**` brings in stays and counts for all."""
-    pairs = list(zip(table.keys, table.values, strict=True))
-    table.values = [value for key, value in pairs if key is None]
-    table.keys = [None] * len(table.values)
-    return {ast.literal_eval(key): value for key, value in pairs if key is not None}
-
-
-def _table(statement: ast.stmt) -> ast.Dict | None:
-    """The dict that a statement assigns to `TERMS`."""
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    if not any(isinstance(target, ast.Name) and target.id == TERMS for target in targets):
-        return None
-    return next((node for node in ast.walk(statement) if isinstance(node, ast.Dict)), None)
-
-
-def _names(nodes: Iterable[ast.AST]) -> set[str]:
-    return {node.id for root in nodes for node in ast.walk(root) if isinstance(node, ast.Name)}
-
-
-def _part(nodes: Sequence[ast.AST], inside: str) -> _Part:
-    writer = _Writer(inside)
-    writer.write(list(nodes))
-    text = "".join(writer.pieces)
-    return _Part(hashlib.sha256(text.encode()).hexdigest() if text != "[]" else "", tuple(writer.imports))
-
-
-class _Writer:
-    """Writes a syntax tree as text that is the same in every Python, and sets the imports of our modules apart.
-
-    Comments and layout are not in a tree. Docstrings are left out, and what only a type checker imports.
-    """
-
-    def __init__(self, inside: str):
-        self.pieces: list[str] = []
-        self.imports: list[_Import] = []
-        self._inside = inside
-
-    def write(self, node: Any) -> None:
-        put = self.pieces.append
-        if isinstance(node, list):
-            put("[")
-            for item in self._lasting(node) if node and isinstance(node[0], ast.stmt) else node:
-                self.write(item)
-            put("]")
-        elif isinstance(node, ast.Name):
-            put(f"Name({node.id})")
-        elif isinstance(node, ast.Constant):
-            put(f"Constant({node.value!a})")
-        elif isinstance(node, ast.JoinedStr):
-            self._fields("JoinedStr", [("values", _joined(node.values))])
-        elif isinstance(node, ast.AST):
-            kind: Any = type(node)
-            self._fields(kind.__name__, [(name, getattr(node, name)) for name in _field_names(kind)])
-        else:
-            put(ascii(node))
-
-    def _fields(self, kind: str, fields: Iterable[tuple[str, Any]]) -> None:
-        """Fields without a value are left out: which of them a node has differs between Pythons."""
-        put = self.pieces.append
-        put(f"{kind}(")
-        for name, value in fields:
-            if value is not None and value != []:
-                put(f"{name}=")
-                self.write(value)
-        put(")")
-
-    def _lasting(self, statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-        """The statements that do something, without the imports of our modules, which are noted."""
-        for statement in statements:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                continue
-            if isinstance(statement, ast.If) and _for_type_checkers(statement.test):
-                yield from self._lasting(statement.orelse)
-            elif isinstance(statement, ast.Import | ast.ImportFrom):
-                yield from self._import(statement)
-            else:
-                yield statement
-
-    def _import(self, statement: ast.Import | ast.ImportFrom) -> Iterator[ast.stmt]:
-        """The statement again if it imports what is not ours; one with both is counted whole."""
-        lines = [self._own(statement, alias) for alias in statement.names]
-        self.imports += [line for line in lines if line]
-        if not all(lines):
-            yield statement
-
-    def _own(self, statement: ast.Import | ast.ImportFrom, alias: ast.alias) -> _Import | None:
-        """What a name is imported from, if that is ours."""
-        if isinstance(statement, ast.Import):
-            line = _Import(alias.name, "", alias.asname or "")
-        else:
-            above = self._inside.split(".")[: self._inside.count(".") + 2 - statement.level] if statement.level else []
-            module = ".".join([*above, *([statement.module] if statement.module else [])])
-            line = _Import(module, alias.name, alias.asname or alias.name)
-        return line if line.module.split(".")[0] == "bcd" else None
-
-
-@cache
-def _field_names(kind: Any) -> tuple[str, ...]:
-    return tuple(name for name in kind._fields if name not in ("ctx", "kind", "type_comment"))
-
-
-def _joined(values: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string; Pythons differ in whether literals side by side are one, and in empty ones."""
-    parts: list[ast.expr] = []
-    for value in values:
-        before = parts[-1] if parts else None
-        if isinstance(value, ast.Constant) and isinstance(before, ast.Constant):
-            parts[-1] = ast.Constant(f"{before.value!s}{value.value!s}")
-        elif not (isinstance(value, ast.Constant) and value.value == ""):
-            parts.append(value)
-    return parts
-
-
-def _for_type_checkers(test: ast.expr) -> bool:
-    return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bcd.config.load import parse_method
@@ -49,6 +50,11 @@ def table_rows(params: Params, suite: Suite, table: Table) -> list[Row]:
 def suite_rows(params: Params, suite: Suite) -> dict[str, list[Row]]:
     """Table name -> its rows, for every table of a suite."""
     return {table.name: table_rows(params, suite, table) for table in suite.tables}
+
+
+def runs_of(rows: Iterable[Row]) -> list[Run]:
+    """The runs of some rows, in their order."""
+    return [run for row in rows for run in row.runs]
 
 
 def suite_runs(params: Params, suite: Suite) -> dict[str, Run]:

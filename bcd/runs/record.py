@@ -113,6 +113,7 @@ class Record(Json):
     macs           multiply-accumulates on one image of `macs_input`, height and width
     train_seconds  of the run's own steps; `step_seconds` is their mean
     group_seconds  of the whole job, set-up included, with `group_size` students
+    ..._cpu_...    the same in seconds of the processor, over all threads; absent in older records
     """
 
     spec: Spec
@@ -130,6 +131,9 @@ class Record(Json):
     group_size: int
     setup_seconds: float
     group_seconds: float
+    train_cpu_seconds: float | None = None
+    setup_cpu_seconds: float | None = None
+    group_cpu_seconds: float | None = None
     weights: Weights
     parameters: int
     macs: int

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 from bcd.errors import UserError
 from bcd.files import locked, writing
+from bcd.tracking.password import quoted
 
 # Seconds and repetitions for a server that does not answer; MLflow's own are 120 and 7. Telemetry would call home.
 VARIABLES = {
@@ -124,30 +123,7 @@ def reason(error: BaseException) -> str:
     root = error
     while cause := root.__cause__ or root.__context__:
         root = cause
-    if re.search(r"[\s/@?#]", _user()):
-        # Whoever reads such an address cuts it somewhere, and quotes what it took for the host.
-        return f"{type(root).__name__}: write blanks and / @ ? # before the host of MLFLOW_TRACKING_URI as %20, %2F ..."
-    return without_password(" ".join(f"{type(root).__name__}: {root}".split()))
-
-
-def _user() -> str:
-    """User and password of MLFLOW_TRACKING_URI, "" without."""
-    return os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
-
-
-def without_password(text: str) -> str:
-    """Hide the user and password of every address in `text`, and each part of the password of MLFLOW_TRACKING_URI.
-
-    A password may hold any character, so that whoever quotes the address may cut it at the wrong place.
-    """
-    user = _user()
-    text = text.replace(f"://{user}@", "://")
-    password = user.partition(":")[2] or user
-    for secret in (password, unquote(password), quote(password), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")):
-        parts = sorted({secret, *re.split(r"[@/:?#%\s]+", secret)}, key=len, reverse=True)
-        for part in parts:
-            text = text.replace(part, "***") if len(part) > 2 else text
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+    return quoted(root)
 
 
 def _experiment(client: Any, suite: str, artifacts: Path | None) -> str:

@@ -1,4 +1,8 @@
-"""`results/<suite>/tracking.json`: where the runs were last copied to, and whether all arrived."""
+"""Where a suite's runs were last copied to, and whether all arrived and are still there.
+
+`results/<suite>/tracking.json` is the edge of the DAG. `results/mlflow.copied.json` saves a sync that has nothing to do
+from importing MLflow, which takes longer than all the rest.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from pathlib import Path
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.runs.record import Json, dump, read_as
-from bcd.tracking.client import local_database, tracking_uri, without_password
+from bcd.runs.spec import digest
+from bcd.tracking.client import local_database, tracking_uri
+from bcd.tracking.password import without_password
 
 
 class TrackingState(Json):
@@ -52,3 +58,38 @@ def unsynced(suite: str, results: Path) -> str:
     if database and not database.exists():
         return "MLflow's database is gone"
     return ""
+
+
+class Copied(Json):
+    """Of each suite, the hash of its runs and of the local database as a complete sync left them."""
+
+    suites: dict[str, str] = {}
+
+
+def is_copied(suite: str, runs: object, results: Path) -> bool:
+    """Whether a local database is as the last sync of these very runs left it; never so for a server."""
+    left = _left(runs, results)
+    return left is not None and _copied(results).suites.get(suite) == left
+
+
+def note_copied(suite: str, runs: object, results: Path) -> None:
+    """Note that a local database holds these runs of a suite, and that it is as it is now."""
+    if left := _left(runs, results):
+        suites = {**_copied(results).suites, suite: left}
+        atomic_write(results / "mlflow.copied.json", dump(Copied(suites=suites)))
+
+
+def _left(runs: object, results: Path) -> str | None:
+    """Of a database its size and time count, as whoever writes to it changes them."""
+    database = local_database(tracking_uri(results))
+    if database is None or not database.exists():
+        return None
+    found = database.stat()
+    return digest({"runs": runs, "database": [str(database), found.st_size, found.st_mtime_ns]})
+
+
+def _copied(results: Path) -> Copied:
+    try:
+        return read_as(Copied, results / "mlflow.copied.json")
+    except UserError:  # it is missing or damaged: then the next sync looks at MLflow itself
+        return Copied()

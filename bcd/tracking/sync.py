@@ -11,12 +11,12 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bcd.config.schema.suites import Params, Suite
 from bcd.errors import UserError
-from bcd.report.panels import run_panel
 from bcd.runs import store
 from bcd.runs.expand import suite_runs, table_rows
 from bcd.runs.record import read_spec
@@ -29,10 +29,10 @@ from bcd.tracking.client import (
     supersede,
     tracking_errors,
     tracking_uri,
-    without_password,
 )
 from bcd.tracking.mlflow_run import TrackedRun, push
-from bcd.tracking.state import TrackingState, server
+from bcd.tracking.password import without_password
+from bcd.tracking.state import TrackingState, is_copied, note_copied, server
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,33 @@ def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Pa
     entries = _finished(params, suite, results, data)
     written, error = 0, None
     try:
-        with connected_to(suite.name, results) as (client, experiment):
-            known = known_runs(client, experiment)
-            for status, tracked in entries:
-                mine = known.get(tracked.key, {})
-                found = mine.get(tracked.spec.hash)
-                if found is None or found.data.tags.get("bcd.synced") != tracked.state:
-                    push(client, experiment, found, replace(tracked, panel=_panel(status, data)))
-                    written += 1
-                supersede(client, tracked.spec.hash, mine)
+        if not is_copied(suite.name, _states(entries), results):
+            written = _copy(suite.name, entries, results, data)
     except tracking_errors() as raised:
         error = reason(raised)
     report = SyncReport(suite.name, without_password(tracking_uri(results)), len(entries), written, error)
     TrackingState(suite=suite.name, runs=len(entries), synced=error is None, uri=server()).write(results)
     return report
+
+
+def _copy(suite: str, entries: Sequence[tuple[Status, TrackedRun]], results: Path, data: Path) -> int:
+    """Write what MLflow does not hold yet of these runs; returns how many were written."""
+    written = 0
+    with connected_to(suite, results) as (client, experiment):
+        known = known_runs(client, experiment)
+        for status, tracked in entries:
+            mine = known.get(tracked.key, {})
+            found = mine.get(tracked.spec.hash)
+            if found is None or found.data.tags.get("bcd.synced") != tracked.state:
+                push(client, experiment, found, replace(tracked, panel=_panel(status, data)))
+                written += 1
+            supersede(client, tracked.spec.hash, mine)
+        note_copied(suite, _states(entries), results)
+    return written
+
+
+def _states(entries: Sequence[tuple[Status, TrackedRun]]) -> list[list[str]]:
+    return [[tracked.key, tracked.spec.hash, tracked.state] for _, tracked in entries]
 
 
 def follow(
@@ -133,6 +146,8 @@ def _finished(params: Params, suite: Suite, results: Path, data: Path) -> list[t
 
 def _panel(status: Status, data: Path) -> bytes | None:
     """The picture of a run's predictions, if its dataset is here and its parameters are still today's."""
+    from bcd.report.panels import run_panel
+
     try:
         return run_panel(status, data) if status.usable else None
     except UserError:

@@ -11,15 +11,8 @@ import time
 from pathlib import Path
 
 from bcd.errors import UserError
-from bcd.tracking.client import (
-    Unusable,
-    connected,
-    local_database,
-    reason,
-    tracking_errors,
-    tracking_uri,
-    without_password,
-)
+from bcd.tracking.client import Unusable, connected, local_database, reason, tracking_errors, tracking_uri
+from bcd.tracking.password import without_password
 
 
 def ui(port: int = 5000, results: Path = Path("results")) -> int:
@@ -47,8 +40,8 @@ def ui(port: int = 5000, results: Path = Path("results")) -> int:
         # It can be looked at all the same: the folder is somebody else's, or its file system knows no locks.
     except tracking_errors() as error:
         raise UserError(
-            f"{database or uri} is not a database of this MLflow ({reason(error)}); it is only a copy of "
-            "the runs: delete it and run `bcd track --sync`"
+            f"{database or without_password(uri)} is not a database of this MLflow ({reason(error)}); it is only a "
+            "copy of the runs: delete it and run `bcd track --sync`"
         ) from None
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     # A session of its own, so that everything the server starts can be ended with it.

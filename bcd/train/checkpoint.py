@@ -27,7 +27,7 @@ class TrainState(TypedDict):
     objective  parameters and buffers of student, projectors and losses with state
     rng        random state of each process; `cuda_rng` that of the GPU
     sums       loss -> sum since the last line of the history
-    seconds    spent in steps; `resumes`, how often it was continued
+    spent      seconds in steps, on the wall and of the processor; `resumes`, how often it was continued
     """
 
     objective: Mapping[str, Any]
@@ -35,7 +35,7 @@ class TrainState(TypedDict):
     rng: list[torch.Tensor]
     cuda_rng: torch.Tensor | None
     sums: dict[str, float]
-    seconds: float
+    spent: list[float]
     resumes: int
 
 

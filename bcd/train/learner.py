@@ -7,7 +7,6 @@ draws, so its result does not depend on its company.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +27,7 @@ from bcd.runs.record import Failure
 from bcd.runs.spec import RunSpec
 from bcd.tasks.task import Task
 from bcd.train.checkpoint import TrainState, first_line, load_state, save_state
+from bcd.train.clock import Spent, now
 from bcd.train.history import add_line, cut_after
 from bcd.train.optimizer import learning_rate, make_optimizer
 
@@ -64,7 +64,7 @@ class Learner:
     def __init__(self, spec: RunSpec, folder: Path, task: Task, teacher_shapes: Shapes, device: torch.device):
         self.spec, self.folder, self.device = spec, folder, device
         self.training, self.recipe = spec.training, spec.training.recipe
-        self.step, self.seconds, self.resumes = 0, 0.0, 0
+        self.step, self.spent, self.resumes = 0, Spent(), 0
         self.failed: str | None = None
         torch.manual_seed(self.training.seed)
         self.student: DenseModel = task.build(self.training.model).to(device)
@@ -98,7 +98,7 @@ class Learner:
 
     def train_step(self, batch: Any, teacher: dict[str, Tensor]) -> None:
         """One optimiser step; on a loss that is not finite the learner ends, its last checkpoint untouched."""
-        begin = time.perf_counter()
+        begin = now()
         self._use_rng()
         self.objective.train()
         for group in self.optimizer.param_groups:
@@ -119,7 +119,7 @@ class Learner:
         self.step += 1
         self._keep_rng()
         self._log({k: v.detach() for k, v in losses.items()})
-        self.seconds += time.perf_counter() - begin
+        self.spent = self.spent.plus(now().since(begin))
 
     def _log(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
@@ -167,7 +167,7 @@ class Learner:
             "rng": random,
             "cuda_rng": self._cuda_rng,
             "sums": self._sums,
-            "seconds": self.seconds,
+            "spent": list(self.spent),
             "resumes": self.resumes,
         }
         save_state(self.folder, self.spec, self.step, state)
@@ -192,7 +192,8 @@ class Learner:
                 self._cuda_rng = state["cuda_rng"]
             self._use_rng()
         self._sums = {name: float(value) for name, value in state["sums"].items()}
-        self.step, self.seconds, self.resumes = step, float(state["seconds"]), int(state["resumes"]) + 1
+        wall, cpu = state["spent"]
+        self.step, self.spent, self.resumes = step, Spent(float(wall), float(cpu)), int(state["resumes"]) + 1
 
     def _use_rng(self) -> None:
         torch.set_rng_state(self._rng)

@@ -30,6 +30,7 @@ from bcd.runs.spec import RunSpec
 from bcd.runs.status import code_of
 from bcd.tasks.task import Task
 from bcd.train.checkpoint import save_weights
+from bcd.train.clock import Spent, now
 from bcd.train.learner import Learner
 from bcd.train.signals import Stopped, stop_signals
 from bcd.train.teacher import Teacher
@@ -71,7 +72,7 @@ def _train_missing(
     device: torch.device,
     say: Say,
 ) -> dict[str, str]:
-    begin = time.perf_counter()
+    begin = now()
     # Now, since the files may change while it trains; the process keeps the answer.
     for spec in specs:
         code_of(spec.training)
@@ -81,11 +82,11 @@ def _train_missing(
     for spec in specs:
         with _ending(partial(_not_built, failed, spec, results), say):
             learners.append(_learner(spec, spec.folder(results), task, teacher, device, say))
-    setup = time.perf_counter() - begin
+    setup = now().since(begin)
     if learners:
         with stop_signals() as asked_to_stop, dead_workers_named():
             _loop(learners, task, teacher, runtime, asked_to_stop, say)
-    took = time.perf_counter() - begin
+    took = now().since(begin)
     for learner in learners:
         if not learner.failed and distributed.rank() == 0:
             with _ending(learner.fail, say):
@@ -168,7 +169,7 @@ def _loop(
             say(f"step {step + 1}/{total}, {len(active)} learners, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
 
 
-def _finish(learner: Learner, task: Task, group_size: int, setup: float, took: float) -> None:
+def _finish(learner: Learner, task: Task, group_size: int, setup: Spent, took: Spent) -> None:
     """Write weights and record; raises UserError for weights that are not finite."""
     learner.require_finite()
     path = learner.folder / "model.safetensors"
@@ -182,14 +183,17 @@ def _finish(learner: Learner, task: Task, group_size: int, setup: float, took: f
         hardware=hardware(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         steps=learner.step,
-        train_seconds=round(learner.seconds, 3),
-        step_seconds=learner.seconds / max(1, learner.step),
+        train_seconds=round(learner.spent.wall, 3),
+        train_cpu_seconds=round(learner.spent.cpu, 3),
+        step_seconds=learner.spent.wall / max(1, learner.step),
         resumes=learner.resumes,
         threads=torch.get_num_threads(),
         pretrained=learner.pretrained,
         group_size=group_size,
-        setup_seconds=round(setup, 3),
-        group_seconds=round(took, 3),
+        setup_seconds=round(setup.wall, 3),
+        setup_cpu_seconds=round(setup.cpu, 3),
+        group_seconds=round(took.wall, 3),
+        group_cpu_seconds=round(took.cpu, 3),
         weights=Weights(file=path.name, bytes=path.stat().st_size, sha256=sha256_file(path)),
         parameters=count_parameters(learner.student),
         macs=macs,

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from bcd.config.schema.recipes import Recipe, Sgd
 from bcd.errors import UserError
+
+
+def eager(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """An optimiser of torch without its hooks for `torch.compile`; it computes the same bits.
+
+    The hooks import the whole compiler at the first call (torch 2.14: a third of what a short training costs before
+    its first step), and nothing of a training is compiled. They are wrappers, so what they wrap is taken.
+    """
+    methods = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
+    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in methods}
+    # The wrapper of `step` also turned gradients off.
+    return type(optimizer.__name__, (optimizer,), plain | {"step": torch.no_grad()(plain["step"])})
+
+
+SGD, ADAMW = eager(torch.optim.SGD), eager(torch.optim.AdamW)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -38,8 +54,8 @@ def make_optimizer(student: nn.Module, recipe: Recipe, others: Iterable[nn.Param
     ]
     # Fused: one pass over all tensors; for small models the plain loop is a good part of a step.
     if isinstance(chosen, Sgd):
-        return torch.optim.SGD(listed, momentum=chosen.momentum, lr=recipe.lr, fused=True)
-    return torch.optim.AdamW(listed, lr=recipe.lr, fused=True)
+        return SGD(listed, momentum=chosen.momentum, lr=recipe.lr, fused=True)
+    return ADAMW(listed, lr=recipe.lr, fused=True)
 
 
 def parameter_groups(

@@ -68,6 +68,16 @@ def test_a_training_is_saved_and_says_so(project, number):
         path.unlink()
 
 
+def test_a_training_does_not_import_the_compiler(project):
+    compiler = "('torch._dynamo', 'torch._inductor', 'sympy')"
+    arguments = ["train", KEY, "--set", "recipe.steps=2"]
+    code = (
+        "import sys; from bcd.cli.main import app; "
+        f"app({arguments}, standalone_mode=False); print([name for name in {compiler} if name in sys.modules])"
+    )
+    assert run(sys.executable, "-c", code, cwd=project).stdout.splitlines()[-1] == "[]"
+
+
 def test_what_was_started_to_ignore_ctrl_c_ignores_it(project):
     call = [sys.executable, "-c", SIGNALLED, str(int(signal.SIGINT)), "plan"]
     done = subprocess.run(

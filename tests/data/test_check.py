@@ -97,7 +97,7 @@ def test_a_split_of_objects_is_counted(root):
     files = objects(*of_train, size=(96, 97))
     found = fetched(root, files | objects(split="val", images=(3,)), COINS).check["splits"]
     assert found["train"]["objects"] == {
-        "crowds": 1, "annotated": 1, "masks": "", "classes": {"coin": [1, 2, 1], "key": [1, 0, 0]},
+        "crowds": 1, "annotated": 1, "masks": "", "areas": 3, "classes": {"coin": [1, 2, 1], "key": [1, 0, 0]},
     }  # fmt: skip
     assert found["val"]["images"] == 1 and found["val"]["objects"]["annotated"] == 0
 
@@ -120,11 +120,12 @@ def test_images_that_are_trained_and_tested_on_are_said(root):
 
 
 def test_a_split_that_is_ignored_is_said(root):
-    files = masks(plain(255), plain(255), plain(255, 1))
+    val = plain(255, 1)
+    val[0, -1] = 0
+    files = masks(plain(255), plain(255), val)
     assert warned(root, files, PONDS, "semantic") == [
         "every pixel of the split 'train' is ignored",
         "50% of the pixels of the split 'val' are ignored",
-        "the class 'background' has no pixel in the split 'val'",
     ]
 
 
@@ -191,7 +192,55 @@ def test_many_faults_are_listed_and_counted(root):
 
 def test_binary_masks_stop_and_say_what_to_store(root):
     text = refused(root, masks(plain(0, 255), plain(255), plain(0)), PONDS, "every mask holds only 'background'")
-    assert "store masks of 0 and 255 as class ids, 0 and 1" in text
+    assert "store masks as class ids: 0 for 'background', 1 for 'pond', since 255 means: ignore" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [((0, 0), "holds only 'background', so no"), ((1, 1), "only 'pond', so no"), ((1, 255), "only 'pond' and ignored")],
+)
+def test_masks_of_one_class_stop_whichever_it_is(root, values, message):
+    text = refused(root, masks(plain(*values), plain(values[0]), plain(values[0])), PONDS, message)
+    assert "store masks as class ids: 0 for 'background', 1 for 'pond'" in text
+
+
+def test_boxes_that_are_fractions_stop_and_say_how_to_make_pixels_of_them(root):
+    shares = {"bbox": [0.1, 0.125, 0.4, 0.5], "area": 0.2}
+    files = objects(shares, {"bbox": [0, 0, 1, 1]}) | objects({}, split="val", images=(3,))
+    text = refused(root, files, COINS, r"instances_train2017\.json: all boxes lie within 0\.\.1, so they are fractions")
+    assert "multiply the first and the third by the image's width" in text and "val2017" not in text
+    one_pixel = objects({"bbox": [0, 0, 1, 1], "area": 1}) | objects({}, split="val", images=(3,))
+    assert fetched(root, one_pixel, COINS).splits == {"train": 2, "val": 1}
+
+
+def test_areas_that_fit_neither_box_nor_mask_are_said(root):
+    square = [[2, 2, 8, 2, 8, 8, 2, 8]]
+    train = objects({"area": 18}, {"bbox": [2, 2, 6, 6], "area": 36, "segmentation": square},
+                    {"bbox": [2, 2, 6, 6], "area": 4, "segmentation": square})  # fmt: skip
+    check_of = fetched(root, train | objects({}, split="val", images=(3,)), COINS).check
+    assert findings.warnings(check_of, "detection", ("train",))[0] == (
+        "2 of 3 objects of the split 'train' have an `area` that does not fit their box or mask, so they may count as "
+        "of a wrong size"
+    )
+    assert findings.warnings(check_of, "semantic") == []
+    older = check_of | {"splits": {"train": {**check_of["splits"]["train"]}}}
+    older["splits"]["train"]["objects"] = {k: v for k, v in older["splits"]["train"]["objects"].items() if k != "areas"}
+    assert not any("area" in sentence for sentence in findings.warnings(older))
+
+
+@pytest.mark.parametrize("box", [[5, 1, 4, 4], [1, 1, 4, 4]])
+def test_height_and_width_exchanged_blame_the_list_of_images(root, box):
+    """A box that fits the image as it is may be outside of what the file says, or inside of both."""
+    files = objects({"bbox": box}) | objects({}, split="val", images=(3,))
+    for split in ("train", "val"):
+        name = f"annotations/instances_{split}2017.json"
+        document = json.loads(files[name])
+        for image in document["images"]:
+            image["height"], image["width"] = image["width"], image["height"]
+        files[name] = json.dumps(document).encode()
+    text = refused(root, files, COINS, "2 faults")
+    assert "instances_train2017.json: `images` has height and width exchanged: train2017/1.png is 8x10" in text
+    assert "box" not in text and "get both anew" not in text
 
 
 def test_a_train_split_of_crowds_stops(root):

@@ -41,6 +41,22 @@ def test_what_is_no_label_map(value):
         decode.read_mat(mat(S=value), "m.mat", "S")
 
 
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA"])
+def test_formats_that_no_photograph_has_are_refused_unopened(kind):
+    """Pillow knows them; PostScript it would hand to another program."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, kind)
+    with pytest.raises(UserError, match=r"x\.jpg is not a readable image \(BMP, GIF, JPEG.*\); get the file anew"):
+        decode.read_image(buffer.getvalue(), "x.jpg")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
+def test_formats_of_photographs_are_read(kind):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 5), (9, 9, 9)).save(buffer, kind)
+    assert decode.read_image(buffer.getvalue(), "x").shape == (5, 4, 3)
+
+
 @settings(max_examples=100, deadline=None)
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_an_error(fraction):

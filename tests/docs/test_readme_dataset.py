@@ -93,7 +93,7 @@ def test_the_section_names_the_files():
 def test_the_dataset_is_fetched_and_read(project):
     (fetching,) = [text for kind, _, text in BLOCKS if kind == "sh" and "bcd fetch" in text]
     done = run("sh", "-ec", fetching, cwd=project, **environment(project))
-    assert "data/mine: 80 train, 20 val; network (mine.zip put in place by hand" in done.stdout
+    assert "data/mine: 80 train, 20 val; local (mine.zip put in place by hand" in done.stdout
     found = run(sys.executable, "-c", READ, cwd=project, **environment(project))
     assert found.stdout.splitlines() == [
         '[80, "train-3", [24, 32, 3], [0, 1, 2, 255]]',

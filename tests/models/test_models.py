@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEADS
 from bcd.config.schema.models import SegmentationModel
 from bcd.errors import UserError
-from bcd.models import build, count_parameters, flops, load_openmmlab
+from bcd.models import build, complexity, count_parameters, flops, load_openmmlab
 from bcd.models.backbones import PYRAMIDS, TIMM, build_backbone
 from bcd.models.detection.torchvision_detector import DENSE
 from bcd.models.detection.torchvision_heads import ANCHOR_SCALE
@@ -160,6 +160,13 @@ def test_cost_counts_a_known_convolution_and_leaves_the_model_alone():
     assert flops(conv, (5, 7)) == 5 * 7 * 4 * (3 * 9) + 2 * 5 * 7 * 4
     assert [module.training for module in conv] == [True, False, True]
     assert conv[1].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_cost_of_an_image_that_is_run_is_that_of_its_shapes(name, monkeypatch):
+    ran = flops(built(name), SIZE)
+    monkeypatch.setattr(complexity, "_RUN_PIXELS", 0)
+    assert flops(built(name), SIZE) == ran > 0
 
 
 def test_auxiliary_head_adds_nothing_to_the_inference_cost():

@@ -1,5 +1,6 @@
 """What `bcd plan` says that a suite will cost: by hand from stated times, and from real records."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,8 +102,12 @@ def test_times_come_from_records(project, capsys):
     rates = cost.measured(survey.RESULTS)
     bcd = runs()[f"{PAIR}/bcd/s1"]
     step, share = rates.step(bcd), rates.share(bcd)
-    assert (step.seconds, step.origin, step.records) == (kd.step_seconds, "measured", 1)
-    rest = kd.group_seconds - kd.setup_seconds - kd.train_seconds - none.train_seconds
+    undisturbed = min(kd.train_seconds, kd.train_cpu_seconds / kd.threads) / kd.steps
+    assert (step.seconds, step.low, step.high, step.origin, step.records) == (*[undisturbed] * 3, "measured", 1)
+    rest = min(
+        kd.group_seconds - kd.setup_seconds - kd.train_seconds - none.train_seconds,
+        (kd.group_cpu_seconds - kd.setup_cpu_seconds - kd.train_cpu_seconds - none.train_cpu_seconds) / kd.threads,
+    )
     assert (share.seconds, share.origin) == (pytest.approx(rest / 2), "measured") and share.device.startswith("CPU")
     assert rates.share(runs()[f"{PAIR}/none/s1"]).seconds == 0
     found = {one.run.key: one for one in survey.survey("smoke", runs())}
@@ -112,6 +117,26 @@ def test_times_come_from_records(project, capsys):
     said = capsys.readouterr().out
     assert "3 done" in said and "missing    " not in said
     assert "runs measured (2 records, CPU " in said and "4 runs stated" in said and " runs unknown" in said
+
+
+def test_a_busy_machine_changes_no_estimate_and_records_that_differ_are_said(project, capsys):
+    train(TEACHER)
+    train(f"{PAIR}/none/s0")
+    train(f"{PAIR}/none/s1")
+    calm = cost.measured(survey.RESULTS)
+    none = runs()[f"{PAIR}/none/s0"]
+    for seed, factor in (("s0", 1), ("s1", 3)):
+        folder = read_as(RunResult, runs()[f"{PAIR}/none/{seed}"].file("smoke")).store
+        path = survey.RESULTS / "store" / folder / "record.json"
+        content = json.loads(path.read_text())
+        for name in ("train_seconds", "step_seconds", "group_seconds"):
+            content[name] *= 100
+        content["train_cpu_seconds"] *= factor
+        path.write_text(json.dumps(content))
+    busy = cost.measured(survey.RESULTS).step(none)
+    assert busy.low < busy.seconds < busy.high and busy.high < 10 * calm.step(none).high
+    main.plan(suite="smoke", step_seconds=["0.5"])
+    assert "In brackets: by the least and by the most" in capsys.readouterr().out
 
 
 def test_a_run_without_terms_tells_of_its_distilled_siblings(project):

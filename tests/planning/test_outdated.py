@@ -9,6 +9,7 @@ from support.suite_results import change_weight, finished_fixture, load, project
 from bcd.planning.outdated import outdated
 from bcd.report import tables
 from bcd.report.panels import table_panels
+from bcd.runs.expand import suite_rows
 
 TABLE, PANELS = Path("results/smoke/tables/all-labels.json"), Path("results/smoke/figures/all-labels-panels.png")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
@@ -23,7 +24,10 @@ def built(project):
 
 
 def found() -> set[str]:
-    return {path.as_posix().removeprefix("results/smoke/") for path in outdated(*load())}
+    params, suite = load()
+    return {
+        path.as_posix().removeprefix("results/smoke/") for path in outdated(params, suite, suite_rows(params, suite))
+    }
 
 
 def test_nothing_of_a_built_suite(built):

@@ -16,7 +16,7 @@ from support.project import ROOT
 from bcd.config.load import load_params
 from bcd.config.schema.data import Dataset, DataUse
 from bcd.data import tree
-from bcd.data.acquire.fetch import Look
+from bcd.data.acquire.look import Look
 from bcd.data.acquire.manifest import Manifest
 from bcd.data.acquire.obtain import obtain
 from bcd.data.semantic.split import Split, open_split

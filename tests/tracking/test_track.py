@@ -112,6 +112,32 @@ def test_a_second_sync_writes_nothing(project):
     }
 
 
+def test_a_sync_with_nothing_to_do_does_not_import_mlflow(project):
+    sync.sync(*load())
+    code = (
+        "import sys; from bcd.cli.main import app; "
+        "app(['track', '--sync', '--suite', 'smoke'], standalone_mode=False); "
+        "print([name for name in ('mlflow', 'torch', 'sqlalchemy') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0].endswith("31 runs of suite 'smoke', 0 written") and said[1] == "[]"
+
+
+def test_a_run_that_is_deleted_in_mlflow_is_written_again(project):
+    sync.sync(*load())
+    key = f"{STUDENT}/kd/s0"
+    client().delete_run(one(key).info.run_id)
+    assert sync.sync(*load()).written == 1
+    assert one(key).data.tags["bcd.method"] == "kd"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"suites": 3}', '{"suites": {"smoke": "0"}}'])
+def test_a_damaged_note_of_the_last_sync_costs_a_look_at_mlflow(project, content):
+    (RESULTS / "mlflow.copied.json").write_text(content)
+    assert sync.sync(*load()).written == 0
+    assert "smoke" in json.loads((RESULTS / "mlflow.copied.json").read_text())["suites"]
+
+
 def test_a_run_that_changed_without_its_spec_updates_its_one_mlflow_run(project):
     key = f"{STUDENT}/kd/s0"
     path = RESULTS / "smoke/runs" / f"{key}.json"

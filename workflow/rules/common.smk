@@ -22,7 +22,7 @@ from bcd.cli.snakemake import (
 from bcd.planning.outdated import outdated
 from bcd.report.outputs import panels_request, table_request
 from bcd.runs.spec import RESULTS, digest
-from bcd.runs.expand import distinct_runs, groups, suite_rows
+from bcd.runs.expand import distinct_runs, groups, runs_of, suite_rows
 from bcd.runs.resolve import missing_weights
 from bcd.tracking.state import unsynced
 
@@ -52,16 +52,14 @@ try:
     RUNS = distinct_runs(SUITE, ROWS)
     TABLE_PARAMS = {t.name: table_request(SUITE_PARAMS, t) for t in SUITE_PARAMS.tables}
     free_dead_lock(workflow)
-    OUTDATED = outdated(PARAMS, SUITE_PARAMS) if is_main(workflow) else {}
+    OUTDATED = outdated(PARAMS, SUITE_PARAMS, ROWS) if is_main(workflow) else {}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 except OSError as error:
     raise WorkflowError(explained(error) or str(error)) from None
 
 GROUPS = groups(RUNS)
-TABLE_RUNS = {
-    table: [run for row in rows for run in row.runs] for table, rows in ROWS.items()
-}
+TABLE_RUNS = {table: runs_of(rows) for table, rows in ROWS.items()}
 TABLE_PANELS = {t.name: panels_request(t) for t in SUITE_PARAMS.tables}
 OUT = f"results/{SUITE}"
 STARTED = time.time()

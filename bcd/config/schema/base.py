@@ -62,6 +62,4 @@ Channels3 = Annotated[list[NonNegativeFloat], Len(3, 3)]
 class Strict(BaseModel):
     """Immutable, no unknown keys, no conversions: a number in quotes is an error. Floats are finite."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -24,8 +24,9 @@ COLUMNS = ("path", "bytes", "sha256")
 FIELDS = ("dataset", "origin", "official", "note", "licence", "source", "archives", "request", "splits")
 # Fields that manifests got later, and what stands for them in an older one.
 LATER: Mapping[str, Any] = {"split_sha256": {}, "check": {}}
-Origin = Literal["network", "mirror", "generated"]
-ORIGINS: tuple[Origin, ...] = ("network", "mirror", "generated")
+# "local": every archive was put in place by hand.
+Origin = Literal["network", "mirror", "local", "generated"]
+ORIGINS: tuple[Origin, ...] = ("network", "mirror", "local", "generated")
 Request = Mapping[str, Any]
 """What was asked for, as JSON values: a finished dataset answers the request that it was made for."""
 

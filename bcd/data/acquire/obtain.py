@@ -8,13 +8,14 @@ from typing import Any
 
 from bcd.config.schema.data import Dataset, Generator
 from bcd.data import tree
-from bcd.data.acquire import fetch, manifest
+from bcd.data.acquire import by_hand, fetch, manifest
 from bcd.data.acquire.download import Progress, quiet
+from bcd.data.acquire.look import Look, looked_again, split_note
 from bcd.data.acquire.manifest import File, Manifest, Request, SplitFacts
 from bcd.data.formats import FORMATS, ArchivedFormat, GeneratedFormat, load_format
 from bcd.errors import UserError
 
-LOOK = 1  # version of what `bcd.data.check` looks at
+LOOK = 2  # version of what `bcd.data.check` looks at
 
 
 def obtain(
@@ -35,7 +36,7 @@ def obtain(
     else:
         done = _fetched(name, dataset, root, reader, mirror_dir, progress, force)
     # What was fetched before may have been asked for with other splits.
-    fetch.split_note(str(root), done.splits, dataset.splits, done.origin == "mirror" and not done.official)
+    split_note(str(root), done.splits, dataset.splits, done.origin == "mirror" and not done.official)
     return done
 
 
@@ -57,12 +58,12 @@ def checked(name: str, dataset: Dataset, root: Path, progress: Progress = quiet)
     Raises UserError where there is no dataset, a file is not as recorded, and what `bcd.data.check.check` raises.
     """
     look = _look(name, dataset, load_format(dataset.format), progress)
-    return fetch.looked_again(root, look)
+    return looked_again(root, look)
 
 
 def accepted(name: str, dataset: Dataset, root: Path, progress: Progress = quiet) -> Manifest:
-    """The manifest of the dataset in `root` once it says what lies there; raises what `fetch.accept` raises."""
-    return fetch.accept(root, _look(name, dataset, load_format(dataset.format), progress), dataset.splits)
+    """The manifest of the dataset in `root` once it says what lies there; raises what `by_hand.accept` raises."""
+    return by_hand.accept(root, _look(name, dataset, load_format(dataset.format), progress), dataset.splits)
 
 
 def verified(name: str, dataset: Dataset, root: Path) -> Manifest:
@@ -73,7 +74,7 @@ def verified(name: str, dataset: Dataset, root: Path) -> Manifest:
     return found
 
 
-def _look(name: str, dataset: Dataset, reader: Any, progress: Progress) -> fetch.Look:
+def _look(name: str, dataset: Dataset, reader: Any, progress: Progress) -> Look:
     """How the dataset's files are looked at; `reader` is the module of its format."""
     splits = dataset.splits if dataset.generator else reader.SPLITS
 
@@ -86,7 +87,7 @@ def _look(name: str, dataset: Dataset, reader: Any, progress: Progress) -> fetch
         found = check.check(tree.listed_in(root, files, name), dataset, counts, progress)
         return {"of": looked_at_by(dataset), "splits": found}
 
-    return fetch.Look(facts, check, looked_at_by(dataset))
+    return Look(facts, check, looked_at_by(dataset))
 
 
 def _fetched(
@@ -108,7 +109,7 @@ def _fetched(
     )
 
 
-def _source(name: str, dataset: Dataset, look: fetch.Look) -> fetch.Source:
+def _source(name: str, dataset: Dataset, look: Look) -> fetch.Source:
     return fetch.Source(name, dataset.archives, dataset.licence, dataset.source, look, dataset.splits)
 
 

@@ -3,16 +3,22 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from bcd.data.acquire import manifest as manifests
 from bcd.data.acquire.manifest import ARCHIVES, FILES, MANIFEST
 from bcd.errors import UserError
-from bcd.files import read_bytes, writing
+from bcd.files import locked, read_bytes, writing
 
 LOCK = ".lock"
 RESERVED = frozenset({MANIFEST, FILES, ARCHIVES, LOCK})
+
+
+def alone(root: Path) -> AbstractContextManager[None]:
+    """Hold the dataset's lock; raises UserError where another process has it."""
+    busy = f"another process (pid PID) is fetching into {root}; wait until it ends and run the same command again"
+    return locked(root / LOCK, busy)
 
 
 @contextmanager

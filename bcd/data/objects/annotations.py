@@ -95,6 +95,7 @@ def parse(
     Raises UserError naming file and id for:
 
     - what is not such a file, and an id that occurs twice
+    - boxes that are fractions of their images
     - an annotation of an unknown image or category, or of one that is not in `classes`
     - a box of zero area, or one more than OUTSIDE pixels outside of its image
     - an area that is no number above 0, with which an object would count in no size or in each
@@ -107,9 +108,13 @@ def parse(
     left_out = frozenset(skip)
     annotations: list[Annotation] = []
     faults: dict[str, list[Annotation]] = defaultdict(list)
-    for entry in document["annotations"]:
-        if entry["id"] in left_out:
-            continue
+    entries = [entry for entry in document["annotations"] if entry["id"] not in left_out]
+    if _fractions(entries):
+        raise UserError(
+            f"{where}: all boxes lie within 0..1, so they are fractions of their images; write x, y, width and height "
+            "in pixels: multiply the first and the third by the image's width, the others by its height"
+        )
+    for entry in entries:
         if problem := fault(entry, images.get(entry["image_id"]), names, index, masks):
             faults[problem].append(entry)
             continue
@@ -158,6 +163,13 @@ def load(text: bytes, where: str) -> Instances:
     return document
 
 
+def _fractions(entries: Sequence[Annotation]) -> bool:
+    """Whether all boxes lie within 0..1, as exporters for other detectors write them. Whole numbers may be pixels."""
+    edges = [edge for entry in entries for edge in entry["bbox"]]
+    numbers = all(isinstance(edge, int | float) and 0 <= edge <= 1 for edge in edges)
+    return numbers and any(edge not in (0, 1) for edge in edges)
+
+
 def fault(
     entry: Annotation,
     image: Image | None,
@@ -195,11 +207,11 @@ def fault(
 
 def _area(entry: Annotation, image: Image) -> float:
     """Of the segmentation in pixels, or of the box where there is none."""
-    from bcd.data.objects.masks import mask
+    from bcd.data.objects import masks
 
     drawn = entry.get("segmentation")
     if drawn and not _segmentation_fault(drawn, image):
-        pixels = float(mask(_whole(drawn), image["height"], image["width"]).sum())
+        pixels = masks.area(_whole(drawn), image["height"], image["width"])
         if pixels:
             return pixels
     return entry["bbox"][2] * entry["bbox"][3]

@@ -32,6 +32,11 @@ def run_length_code(
     return segmentation
 
 
+def area(segmentation: Sequence[Sequence[float] | np.ndarray] | Mapping[str, Any], height: int, width: int) -> float:
+    """How many pixels `mask` has, without drawing them."""
+    return float(coco_mask.area(run_length_code(segmentation, height, width)))
+
+
 def areas(codes: Sequence[Any]) -> np.ndarray:
     """Pixels of compressed masks, float64 (n,)."""
     parts = [codes[at : at + AREAS_AT_A_TIME] for at in range(0, len(codes), AREAS_AT_A_TIME)]

@@ -12,7 +12,7 @@ import numpy as np
 from bcd.config.schema.data import DataUse
 from bcd.data import decode, tree
 from bcd.data.formats import ObjectFormat, load_format
-from bcd.data.objects.annotations import Annotation, Image, Instances, Segmentation, parse
+from bcd.data.objects.annotations import Annotation, Image, Instances, Segmentation, load, parse
 from bcd.data.semantic.split import subset
 from bcd.errors import UserError
 
@@ -111,6 +111,29 @@ def objects_of(files: tree.Tree, data: DataUse, split: str, *, masks: bool) -> O
 
     annotated = [n for n, image in enumerate(images) if any(not e["iscrowd"] for e in found.get(image["id"], []))]
     return ObjectSplit(truth, [image["id"] for image in images], annotated, read)
+
+
+def exchanged(files: tree.Tree, use: DataUse, split: str) -> str:
+    """What to say of an annotation file in which every image has its height for its width; "" of others.
+
+    Looks at images until one is as stated or cannot be read. One with an orientation tag ends it, too: its annotations
+    may be meant for the image as it is stored.
+    """
+    reader: ObjectFormat = load_format(use.format)
+    where, shown = reader.annotation_file(split), ""
+    for image in load(files.read(where), where)["images"]:
+        path = reader.image_path(split, image["file_name"])
+        if image["height"] == image["width"] or path not in files.paths:
+            continue
+        try:
+            data = files.read(path)
+            height, width, _ = decode.read_image(data, path).shape
+        except UserError:
+            return ""
+        if (width, height) != (image["height"], image["width"]) or decode.orientation(data) > 1:
+            return ""
+        shown = shown or f"{path} is {height}x{width} (height x width), not {width}x{height}"
+    return shown and f"{where}: `images` has height and width exchanged: {shown}; exchange them for each image"
 
 
 def _check_images(files: tree.Tree, images: list[Image], paths: list[str], where: str) -> None:

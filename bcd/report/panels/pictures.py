@@ -14,12 +14,12 @@ from bcd.errors import UserError
 from bcd.files import atomic_write, sha256_file
 from bcd.metrics import load_arrays
 from bcd.report.content import TEACHER
-from bcd.report.outputs import panels_file, panels_made_of
+from bcd.report.outputs import panels_file, panels_made_of, run_hashes
 from bcd.report.panels import objects, semantic
 from bcd.report.panels.colours import Mark, palette_of
 from bcd.report.panels.layout import framed, png
 from bcd.report.tables import find_table
-from bcd.runs.expand import table_rows
+from bcd.runs.expand import runs_of, table_rows
 from bcd.runs.run import Run
 from bcd.runs.status import Status
 from bcd.runs.usable import read_runs
@@ -39,14 +39,15 @@ def table_panels(
     its predictions or the dataset is missing or has changed.
     """
     table = find_table(suite, table_name)
-    rows = {row.method: row.runs[0] for row in table_rows(params, suite, table) if row.pair == table.pairs[0]}
+    all_rows = table_rows(params, suite, table)
+    rows = {row.method: row.runs[0] for row in all_rows if row.pair == table.pairs[0]}
     shown = {method: rows[method] for method in (TEACHER, *table.panel_methods)}
     if _images_of(shown[TEACHER]) != _images_of(rows["none"]):
         del shown[TEACHER]
     usable = read_runs(suite.name, shown.values(), results, data)
     picture = _picture({method: usable[run.key] for method, run in shown.items()}, table.panels.images, data)
     path = panels_file(results, suite.name, table_name)
-    atomic_write(path, png(picture, panels_made_of(params, suite, table, results)))
+    atomic_write(path, png(picture, panels_made_of(table, run_hashes(suite.name, runs_of(all_rows), results))))
     return path
 
 

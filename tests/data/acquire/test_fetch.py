@@ -20,7 +20,8 @@ from bcd.config.check import check
 from bcd.config.schema.data import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import Look, Source, fetch, finished, generate, request
+from bcd.data.acquire.fetch import Source, fetch, finished, generate, request
+from bcd.data.acquire.look import Look
 from bcd.data.formats import camvid
 from bcd.errors import UserError
 
@@ -288,7 +289,7 @@ def test_archive_placed_by_hand(root):
     (root / "archives").mkdir(parents=True)
     (root / "archives" / "toy.zip").write_bytes(BODY)
     found = fetch(toy(None), root)
-    assert (found.origin, found.official) == ("network", False)
+    assert (found.origin, found.official) == ("local", False)
     assert found.note == "toy.zip put in place by hand, no hash is published"
     assert found.archives == [{"archive": "toy/toy.zip", "bytes": len(BODY), "sha256": SHA256, "url": None}]
     found = fetch(toy(None, md5=MD5), root)
@@ -438,7 +439,8 @@ def test_generated_dataset(root):
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
-from bcd.data.acquire.fetch import Look, Source, fetch
+from bcd.data.acquire.fetch import Source, fetch
+from bcd.data.acquire.look import Look
 from bcd.config.check import check
 from bcd.config.schema.data import Archive
 from bcd.errors import UserError

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from bcd.data import tree
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import by_path
+from bcd.data.acquire.look import by_path
 from bcd.data.formats.scenes import CLASSES, PALETTE, THINGS, contact_sheet, generate, render, samples
 from bcd.data.formats.scenes.paint import TONES
 from bcd.data.formats.scenes.scene import MIN_VISIBLE, reduce_segments

@@ -66,11 +66,31 @@ def test_a_missing_file_is_named(tmp_path, archive, lost, message):
         get("voc2012", tmp_path / "data", write_mirror(tmp_path / "mirror", files))
 
 
-@pytest.mark.parametrize(("names", "message"), [(["a", "a"], "lists a twice"), (["a 1"], "'a 1' is not one name")])
-def test_a_list_that_is_none(tmp_path, names, message):
-    files = devkit() | {f"{voc.VOC}/ImageSets/Segmentation/train.txt": lines(*names)}
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"2007_01\n2007_02\n2007_01\n", "has 2007_01 twice; take one of the two lines out"),
+        (b"2007_01 1\n", "'2007_01 1' is not one name; write one name a line"),
+        (b"2007_01\nB\xe4r\n", "is not UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_a_list_that_is_none(tmp_path, text, message):
+    listing = f"{voc.VOC}/ImageSets/Segmentation/train.txt"
+    files = devkit()
+    good, files[listing] = files[listing], text
+    with pytest.raises(UserError, match=f"the list {listing}:? {message}") as caught:
         get("voc2012", tmp_path / "data", write_mirror(tmp_path / "mirror", {TAR: files}))
+    assert "in the archive, and run `bcd fetch voc2012` again" in str(caught.value)
+    files[listing] = good
+    assert get("voc2012", tmp_path / "data", write_mirror(tmp_path / "mirror", {TAR: files})).splits["train"] == 2
+
+
+def test_a_list_with_a_byte_order_mark_and_windows_lines(tmp_path):
+    listing = f"{voc.VOC}/ImageSets/Segmentation/train.txt"
+    files = devkit()
+    files[listing] = b"\xef\xbb\xbf" + files[listing].replace(b"\n", b"\r\n")
+    found = get("voc2012", tmp_path / "data", write_mirror(tmp_path / "mirror", {TAR: files}))
+    assert found.splits["train"] == 2
 
 
 def test_other_values_are_refused():

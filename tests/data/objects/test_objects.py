@@ -14,7 +14,8 @@ from support.project import SHARED
 from bcd.config.schema.data import Archive
 from bcd.data import tree
 from bcd.data.acquire import manifest
-from bcd.data.acquire.fetch import Source, by_path, fetch
+from bcd.data.acquire.fetch import Source, fetch
+from bcd.data.acquire.look import by_path
 from bcd.data.formats import coco, scenes
 from bcd.data.objects import annotations
 from bcd.data.objects.masks import mask
