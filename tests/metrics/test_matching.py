@@ -93,6 +93,12 @@ def test_of_two_objects_overlapped_alike_the_last_is_taken(kind):
     assert matched["left"][0] == matched["right"][0] and matched["left"][1] > matched["right"][1]
 
 
+def test_a_threshold_is_reached_by_an_iou_that_equals_it():
+    truth = dataset([1], [0], [entry(1, 0, (10, 10, 32, 32), id=1, area=1000.0)])
+    rows = assert_same_rows(truth, [entry(1, 0, (10, 10, 32, 16), score=0.5)], ["box"])
+    assert rows["box.matched"][0, 0] & 1
+
+
 def random_case(images, seed, masks):
     """Objects and detections near them, in cells of up to four of each."""
     draw = np.random.default_rng(seed)
