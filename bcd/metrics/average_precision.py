@@ -13,6 +13,7 @@ from bcd.errors import UserError
 THRESHOLDS = 10
 AREAS = 4
 RECALLS = np.linspace(0, 1, 101)
+EPSILON = np.spacing(1)
 SUFFIX = {"box": "", "mask": "_mask", "boundary": "_boundary"}
 
 # Index of the area and of the IoU thresholds that each metric averages over.
@@ -141,9 +142,10 @@ def _mean_over_categories(
         positives = ranking.positives[:, area] @ counts
         if not positives.any():
             continue
-        categories += positives > 0
+        found = positives > 0
+        categories += found
         for row, threshold in zip(total, thresholds, strict=True):
-            row += np.where(positives > 0, average_precision(ranking, bit(area, threshold), positives, counts), 0.0)
+            row += np.where(found, average_precision(ranking, bit(area, threshold), positives, counts), 0.0)
     return np.divide(total, categories, out=np.full_like(total, np.nan), where=categories > 0)
 
 
@@ -151,9 +153,10 @@ def average_precision(ranking: Ranking, place: int, positives: np.ndarray, count
     """AP (0..1) of one category at one bit, float64 (B,), for image counts (I, B) and positives (B,)."""
     true, found = hits(ranking, place, counts)
     # The interpolated precision only changes at true positives, so they alone have to be looked at.
-    precision = np.maximum.accumulate((true / (found + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
-    reached = recall_points(true / np.maximum(positives, 1)[:, None])
-    return np.einsum("bj,bj->b", precision, np.diff(reached, axis=1, prepend=0)) / RECALLS.size
+    precision = np.maximum.accumulate((true / (found + EPSILON))[:, ::-1], axis=1)[:, ::-1]
+    points = recall_points(true / np.maximum(positives, 1)[:, None])
+    points[:, 1:] -= points[:, :-1].copy()  # new ones at each hit
+    return np.einsum("bj,bj->b", precision, points) / RECALLS.size
 
 
 def hits(ranking: Ranking, place: int, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,9 +166,13 @@ def hits(ranking: Ranking, place: int, counts: np.ndarray) -> tuple[np.ndarray, 
         true and found, each float64 (B, J) for the J true positives. A replicate that lacks a hit's image repeats
         the hit before it with at least as many false positives, which changes no interpolated precision.
     """
-    counted = (ranking.ignored >> place) & 1 == 0
+    mark = 1 << place
+    counted = ranking.ignored & mark == 0
     image = ranking.image[counted]
-    at = np.flatnonzero((ranking.matched[counted] >> place) & 1)
+    at = (ranking.matched[counted] & mark).nonzero()[0]
+    if counts.shape[1] == 1:  # each detection is looked at once
+        each = counts[image, 0]
+        return each[at].cumsum()[None], each.cumsum()[at][None]
     ends = np.concatenate([[0], at + 1])
     # Row j of this matrix adds up the detections after hit j - 1 up to hit j.
     steps = sparse.csr_array((np.ones(ends[-1]), image[: ends[-1]], ends), shape=(at.size, len(counts)))

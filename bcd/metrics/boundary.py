@@ -52,8 +52,9 @@ def boundary(mask: np.ndarray, d: int) -> np.ndarray:
     Returns:
         bool (H, W).
     """
-    inside = np.asarray(mask) != 0
-    return inside & class_band(inside.astype(np.uint8), np.ones_like(inside), d, frame=True)
+    inside = (np.asarray(mask) != 0).astype(np.uint8)
+    window = np.ones((2 * d + 1, 2 * d + 1), np.uint8)
+    return inside > cv2.erode(inside, window, borderType=cv2.BORDER_CONSTANT, borderValue=0)
 
 
 def boundary_iou(gt: np.ndarray, pred: np.ndarray, dilation_ratio: float = 0.02) -> float:

@@ -20,10 +20,11 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
+from torchvision.ops import Conv2dNormActivation
 from torchvision.ops.poolers import LevelMapper
 
 from bcd.models.detection.pyramid import LAST_STAGE
+from bcd.models.detection.roi_align import SAMPLES, Pool
 
 Dense = TypeVar("Dense", RetinaNet, FCOS)
 
@@ -142,10 +143,10 @@ def _tower(channels: int, convs: int) -> nn.Sequential:
     return tower
 
 
-def _pool(levels: range, side: int, anchor_scale: float) -> MultiScaleRoIAlign:
+def _pool(levels: range, side: int, anchor_scale: float) -> Pool:
     """Pools a region of 224 pixels from level 4, where anchors have the usual size, and others in proportion."""
     pooled = [level for level in levels if level <= LAST_STAGE]
-    pool = MultiScaleRoIAlign([f"p{level}" for level in pooled], side, sampling_ratio=2)
+    pool = Pool([f"p{level}" for level in pooled], side, sampling_ratio=SAMPLES)
     # torchvision guesses these from the first batch, whose images may be mostly padding, and keeps them.
     pool.scales = [2.0**-level for level in pooled]
     pool.map_levels = LevelMapper(pooled[0], pooled[-1], canonical_scale=224 * anchor_scale / 8)
