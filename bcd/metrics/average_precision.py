@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
-from scipy import sparse
 
 from bcd.errors import UserError
 
@@ -173,6 +172,8 @@ def hits(ranking: Ranking, place: int, counts: np.ndarray) -> tuple[np.ndarray, 
     if counts.shape[1] == 1:  # each detection is looked at once
         each = counts[image, 0]
         return each[at].cumsum()[None], each.cumsum()[at][None]
+    from scipy import sparse  # for a bootstrap only: its import takes a tenth of a short job's time
+
     ends = np.concatenate([[0], at + 1])
     # Row j of this matrix adds up the detections after hit j - 1 up to hit j.
     steps = sparse.csr_array((np.ones(ends[-1]), image[: ends[-1]], ends), shape=(at.size, len(counts)))
