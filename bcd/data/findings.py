@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bcd.config.schema.base import TaskName
-from bcd.data.check import Labels, SplitCheck, Things
+
+if TYPE_CHECKING:
+    from bcd.data.check import Labels, SplitCheck, Things
 
 MUCH_IGNORED = 0.5  # share of a split's pixels from which on it is said that they are ignored
 MANY_CROWDS = 0.05  # share of a split's objects from which on it is said that crowds are left out
