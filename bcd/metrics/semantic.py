@@ -128,6 +128,9 @@ def overlap_counts(
 
 def _histogram(where: np.ndarray, ids: np.ndarray, shape: tuple[int, ...], classes: int) -> np.ndarray:
     """Pixels of every class at every value of `where`, int64 (*shape, classes)."""
-    cells = where * where.dtype.type(classes + 1) + ids
-    counts = np.bincount(cells.ravel(), minlength=math.prod(shape) * (classes + 1))
+    counts = np.zeros(math.prod(shape) * (classes + 1), np.int64)
+    # By and by: numpy copies what it counts to int64, which would otherwise leave the cache.
+    for rows in (slice(top, top + 64) for top in range(0, len(ids), 64)):
+        cells = where[rows] * where.dtype.type(classes + 1) + ids[rows]
+        counts += np.bincount(cells.ravel(), minlength=counts.size)
     return counts.reshape(*shape, classes + 1)[..., :-1]
