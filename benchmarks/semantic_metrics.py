@@ -77,7 +77,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, Maps]]:
 def parts(pred: np.ndarray, label: np.ndarray) -> Iterator[tuple[Callable, Callable]]:
     """Ours and the plain form of each of PARTS."""
     options, valid = MetricOptions(), label != 255
-    known = [np.where(valid, ids, np.uint8(CLASSES)) for ids in (pred, label)]
+    known = [np.where(valid, ids, np.uint8(255)) for ids in (pred, label)]
     present = plain.contours(pred, label, CLASSES, options)["bf3.den"] > 0
     yield lambda: overlap_counts(*known, valid, CLASSES, options), lambda: plain.overlaps(pred, label, CLASSES, options)
     yield lambda: contour_counts(*known, present, options.bf), lambda: plain.contours(pred, label, CLASSES, options)

@@ -15,10 +15,12 @@ def band_width(shape: tuple[int, int], dilation_ratio: float) -> int:
     return max(1, round(dilation_ratio * math.sqrt(height**2 + width**2)))
 
 
-def known(ids: np.ndarray, valid: np.ndarray, otherwise: int) -> np.ndarray:
-    """`np.where(valid, ids, otherwise)` for uint8 ids and bool valid, ten times as fast."""
-    mask = -valid.view(np.uint8)  # 0 or 255
-    return ids & mask | ~mask & np.uint8(otherwise)
+NONE = 255  # the id of pixels that belong to no class
+
+
+def known(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """`np.where(valid, ids, NONE)` for uint8 ids and bool valid, twenty times as fast."""
+    return ids | (valid.view(np.uint8) - np.uint8(1))
 
 
 def class_band(ids: np.ndarray, valid: np.ndarray, d: int, *, frame: bool) -> np.ndarray:
@@ -35,8 +37,9 @@ def class_band(ids: np.ndarray, valid: np.ndarray, d: int, *, frame: bool) -> np
     """
     window = np.ones((2 * d + 1, 2 * d + 1), np.uint8)
     # A window holds two classes exactly when its largest and smallest ids differ: two filters serve all classes.
-    # 0 and 255 are neutral for the maximum and the minimum, and so is OpenCV's default border.
-    band = cv2.dilate(known(ids, valid, 0), window) != cv2.erode(known(ids, valid, 255), window)
+    # NONE is neutral for the minimum, and for the maximum of ids + 1, where it wraps to 0. So is OpenCV's border.
+    ids = known(ids, valid)
+    band = cv2.dilate(ids + np.uint8(1), window) != cv2.erode(ids, window) + np.uint8(1)
     if frame:
         band[:d] = band[-d:] = True
         band[:, :d] = band[:, -d:] = True

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-NONE = 255  # the id of pixels that belong to no component
+from bcd.metrics.boundary import NONE
 
 
 class Components(NamedTuple):

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from bcd.metrics.boundary import known
-from bcd.metrics.components import NONE, Components, components, framed
+from bcd.metrics.boundary import NONE, known
+from bcd.metrics.components import Components, components, framed
 
 
 class Regions(NamedTuple):
@@ -36,8 +36,8 @@ def region_pieces(pred: np.ndarray, label: np.ndarray, valid: np.ndarray) -> Reg
         pred, label: uint8 (H, W) class ids, below 255 where valid.
         valid: bool (H, W), false for pixels that belong to no region.
     """
-    truth = known(label, valid, NONE)
-    hits = known(truth, pred == truth, NONE)
+    truth = known(label, valid)
+    hits = known(truth, pred == truth)
     kinds = np.flatnonzero(cv2.calcHist([truth], [0], None, [NONE], [0, NONE]))
     # Runs take 140 ns each, the masks of a class 18 ns a pixel: only white noise of very few classes prefers these.
     runs = sum(np.count_nonzero(ids[:, 1:] != ids[:, :-1]) for ids in (truth, hits))

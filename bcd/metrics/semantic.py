@@ -10,6 +10,8 @@ from bcd.metrics.boundary import band_width, class_band, known
 from bcd.metrics.contours import contour_counts
 from bcd.metrics.regions import region_counts
 
+IDS = 256  # classes and NONE
+
 
 @dataclass(frozen=True)
 class MetricOptions:
@@ -68,8 +70,7 @@ def image_counts(
     options = options or MetricOptions()
     valid = label != ignore
     _check(pred, label, valid, classes)
-    # One id more stands for all ignored pixels.
-    pred, label = (known(ids, valid, classes) for ids in (pred, label))
+    pred, label = (known(ids, valid) for ids in (pred, label))
     counts = overlap_counts(pred, label, valid, classes, options)
     counts |= contour_counts(pred, label, counts["miou.den"] > 0, options.bf)
     counts |= region_counts(pred, label, valid, classes=classes, min_region=options.min_region)
@@ -85,19 +86,19 @@ def _check(pred: np.ndarray, label: np.ndarray, valid: np.ndarray, classes: int)
         raise ValueError(f"classes must be 1..255, not {classes}")
     if not valid.any():
         return
-    if (worst := int(known(label, valid, 0).max())) >= classes:
+    if (worst := int((label * valid).max())) >= classes:
         raise UserError(
             f"a label holds class id {worst}, but the dataset names {classes} classes (ids 0..{classes - 1}); "
             f"correct its list of classes or map the id to the ignore value"
         )
-    if (worst := int(known(pred, valid, 0).max())) >= classes:
+    if (worst := int((pred * valid).max())) >= classes:
         raise ValueError(f"pred holds class id {worst}, the model has {classes} classes")
 
 
 def overlap_counts(
     pred: np.ndarray, label: np.ndarray, valid: np.ndarray, classes: int, options: MetricOptions
 ) -> dict[str, np.ndarray]:
-    """Counts of miou, macc, biou and trimap<w> from one histogram of each map; ignored pixels have the id `classes`.
+    """Counts of miou, macc, biou and trimap<w> from one histogram of each map; ignored pixels have the id `NONE`.
 
     Each histogram says of every class in which bands its pixels lie, that of the label also which are hit.
     """
@@ -105,7 +106,7 @@ def overlap_counts(
     pred_band = class_band(pred, valid, d, frame=True)
     label_band = class_band(label, valid, d, frame=True)
     # A wide trimap holds the narrow ones: it is enough to count in how many a pixel lies.
-    where = np.zeros(label.shape, np.min_scalar_type(8 * (len(widths) + 1) * (classes + 1)))
+    where = np.zeros(label.shape, np.min_scalar_type(8 * (len(widths) + 1) * IDS))
     for width in widths:
         where += class_band(label, valid, width, frame=False)
     for flag in (pred_band, label_band):
@@ -128,9 +129,9 @@ def overlap_counts(
 
 def _histogram(where: np.ndarray, ids: np.ndarray, shape: tuple[int, ...], classes: int) -> np.ndarray:
     """Pixels of every class at every value of `where`, int64 (*shape, classes)."""
-    counts = np.zeros(math.prod(shape) * (classes + 1), np.int64)
+    counts = np.zeros(math.prod(shape) * IDS, np.int64)
     # By and by: numpy copies what it counts to int64, which would otherwise leave the cache.
     for rows in (slice(top, top + 64) for top in range(0, len(ids), 64)):
-        cells = where[rows] * where.dtype.type(classes + 1) + ids[rows]
+        cells = where[rows] * where.dtype.type(IDS) + ids[rows]
         counts += np.bincount(cells.ravel(), minlength=counts.size)
-    return counts.reshape(*shape, classes + 1)[..., :-1]
+    return counts.reshape(*shape, IDS)[..., :classes]
