@@ -44,7 +44,7 @@ EVALUATIONS = {
 }  # fmt: skip
 TRAININGS = {"ours": None, "bare loop": "train_bare", "torchdistill": "train_torchdistill"}
 IMAGES = {"box": 1000, "mask": 500, "boundary": 100, "semantic": 20}
-STEPS = (100, 400)
+STEPS = (50, 250)
 SUITE = """\
 description: One distilled student, for the comparison with other training loops.
 task: semantic
