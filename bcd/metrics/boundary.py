@@ -15,6 +15,14 @@ def band_width(shape: tuple[int, int], dilation_ratio: float) -> int:
     return max(1, round(dilation_ratio * math.sqrt(height**2 + width**2)))
 
 
+NONE = 255  # the id of pixels that belong to no class
+
+
+def known(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """`np.where(valid, ids, NONE)` for uint8 ids and bool valid, twenty times as fast."""
+    return ids | (valid.view(np.uint8) - np.uint8(1))
+
+
 def class_band(ids: np.ndarray, valid: np.ndarray, d: int, *, frame: bool) -> np.ndarray:
     """Pixels at Chebyshev distance <= d from a valid pixel of another class.
 
@@ -29,10 +37,9 @@ def class_band(ids: np.ndarray, valid: np.ndarray, d: int, *, frame: bool) -> np
     """
     window = np.ones((2 * d + 1, 2 * d + 1), np.uint8)
     # A window holds two classes exactly when its largest and smallest ids differ: two filters serve all classes.
-    # 0 and 255 are neutral for the maximum and the minimum, and so is OpenCV's default border.
-    largest = cv2.dilate(np.where(valid, ids, np.uint8(0)), window)
-    smallest = cv2.erode(np.where(valid, ids, np.uint8(255)), window)
-    band = largest != smallest
+    # NONE is neutral for the minimum, and for the maximum of ids + 1, where it wraps to 0. So is OpenCV's border.
+    ids = known(ids, valid)
+    band = cv2.dilate(ids + np.uint8(1), window) != cv2.erode(ids, window) + np.uint8(1)
     if frame:
         band[:d] = band[-d:] = True
         band[:, :d] = band[:, -d:] = True
@@ -106,14 +113,18 @@ def precision_recall(gt_contour: np.ndarray, pred_contour: np.ndarray, radius: i
     Returns:
         precision and recall, each in 0..1.
     """
-    true, predicted = cv2.countNonZero(gt_contour), cv2.countNonZero(pred_contour)
-    if not (true and predicted):
-        return float(not predicted), float(not true)
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     disk = (x**2 + y**2 <= radius**2).astype(np.uint8)
-    precision = cv2.countNonZero(pred_contour & cv2.dilate(gt_contour, disk)) / predicted
-    recall = cv2.countNonZero(gt_contour & cv2.dilate(pred_contour, disk)) / true
-    return precision, recall
+    matched = cv2.countNonZero(pred_contour & cv2.dilate(gt_contour, disk))
+    recalled = cv2.countNonZero(gt_contour & cv2.dilate(pred_contour, disk))
+    return fractions((matched, cv2.countNonZero(pred_contour)), (recalled, cv2.countNonZero(gt_contour)))
+
+
+def fractions(predicted: tuple[int, int], true: tuple[int, int]) -> tuple[float, float]:
+    """Precision and recall from (with a partner, all) of the predicted and of the true contour pixels."""
+    if not (predicted[1] and true[1]):
+        return float(not predicted[1]), float(not true[1])
+    return predicted[0] / predicted[1], true[0] / true[1]
 
 
 def f_score(precision: float, recall: float) -> float:

@@ -39,13 +39,17 @@ class BudgetLine:
 def budget(tables: dict[str, list[Row]], planned: list[Planned], rates: Rates) -> list[BudgetLine]:
     """A line for each table and a last one, `all tables`; a run that several tables share counts in each of them."""
     jobs = groups({one.run.key: one.run for one in planned})
+    job_of = {run.key: address for address, job in jobs.items() for run in job}
     by_key = {one.run.key: one for one in planned}
-    wanted = {name: {run.key for row in rows for run in row.runs} for name, rows in tables.items()}
-    wanted["all tables"] = set(by_key)
-    return [
-        _line(name, [[by_key[run.key] for run in job if run.key in keys] for job in jobs.values()], rates)
-        for name, keys in wanted.items()
-    ]
+    wanted = {name: dict.fromkeys(run.key for row in rows for run in row.runs) for name, rows in tables.items()}
+    wanted["all tables"] = dict.fromkeys(by_key)
+    lines = []
+    for name, keys in wanted.items():
+        parts: dict[str, list[Planned]] = {}
+        for key in keys:
+            parts.setdefault(job_of[key], []).append(by_key[key])
+        lines.append(_line(name, list(parts.values()), rates))
+    return lines
 
 
 def report(

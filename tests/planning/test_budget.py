@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.project import ROOT
+from support.project import ROOT, calls_of
 from test_plan import PAIR, TEACHER, runs, train
 
 from bcd.cli import main
@@ -147,3 +147,28 @@ def test_a_run_without_terms_tells_of_its_distilled_siblings(project):
     assert rates.step(kd).origin == "measured without terms"
     shared = rates.share(kd)
     assert shared.origin == "estimated" and shared.seconds == pytest.approx(rates.step(kd.teacher).seconds / 3)
+
+
+class Key(str):
+    """A key whose every look-up is a call."""
+
+    __slots__ = ()
+
+    def __hash__(self):
+        return super().__hash__()
+
+
+def test_the_work_grows_with_the_runs_and_not_with_their_square(coco):
+    rates = cost.Rates(stated=STATED)
+    name, rows = next(iter(coco[1].items()))
+
+    def work(times):
+        """Calls for so many tables, of runs of their own."""
+        copies = {}
+        for number in range(times):
+            runs = [[replace(run, key=Key(f"{run.key}-{number}")) for run in row.runs] for row in rows]
+            copies[f"{name}-{number}"] = [replace(row, runs=each) for row, each in zip(rows, runs, strict=True)]
+        planned = statuses(expand.distinct_runs("coco", copies), rates)
+        return calls_of(lambda: budget.budget(copies, planned, rates))
+
+    assert work(20) < 2.2 * work(10)
