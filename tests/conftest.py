@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from support.project import ROOT, copy_project
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What was started in the background ignores Ctrl-C, and so would every command that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files whose few tests take minutes, longest first: handed out last, one would keep one worker busy and the other idle.
 LONG = (

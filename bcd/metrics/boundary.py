@@ -27,7 +27,7 @@ def class_band(ids: np.ndarray, valid: np.ndarray, d: int, *, frame: bool) -> np
     """Pixels at Chebyshev distance <= d from a valid pixel of another class.
 
     Args:
-        ids: uint8 (H, W) class ids.
+        ids: uint8 (H, W) class ids, 0..254.
         valid: bool (H, W); the others belong to no class, so they make no boundary. They may be in the band.
         d: band width in pixels, >= 1.
         frame: whether the outside of the image counts as another class.

@@ -82,7 +82,8 @@ def object_tiles(
     """
     known = _class_map(truth, image.shape[:2])
     everywhere = np.ones(known.shape, bool)
-    band = class_band(known, everywhere, band_width(known.shape, MetricOptions().boundary_ratio), frame=False)
+    ids = known + np.uint8(1)  # so that NOTHING, which wraps to 0, is a class like the others
+    band = class_band(ids, everywhere, band_width(known.shape, MetricOptions().boundary_ratio), frame=False)
     tiles = [_tile(image, truth, palette, factor, None, [True] * len(truth.boxes))]
     for found in predictions.values():
         wrong = band & (_class_map(found, known.shape) != known) if found.masks is not None else None
