@@ -114,7 +114,7 @@ def parse(text: str, where: str) -> Any:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # by a tag that its value does not fit
         raise UserError(f"{where}: not valid YAML: {error}") from None
     finally:
         loader.dispose()

@@ -47,12 +47,14 @@ class Things(TypedDict):
     """Of a split's objects: crowds, images with an object to learn, and of each class small, medium and large ones.
 
     masks: "", or why they cannot be used. areas: how many objects have an `area` that neither box nor mask can have.
+    boxes: how many have a box elsewhere than their mask.
     """
 
     crowds: int
     annotated: int
     masks: str
     areas: int
+    boxes: int
     classes: dict[str, list[int]]
 
 
@@ -171,10 +173,23 @@ def _objects(
     image_of = {image["id"]: image for image in part.truth["images"]}
     crowds = sum(entry["iscrowd"] for entry in part.truth["annotations"])
     areas = sum(_doubtful(entry, image_of[entry["image_id"]]) for entry in part.truth["annotations"])
+    boxes = sum(_beside(entry, image_of[entry["image_id"]]) for entry in part.truth["annotations"])
     objects: Things = {
-        "crowds": crowds, "annotated": len(part.annotated), "masks": lacking, "areas": areas, "classes": sizes
+        "crowds": crowds, "annotated": len(part.annotated), "masks": lacking, "areas": areas, "boxes": boxes,
+        "classes": sizes,
     }  # fmt: skip
     return found | {"objects": objects}
+
+
+def _beside(entry: Annotation, image: Image) -> bool:
+    """Whether an object's box and mask are in different places: their boxes share less than half of both."""
+    if entry["iscrowd"] or "segmentation" not in entry:
+        return False
+    drawn = masks.boxes([masks.run_length_code(entry["segmentation"], image["height"], image["width"])])[0]
+    (x, y, width, height), (left, top, wide, high) = entry["bbox"], drawn.tolist()
+    across = max(0.0, min(x + width, left + wide) - max(x, left))
+    shared = across * max(0.0, min(y + height, top + high) - max(y, top))
+    return bool(wide) and min(width, wide) > 2 and 2 * shared < width * height + wide * high - shared
 
 
 def _doubtful(entry: Annotation, image: Image) -> bool:

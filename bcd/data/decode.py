@@ -99,7 +99,9 @@ def look_up(label: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
     known = (values >= 0) & (values < len(table))
     known[known] = table[values[known]] >= 0
     if not known.all():
-        raise UserError(f"mask {name} holds the value {values[~known][0]}, which has no class; get the file anew")
+        raise UserError(
+            f"mask {name} holds the value {values[~known][0]}, which has no class; store class ids, or get it anew"
+        )
     return table[label].astype(np.uint8)
 
 

@@ -57,6 +57,12 @@ def _of_objects(split: str, objects: Things, task: TaskName | None) -> Iterator[
     if crowds >= MANY_CROWDS * (crowds + alone) > 0:
         yield f"{crowds} of {crowds + alone} objects of the split '{split}' are crowds, neither learnt nor evaluated"
     areas = objects.get("areas", 0)
+    boxes = objects.get("boxes", 0)
+    if boxes >= MANY_AREAS * (crowds + alone) > 0:
+        yield (
+            f"{boxes} of {crowds + alone} objects of the split '{split}' have a box elsewhere than their mask; "
+            "a box is the left, the top, the width and the height, in pixels"
+        )
     if areas >= MANY_AREAS * (crowds + alone) > 0:
         yield (
             f"{areas} of {crowds + alone} objects of the split '{split}' have an `area` that does not fit their box or "

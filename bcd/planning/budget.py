@@ -117,7 +117,7 @@ def _origins(left: list[Planned], rates: Rates) -> list[str]:
     hint = f" (--step-seconds MODEL=SECONDS states them; models: {', '.join(unknown)})" if unknown else ""
     spread = (
         ["In brackets: by the least and by the most that records of a step say; on a CPU the processor's time counts."]
-        if any(rate.records > 1 for rate in (*steps, *shares.values()))
+        if any(rate.low != rate.high for rate in (*steps, *shares.values()))
         else []
     )
     return [
@@ -135,7 +135,7 @@ def _tally(rates: Collection[Rate], what: str) -> str:
     parts = []
     for origin in dict.fromkeys(rate.origin for rate in rates):
         sampled = {rate for rate in rates if rate.origin == origin and rate.records}
-        devices = ", ".join(sorted({rate.device for rate in sampled}))
+        devices = ", ".join(sorted({device for rate in sampled for device in rate.device.split(", ")}))
         records = f" ({sum(rate.records for rate in sampled)} records, {devices})" if sampled else ""
         parts.append(f"{sum(rate.origin == origin for rate in rates)} {what} {origin}{records}")
     return ", ".join(parts) or f"no {what}"

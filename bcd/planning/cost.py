@@ -29,6 +29,7 @@ from bcd.runs.spec import Training, digest, model_json
 
 FORWARD_SHARE = 1 / 3  # a backward pass takes about twice as long as the forward pass before it
 START_SECONDS = 20.0  # imports and set-up of a process
+LONGEST_STEP = 1e6  # seconds that may be stated for a step; eleven days
 COMPLEXITY = "complexity.json"  # parameters of models, by benchmarks/complexity.py
 BYTES_PER_PARAMETER = 4
 Sample = tuple[float, str]  # seconds of a step, and the device
@@ -145,7 +146,7 @@ def parse_stated(texts: Iterable[str], models: Collection[str]) -> dict[str, flo
             stated[model] = float(number)
         except ValueError:
             stated[model] = math.nan
-        if not 0 < stated[model] < math.inf:
+        if not 0 < stated[model] <= LONGEST_STEP:
             raise UserError(f"--step-seconds {text}: write SECONDS or MODEL=SECONDS, such as pspnet-r18=0.35")
     return stated
 
@@ -203,7 +204,7 @@ def _shared_times(records: Iterable[Record]) -> Iterable[tuple[str, Sample]]:
         groups.setdefault(job, []).append(record)
     for (whole, setup, size, steps), group in groups.items():
         distilled = next((record for record in group if record.spec.teacher), None)
-        if distilled and len(group) == size and not any(record.resumes for record in group):
+        if distilled and steps and len(group) == size and not any(record.resumes for record in group):
             rest = _undisturbed(
                 whole - setup - sum(record.train_seconds for record in group), _shared_cpu(distilled, group), distilled
             )

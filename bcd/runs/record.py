@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
 
 from bcd.errors import UserError
 from bcd.files import read_bytes
@@ -21,6 +21,8 @@ from bcd.runs.code import CodeHashes
 from bcd.runs.spec import RunSpec, digest
 
 Content = TypeVar("Content", bound=BaseModel)
+Count0, Count1 = Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class Json(BaseModel):
@@ -122,18 +124,18 @@ class Record(Json):
     versions: dict[str, str]
     hardware: Hardware
     finished: str
-    steps: int
-    train_seconds: float
-    step_seconds: float
-    resumes: int
-    threads: int
+    steps: Count0
+    train_seconds: Seconds
+    step_seconds: Seconds
+    resumes: Count0
+    threads: Count1
     pretrained: str
-    group_size: int
-    setup_seconds: float
-    group_seconds: float
-    train_cpu_seconds: float | None = None
-    setup_cpu_seconds: float | None = None
-    group_cpu_seconds: float | None = None
+    group_size: Count1
+    setup_seconds: Seconds
+    group_seconds: Seconds
+    train_cpu_seconds: Seconds | None = None
+    setup_cpu_seconds: Seconds | None = None
+    group_cpu_seconds: Seconds | None = None
     weights: Weights
     parameters: int
     macs: int
@@ -227,6 +229,7 @@ class RunResult(Json):
     fingerprint  `Run.fingerprint` when it was made
     teacher      None for a run without terms
     metrics      in percent, or as docs/reference/metrics.md says; NaN where undefined
+    seal         as of a `Report`; empty in a file from before it was recorded
     """
 
     key: str
@@ -248,6 +251,11 @@ class RunResult(Json):
     code: Code
     evaluation: EvaluationFacts
     metrics: Metrics
+    seal: str = ""
+
+    def sealed(self) -> RunResult:
+        """The same, with the `seal` of what it says."""
+        return self.model_copy(update={"seal": digest(self.model_dump(exclude={"seal"}))})
 
 
 def dump(value: Any) -> str:

@@ -44,16 +44,10 @@ class Known:
         self._file = Path(cache_from_source(str(package / "source.py"))).with_name("source-parts.json")
         self._before: dict[str, dict[str, Part]] = {}
         self._asked: dict[str, dict[str, Part]] = {}
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             kept = json.loads(self._file.read_bytes())
             if _digest(kept["parts"]) == kept["sha256"]:
-                self._before = {
-                    key: {
-                        name: Part(form, tuple(Import(*line) for line in lines))
-                        for name, (form, lines) in parts.items()
-                    }
-                    for key, parts in kept["parts"].items()
-                }
+                self._before = {key: _parts(content) for key, content in kept["parts"].items()}
 
     def parse(self, source: str, inside: str, table: str = "") -> dict[str, Part]:
         """What `parse` gives."""

@@ -219,7 +219,7 @@ def _unlike_record(run: Run, result: RunResult | None, results: Path) -> str:
     theirs = (found.weights.sha256, found.spec.training.hash, found.spec.teacher and found.spec.teacher.weights_sha256)
     if theirs != (result.weights_sha256, run.training.hash, result.teacher and result.teacher.weights_sha256):
         return "runs do not say what their records in results/store say"
-    return ""
+    return "" if result.seal == result.sealed().seal else "runs do not say what was written"
 
 
 def _spec(run: Run, data: Identity | None, teacher: Status | None) -> RunSpec | None:

@@ -7,6 +7,7 @@ from importing MLflow, which takes longer than all the rest.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from bcd.errors import UserError
@@ -15,6 +16,8 @@ from bcd.runs.record import Json, dump, read_as
 from bcd.runs.spec import digest
 from bcd.tracking.client import local_database, tracking_uri
 from bcd.tracking.password import without_password
+
+SQLITE = b"SQLite format 3\0"  # how a database begins
 
 
 class TrackingState(Json):
@@ -76,15 +79,25 @@ def note_copied(suite: str, runs: object, results: Path) -> None:
     """Note that a local database holds these runs of a suite, and that it is as it is now."""
     if left := _left(runs, results):
         suites = {**_copied(results).suites, suite: left}
-        atomic_write(results / "mlflow.copied.json", dump(Copied(suites=suites)))
+        with suppress(UserError, OSError):  # without it the next sync takes longer, and nothing else
+            atomic_write(results / "mlflow.copied.json", dump(Copied(suites=suites)))
 
 
 def _left(runs: object, results: Path) -> str | None:
-    """Of a database its size and time count, as whoever writes to it changes them."""
+    """Of a database its size and time count, as whoever writes to it changes them.
+
+    None for one that cannot be read, and for one with a log beside it, which may hold more than the database.
+    """
     database = local_database(tracking_uri(results))
-    if database is None or not database.exists():
+    if database is None or any(database.with_name(f"{database.name}-{log}").exists() for log in ("wal", "journal")):
         return None
-    found = database.stat()
+    try:
+        found = database.stat()
+        with database.open("rb") as file:
+            if file.read(len(SQLITE)) != SQLITE:
+                return None
+    except OSError:
+        return None
     return digest({"runs": runs, "database": [str(database), found.st_size, found.st_mtime_ns]})
 
 

@@ -40,6 +40,8 @@ ALIASES = "a0: &a0 [1]\n" + "".join(TENFOLD.replace("*a{}", f"*a{i - 1}").format
         (b"a: 1\n---\nb: 2", "not valid YAML"),
         (b"a: !!python/object:os.system x", "not valid YAML"),
         (b"a: " + b"[" * 3000, "nested too deeply"),
+        (b'a: !!bool "abc"', "not valid YAML"),
+        (b'a: !!timestamp "abc"', "not valid YAML"),
         (b"a: &a [1, *a]", "line 1: an alias holds itself"),
         (ALIASES.encode(), "aliases write out to more than 100000 values"),
         (b"a: \x1b[31m", "not valid YAML"),

@@ -97,7 +97,8 @@ def test_a_split_of_objects_is_counted(root):
     files = objects(*of_train, size=(96, 97))
     found = fetched(root, files | objects(split="val", images=(3,)), COINS).check["splits"]
     assert found["train"]["objects"] == {
-        "crowds": 1, "annotated": 1, "masks": "", "areas": 3, "classes": {"coin": [1, 2, 1], "key": [1, 0, 0]},
+        "crowds": 1, "annotated": 1, "masks": "", "areas": 3, "boxes": 0,
+        "classes": {"coin": [1, 2, 1], "key": [1, 0, 0]},
     }  # fmt: skip
     assert found["val"]["images"] == 1 and found["val"]["objects"]["annotated"] == 0
 
@@ -211,6 +212,15 @@ def test_boxes_that_are_fractions_stop_and_say_how_to_make_pixels_of_them(root):
     assert "multiply the first and the third by the image's width" in text and "val2017" not in text
     one_pixel = objects({"bbox": [0, 0, 1, 1], "area": 1}) | objects({}, split="val", images=(3,))
     assert fetched(root, one_pixel, COINS).splits == {"train": 2, "val": 1}
+
+
+def test_boxes_that_are_elsewhere_than_their_masks_are_said(root):
+    by_its_centre = {"bbox": [3, 3, 4, 4]}
+    check_of = fetched(
+        root, objects({}, by_its_centre) | objects({"bbox": [1, 1, 4, 5]}, split="val", images=(3,)), COINS
+    ).check
+    (said,) = [one for one in findings.warnings(check_of, "detection") if "elsewhere" in one]
+    assert said.startswith("1 of 2 objects of the split 'train' have a box elsewhere than their mask")
 
 
 def test_areas_that_fit_neither_box_nor_mask_are_said(root):

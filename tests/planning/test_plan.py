@@ -1,5 +1,6 @@
 """What `bcd plan` says of runs that are done, changed, stale, stored, unfinished or missing."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def test_done_and_missing_with_an_estimate_from_records(trained):
     assert found[f"{PAIR}/kd/s1"].seconds > 0 and found[f"{PAIR}/kd/s1"].bytes > 0
     totals = survey.totals(list(found.values()))
     assert totals.verdicts[Verdict.DONE] == 3 and totals.seconds > 0
+
+
+@pytest.mark.parametrize("change", [{"metrics": {"miou": 99.0}}, {"parameters": 1}, {"seal": ""}])
+def test_a_run_file_that_was_changed_by_hand_is_not_done(trained, change):
+    path = runs()[f"{PAIR}/kd/s0"].file("smoke")
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | change))
+    assert states()[f"{PAIR}/kd/s0"] == "stored"
+    train(f"{PAIR}/kd/s0")
+    assert path.read_text() == before
 
 
 def test_a_changed_weight_and_back(trained):

@@ -1,5 +1,6 @@
 """What is remembered of source files between processes."""
 
+import hashlib
 import json
 
 import pytest
@@ -34,7 +35,12 @@ def test_another_version_of_the_parser_parses_again(memory, monkeypatch):
         source.Known(memory.parents[1]).parse(LINE, "bcd.train")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"parts": {}}', '{"parts": {"a": 3}, "sha256": "0"}'])
+SEALED = json.dumps({"parts": [], "sha256": hashlib.sha256(b"[]").hexdigest()})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"parts": {}}', '{"parts": {"a": 3}, "sha256": "0"}', SEALED, "[" * 5000]
+)
 def test_a_memory_of_another_shape_is_none_and_is_made_again(memory, content):
     memory.write_text(content)
     known = source.Known(memory.parents[1])

@@ -114,7 +114,7 @@ def finish_run(root, suite, run, teacher, noise=None, salt=""):
         code=CodeHashes(train=finished.code.train, evaluate=report.code),
         evaluation=EvaluationFacts(**report.model_dump(include=set(EvaluationFacts.model_fields))),
         metrics=report.metrics,
-    )  # fmt: skip
+    ).sealed()  # fmt: skip
     path = run.file(suite, root / "results")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(dump(result))

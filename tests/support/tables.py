@@ -9,7 +9,7 @@ from bcd.report.content import Cell, MeasuredRow, TableContent
 from bcd.report.measure import measure
 from bcd.report.tables import find_table
 from bcd.runs.expand import suite_runs
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.record import RunResult, dump, parse_as, read_as
 
 RESULTS, DATA = Path("results"), Path("data")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
@@ -59,10 +59,10 @@ def lose(*names: str) -> None:
 
 
 def edit(path: Path, change) -> None:
-    """Change the value of a JSON file in place."""
+    """Change the value of a JSON file in place, with the seal that a run file of this value has."""
     value = json.loads(path.read_text())
     change(value)
-    path.write_text(json.dumps(value))
+    path.write_text(dump(parse_as(RunResult, value).sealed()) if "fingerprint" in value else json.dumps(value))
 
 
 def finish_clearly(root: Path) -> None:

@@ -27,7 +27,7 @@ from bcd.runs.record import RunResult, read_as
 from bcd.runs.spec import RunSpec
 from bcd.tracking import client as mlflow_client
 from bcd.tracking import mlflow_run, sync, ui
-from bcd.tracking.state import unsynced
+from bcd.tracking.state import is_copied, note_copied, unsynced
 
 RESULTS = Path("results")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
@@ -136,6 +136,28 @@ def test_a_damaged_note_of_the_last_sync_costs_a_look_at_mlflow(project, content
     (RESULTS / "mlflow.copied.json").write_text(content)
     assert sync.sync(*load()).written == 0
     assert "smoke" in json.loads((RESULTS / "mlflow.copied.json").read_text())["suites"]
+
+
+def test_a_database_that_may_hold_more_or_less_than_it_shows_is_asked(project):
+    sync.sync(*load())
+    database = RESULTS / "mlflow.db"
+    found = database.stat()
+    assert is_copied("none", [], RESULTS) is False
+    note_copied("none", [], RESULTS)
+    assert is_copied("none", [], RESULTS)
+    log = RESULTS / "mlflow.db-wal"
+    log.write_bytes(b"")
+    assert not is_copied("none", [], RESULTS)
+    log.unlink()
+    database.write_bytes(bytes(found.st_size))
+    os.utime(database, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert not is_copied("none", [], RESULTS)
+
+
+def test_a_note_that_cannot_be_written_fails_no_sync(project):
+    (RESULTS / "mlflow.copied.json").unlink(missing_ok=True)
+    (RESULTS / "mlflow.copied.json").mkdir()
+    assert sync.sync(*load()).error is None
 
 
 def test_a_run_that_changed_without_its_spec_updates_its_one_mlflow_run(project):

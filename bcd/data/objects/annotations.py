@@ -160,6 +160,9 @@ def load(text: bytes, where: str) -> Instances:
         if len({entry["id"] for entry in entries}) < len(entries):
             twice = Counter(entry["id"] for entry in entries).most_common(1)[0][0]
             raise UserError(f"{where}: {part}: the id {twice} occurs twice; give each entry an id of its own")
+    named = Counter(image["file_name"] for image in document["images"]).most_common(1)
+    if named and named[0][1] > 1:
+        raise UserError(f"{where}: images: the file {named[0][0]} occurs twice; give each image one entry")
     return document
 
 

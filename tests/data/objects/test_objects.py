@@ -242,6 +242,7 @@ def test_a_category_that_is_no_class_is_named(tmp_path):
         (document(annotation(1), annotation(2, bbox="large")), "annotations, id 2: 'bbox' is missing or of a wrong"),
         (document(annotation(1), annotation(1)), "annotations: the id 1 occurs twice"),
         (document(images=(7, 9, 9)), "images: the id 9 occurs twice"),
+        (document() | {"images": [{**document()["images"][0], "id": n} for n in (1, 2)]}, "file 7.png occurs twice"),
     ],
 )
 def test_what_is_no_instances_file_is_refused(tmp_path, content, message):
