@@ -21,7 +21,8 @@ from bcd.runs.code import CodeHashes
 from bcd.runs.spec import RunSpec, digest
 
 Content = TypeVar("Content", bound=BaseModel)
-Count0, Count1 = Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]
+Count0 = Annotated[int, Field(ge=0)]
+Count1 = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 
