@@ -27,7 +27,8 @@ from pathlib import Path
 HERE = Path(__file__).parents[1]
 KEY = "semantic/scenes-smoke/smoke-student-from-smoke-teacher/bcd/s0"
 BCD = [sys.executable, "-m", "bcd.cli"]
-SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+BIN = Path(sys.executable).parent
+SNAKEMAKE = [str(BIN / "snakemake")]
 NUMBER = count(1)
 
 
@@ -69,9 +70,9 @@ def built(source: Path, project: Path) -> Path:
     """A copy of a checkout that has built the suite `smoke`."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=source, capture_output=True, check=True, text=True).stdout
     for file in filter(None, files.split("\0")):
-        if (source / file).is_file():
+        if (source / file).is_file() or (source / file).is_symlink():
             (project / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / file, project / file)
+            shutil.copy2(source / file, project / file, follow_symlinks=False)
     (project / "params/suite.yaml").write_text("suite: smoke\n")
     cpu_seconds(SNAKEMAKE, project)
     return project
@@ -79,7 +80,8 @@ def built(source: Path, project: Path) -> Path:
 
 def cpu_seconds(call: list[str], project: Path) -> float:
     """User and system time of a command and of all its children."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(project)}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(project), "PATH": path}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(call, cwd=project, env=environment, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -9,7 +9,6 @@ import io
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -249,6 +248,12 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def spent() -> float:
+    """CPU seconds of this process and of the children that have ended: the official Boundary AP code starts some."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in both)
+
+
 def main() -> None:
     name, size = sys.argv[1], int(sys.argv[2])
     if name.startswith("train_"):
@@ -259,9 +264,9 @@ def main() -> None:
     else:
         function, kind = name.rsplit(".", 1)
         evaluate = globals()[function](kind, *drawn(size, kind != "box"))
-    before, begin = peak(), time.process_time()
+    before, begin = peak(), spent()
     value = evaluate()
-    print(json.dumps({"cpu": time.process_time() - begin, "memory": peak() - before, "value": value}))
+    print(json.dumps({"cpu": spent() - begin, "memory": peak() - before, "value": value}))
 
 
 if __name__ == "__main__":
