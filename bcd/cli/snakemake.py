@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bcd.cli.terminal import announce, put
+from bcd.errors import UserError
 from bcd.runs.record import RunResult, read_as
 from bcd.runs.run import Run
 
@@ -67,9 +69,18 @@ def _lines(path: Path) -> list[str]:
 def free_dead_lock(workflow: Any) -> None:
     """Remove the lock of a Snakemake that was killed, as soon as no other one lives in this folder; and say so.
 
-    Snakemake's lock does not die with its process. One of ours does, so whoever gets it is alone.
+    Snakemake's lock does not die with its process. One of ours does, so whoever gets it is alone. Raises UserError for
+    a folder in which nothing can be written, where Snakemake would end in a traceback.
     """
-    if not is_main(workflow) or not LOCKS.parent.exists():
+    if not is_main(workflow):
+        return
+    folder = LOCKS.parent if LOCKS.parent.exists() else Path()
+    if not os.access(folder, os.W_OK):
+        raise UserError(
+            f"cannot write {folder.resolve()}, where Snakemake keeps its notes; mend its permissions, or look at what "
+            "is there with `bcd plan` and `bcd tables --show`"
+        )
+    if not LOCKS.parent.exists():
         return
     try:
         mine = (LOCKS.parent / "bcd.lock").open("wb")
