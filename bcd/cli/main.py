@@ -186,8 +186,8 @@ def plan(
         planned = planning.survey(wanted.name, runs, rates)
     for files, state in planning.data_state(runs).items():
         put(f"data/{files}: {state}")
-    for file, model in missing_weights(runs.values()).items():
-        put(f"{file}: missing, the initial weights of {model}")
+    for sentence in missing_weights(runs.values()):
+        put(sentence)
     for status in (one.status for one in planned):
         if every_run or status.note or status.verdict not in (Verdict.DONE, Verdict.MISSING):
             put(status.line)

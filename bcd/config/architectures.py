@@ -3,11 +3,14 @@
 A test compares them with what `bcd.models` builds.
 """
 
-# Backbone -> the output strides that it offers. ResNets and MobileNetV2 can be dilated; the others never are.
+LITES = tuple(f"tf_efficientnet_lite{size}" for size in range(5))
+# Backbone -> the output strides that it offers. ResNets, MobileNetV2 and EfficientNet-Lite can be dilated; the others
+# never are.
 DILATED = (
     "light",
     *(f"resnet{depth}{variant}" for variant in ("", "d") for depth in (18, 34, 50, 101)),
     "mobilenetv2_100",
+    *LITES,
 )
 PYRAMIDS = (
     *(f"hrnet_{width}" for width in ("w18_small_v2", "w18", "w32", "w40", "w48")),
@@ -20,7 +23,10 @@ BACKBONES: dict[str, tuple[int, ...]] = dict.fromkeys(DILATED, (8, 16, 32)) | di
 # Pixels of the shortest side that a mix transformer can reduce eight times in its first stage.
 SMALLEST_MIT_SIDE = 29
 
-SEGMENTATION_HEADS = ("light", "psp", "isa", "deeplabv3plus", "fcn", "uper", "segformer")
+SEGMENTATION_HEADS = ("light", "psp", "isa", "deeplabv3plus", "fcn", "uper", "segformer", "fpn", "lraspp")
 # These pool the last stage to one cell, whose BatchNorm needs two images in training.
 POOLING_HEADS = ("psp", "deeplabv3plus", "uper")
 DETECTOR_HEADS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
+
+# What `pretrained` may be beside the path of a file.
+SOURCES = ("none", "timm", "index")

@@ -3,6 +3,7 @@
 from bcd.config.schema.models import SegmentationModel
 from bcd.models.backbones import build_backbone
 from bcd.models.complexity import count_parameters, flops
+from bcd.models.frozen import freeze
 from bcd.models.heads import HEADS, FCNHead, init_head
 from bcd.models.openmmlab import load_openmmlab
 from bcd.models.pretrained import load_pretrained
@@ -34,4 +35,6 @@ def build(model: SegmentationModel, classes: int) -> Segmentor:
         init_head(aux)
     segmentor = Segmentor(backbone, head, aux)
     segmentor.weights = load_pretrained(segmentor, model.backbone, model.pretrained)
+    if model.freeze is not None:
+        freeze(segmentor, backbone, model.freeze)
     return segmentor

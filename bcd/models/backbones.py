@@ -1,8 +1,8 @@
 """Backbones: timm feature pyramids with four stages, dilated the way the segmentation literature does it.
 
 Every backbone maps an image `(N, 3, H, W)` to a list of four contiguous maps `stage1..stage4`. At output stride 8
-their strides are 4, 8, 8, 8 for ResNet and MobileNetV2, and 2, 4, 8, 8 for `light`. At output stride 32 nothing is
-dilated, and all have 4, 8, 16, 32, as HRNet, MiT and Swin always do.
+their strides are 2, 4, 8, 8 for `light` and 4, 8, 8, 8 for the others that can be dilated. At output stride 32 nothing
+is dilated, and all have 4, 8, 16, 32, as HRNet, MiT and Swin always do.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import cast
 
 from torch import nn
 
+from bcd.config.architectures import LITES
 from bcd.models.hrnet import HRNETS, HRNet
 from bcd.models.layers import Backbone, timm_backbone
 from bcd.models.light import LightBackbone
@@ -32,6 +33,7 @@ TIMM: dict[str, dict[str, str | int]] = {
     "resnet50d": {},
     "resnet101d": {},
     "mobilenetv2_100": {},
+    **dict.fromkeys(LITES, {}),
 }
 OUT_INDICES = (1, 2, 3, 4)
 # Name -> builder of those that are never dilated.
@@ -65,7 +67,7 @@ def build_backbone(
     net = timm_backbone(name, out_indices=OUT_INDICES, output_stride=output_stride, **options)
     if name.startswith("mobilenetv2"):
         _dilate_first_blocks(net)
-    elif not name.endswith("d"):
+    elif name.startswith("resnet") and not name.endswith("d"):
         _undilate_second_convs(net)
     return net
 

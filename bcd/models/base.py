@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from torch import nn
 
 from bcd.models.weights import InitialWeights
@@ -13,7 +15,16 @@ class DenseModel(nn.Module):
     taps     tap name -> path of the module whose output it is, `path:i` for item i of a list output
              (see `bcd.distill.taps.Taps`)
     weights  where the initial weights came from
+    frozen   modules that stay as they were loaded (`bcd.models.frozen`)
     """
 
     taps: dict[str, str]
     weights: InitialWeights
+    frozen: tuple[nn.Module, ...] = ()
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.training = False
+        return self

@@ -179,6 +179,68 @@ class LightHead(Head):
         return self.classifier(self.dropout(self.neck(x)))
 
 
+class FPNHead(Head):
+    """A feature pyramid whose levels are each brought to stage 1's size and summed: the head of Semantic FPN.
+
+    Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019, section 3 and figure 3: a level of stride 4 times
+    2^k takes k steps of a 3x3 convolution and a doubling, the finest one a single convolution. As OpenMMLab's head,
+    but for BatchNorm in the pyramid, too, in place of the paper's group norm.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        self.laterals = nn.ModuleList(ConvNormAct(inputs, channels, 1) for inputs in in_channels)
+        self.outputs = nn.ModuleList(ConvNormAct(channels, channels, 3) for _ in in_channels)
+        steps = (max(1, level) for level in range(len(in_channels)))
+        self.scales = nn.ModuleList(
+            nn.ModuleList(ConvNormAct(channels, channels, 3) for _ in range(count)) for count in steps
+        )
+        # Where the sum of the levels is to be found as one tensor.
+        self.neck = nn.Identity()
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        maps = [lateral(stage) for lateral, stage in zip(self.laterals, stages, strict=True)]
+        for finer, coarser in zip(reversed(range(len(maps) - 1)), reversed(range(1, len(maps))), strict=True):
+            maps[finer] = maps[finer] + interpolate(maps[coarser], size=maps[finer].shape[2:], mode="nearest")
+        sizes = [stage.shape[2:] for stage in stages]
+        levels = [output(x) for output, x in zip(self.outputs, maps, strict=True)]
+        total = sum(self._enlarged(level, x, sizes) for level, x in enumerate(levels))
+        return self.classifier(self.dropout(self.neck(total)))
+
+    def _enlarged(self, level: int, x: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
+        for step, conv in enumerate(self.scales[level], 1):
+            x = conv(x)
+            if level:
+                x = resize(x, sizes[level - step])
+        return x
+
+
+class LRASPPHead(Head):
+    """Lite reduced atrous pyramid pooling (Howard et al., "Searching for MobileNetV3", ICCV 2019, section 6.4).
+
+    Stage 4, weighted by a gate on its average, and stage 2 as it is, each classified by a 1x1 convolution, and summed;
+    after torchvision's `LRASPPHead`. The two classifiers are one here, on both maps side by side. The paper gates with
+    a large average pooling; as in torchvision, it is global.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        low, deepest = in_channels[1], in_channels[3]
+        self.projection = ConvNormAct(deepest, channels, 1)
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(deepest, channels, 1, bias=False), nn.Sigmoid())
+        # Where both maps are to be found as one tensor.
+        self.neck = nn.Identity()
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels + low, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        low, x = stages[1], stages[3]
+        high = resize(self.projection(x) * self.gate(x), low.shape[2:])
+        return self.classifier(self.dropout(self.neck(torch.cat([high, low], dim=1))))
+
+
 # Each is made from the backbone's channels, its own channels, the number of classes and the dropout.
 HEADS: dict[str, Callable[[Sequence[int], int, int, float], Head]] = {
     "light": LightHead,
@@ -188,19 +250,22 @@ HEADS: dict[str, Callable[[Sequence[int], int, int, float], Head]] = {
     "fcn": MultiScaleFCNHead,
     "uper": UPerHead,
     "segformer": SegFormerHead,
+    "fpn": FPNHead,
+    "lraspp": LRASPPHead,
 }
+# Heads of short trainings: in a few hundred steps a small initial classifier costs a good part to grow out of.
+SHORT = (LightHead, FPNHead, LRASPPHead)
 
 
 def init_head(head: Head) -> None:
     """Kaiming-normal convolutions, classifier of deviation 0.01; draws from torch's global generator.
 
-    The light head keeps torch's own initial classifier: in its few hundred steps the small one costs a good part of
-    the training to grow out of.
+    Those in `SHORT` keep torch's own initial classifier.
     """
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-    if isinstance(head, LightHead):
+    if isinstance(head, SHORT):
         head.classifier.reset_parameters()
         return
     nn.init.normal_(head.classifier.weight, std=0.01)

@@ -1,4 +1,4 @@
-"""Initial weights named by a model's `pretrained` field: none, timm's, or a local file."""
+"""Initial weights named by a model's `pretrained` field: none, timm's, the package index's, or a local file."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,9 +6,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from bcd.config.index_weights import INDEX, verified_weights_file
 from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.models.backbones import OUT_INDICES, TIMM, V1C_STEM
+from bcd.models.efficientnet import timm_names
 from bcd.models.layers import timm_backbone
 from bcd.models.openmmlab import openmmlab_naming, our_layout
 from bcd.models.weights import InitialWeights, LoadReport, load_state, not_finite, read_state
@@ -22,8 +24,9 @@ def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> Initial
 
     - `none` loads nothing.
     - `timm` fetches the ImageNet weights of `backbone` through timm's cache.
+    - `index` takes those of an installed package of the Python package index.
     - Anything else is the path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names,
-      timm's or OpenMMLab's.
+      timm's, OpenMMLab's or efficientnet_pytorch's.
 
     Raises UserError where weights are unavailable or not finite, or the file leaves part of the backbone uninitialised.
     A head that does not fit, for its number of classes, say, keeps its random weights and is named in the result.
@@ -32,25 +35,36 @@ def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> Initial
         return InitialWeights()
     if pretrained == "timm":
         return InitialWeights(_from_timm(model, backbone))
+    if pretrained == "index":
+        source, state = index_weights(backbone)
+        return InitialWeights(f"{source} ({_fitted(model, backbone, state, source)})")
     path = Path(pretrained)
-    report = fit(model, read_state(path))
+    report = _fitted(model, backbone, read_state(path), f"weights file {path}")
+    return InitialWeights(f"file:{path.name} sha256:{sha256_file(path)} ({report})", report.unfilled)
+
+
+def _fitted(model: nn.Module, backbone: str, state: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Load `state`; UserError, starting with `source`, where it lacks part of the backbone or is not finite."""
+    report = fit(model, state)
     fresh = tuple(f"backbone.{layer}" for layer in FRESH)
     lacking = [key for key in report.unfilled if key.startswith("backbone.") and not key.startswith(fresh)]
     if lacking:
         raise UserError(
-            f"weights file {path} lacks {len(lacking)} tensors of backbone '{backbone}', first {lacking[0]};"
+            f"{source} lacks {len(lacking)} tensors of backbone '{backbone}', first {lacking[0]};"
             " name a file made for this backbone in model.pretrained"
         )
     if lost := not_finite(model):
         raise UserError(
-            f"weights file {path} leaves {len(lost)} tensors with a NaN or an infinity, first {lost[0]}; name another "
+            f"{source} leaves {len(lost)} tensors with a NaN or an infinity, first {lost[0]}; name another "
             "file in model.pretrained"
         )
-    return InitialWeights(f"file:{path.name} sha256:{sha256_file(path)} ({report})", report.unfilled)
+    return report
 
 
 def fit(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """Load a state dict in whichever of the known namings most of the model's keys are found."""
+    if "_conv_stem.weight" in state:
+        state = timm_names(state)
     openmmlab = openmmlab_naming(model)
     namings = (
         (lambda key: key, _as_is),
@@ -100,6 +114,14 @@ def timm_weights(backbone: str) -> tuple[str, dict[str, Tensor]]:
             "the Hugging Face Hub once to fill its cache (HF_HOME), or name a local file"
         ) from error
     return f"{config.architecture}.{config.tag}", source.state_dict()
+
+
+def index_weights(backbone: str) -> tuple[str, dict[str, Tensor]]:
+    """Where they are from, and the tensors in timm's names; raises what `verified_weights_file` and `read_state` do."""
+    weights = INDEX[backbone]
+    state = read_state(verified_weights_file(backbone))
+    source = f"index:{weights.distribution} {weights.version} sha256:{weights.sha256} {weights.licence}"
+    return source, timm_names(state)
 
 
 def sha256_tensors(state: Mapping[str, Tensor]) -> str:

@@ -8,11 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bcd.config.architectures import POOLING_HEADS, SMALLEST_MIT_SIDE
+from bcd.config.architectures import POOLING_HEADS, SMALLEST_MIT_SIDE, SOURCES
 from bcd.config.check import check
+from bcd.config.index_weights import INDEX, weights_file
 from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms, override
 from bcd.config.schema.base import Strict, TaskName
+from bcd.config.schema.data import Dataset, DataUse
 from bcd.config.schema.methods import TAPS, Method, WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
@@ -60,6 +62,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
         )
     _require_fit(request.task, request.model, model, request.recipe, recipe, where)
     _require_taps(request.terms.terms, model, f"{where}: the method '{request.method}'")
+    _require_normalisation(model, dataset, f"{where}: the model '{request.model}' on {request.dataset}")
     return Run(
         key=request.key,
         training=Training(
@@ -116,6 +119,7 @@ def overridden(run: Run, settings: Mapping[str, Any]) -> Run:
         recipe=recipe.model_copy(update={"runtime": training.recipe.runtime}),
     )  # fmt: skip
     _require_fit(changed.task, run.model, model, "--set", recipe, where)
+    _require_normalisation(model, training.data, f"{where}: the model '{run.model}' on {run.dataset}")
     return replace(
         run, key=f"{run.key}?{label}", training=changed, evaluation=_evaluation(run.evaluation.split, recipe),
         runtime=recipe.runtime,
@@ -141,7 +145,7 @@ def _require_fit(
         raise UserError(f"{where}: the model '{model_name}' has no masks for the task instance; its head is mask_rcnn")
     if isinstance(recipe, SegmentationRecipe) and recipe.steps:
         _require_room(model_name, model, recipe_name, recipe, where)
-    if not recipe.steps and model.pretrained in ("none", "timm"):
+    if not recipe.steps and model.pretrained in SOURCES:
         raise UserError(
             f"{where}: the recipe '{recipe_name}' has no steps, so the model '{model_name}' needs the weights of "
             "a whole model; name their file in `pretrained` (params/models.yaml)"
@@ -178,6 +182,20 @@ def _require_room(model_name: str, model: AnyModel, recipe_name: str, recipe: Se
         )
 
 
+def _require_normalisation(model: AnyModel, data: Dataset | DataUse, where: str) -> None:
+    """Raise UserError unless images enter the weights of the package index as those of their own training did."""
+    if model.pretrained != "index":
+        return
+    weights = INDEX[model.backbone]
+    mean, std = [weights.mean] * 3, [weights.std] * 3
+    if (data.mean, data.std) != (mean, std):
+        raise UserError(
+            f"{where}: its weights know images as (x - {weights.mean:g}) / {weights.std:g}, but the dataset has mean "
+            f"{data.mean} and std {data.std}; use a variant of the dataset with mean: {mean} and std: {std} "
+            "(params/datasets.yaml)"
+        )
+
+
 def _evaluation(split: str, recipe: AnyRecipe) -> Evaluation:
     """How evaluation shows an image to the model."""
     if isinstance(recipe, SegmentationRecipe):
@@ -186,7 +204,9 @@ def _evaluation(split: str, recipe: AnyRecipe) -> Evaluation:
 
 
 def _weights_sha256(model: AnyModel) -> str | None:
-    """Hash of a local file of initial weights, so that another file of that name makes another run."""
+    """Hash of a file of initial weights, so that another file of that name makes another run."""
+    if model.pretrained == "index":
+        return INDEX[model.backbone].sha256
     path = Path(model.pretrained)
     if not path.is_file():
         return None
@@ -194,10 +214,24 @@ def _weights_sha256(model: AnyModel) -> str | None:
     return _file_sha256(path, stat.st_mtime_ns, stat.st_size)
 
 
-def missing_weights(runs: Iterable[Run]) -> dict[str, str]:
-    """File -> model: the initial weights that runs start from and that are not here."""
-    models = {run.training.model.pretrained: run.model for run in runs}
-    return {file: model for file, model in models.items() if file not in ("none", "timm") and not Path(file).is_file()}
+def missing_weights(runs: Iterable[Run]) -> list[str]:
+    """What is to be said of initial weights that runs start from and that are not here, one sentence each."""
+    return list(dict.fromkeys(sentence for run in runs if (sentence := _missing(run))))
+
+
+def _missing(run: Run) -> str:
+    model = run.training.model
+    if model.pretrained == "index":
+        try:
+            weights_file(model.backbone)
+        except UserError as error:
+            return f"{error} (the model '{run.model}')"
+    elif model.pretrained not in SOURCES and not Path(model.pretrained).is_file():
+        return (
+            f"{model.pretrained} does not exist, from which the model '{run.model}' starts; put it there or correct "
+            "`pretrained` (params/models.yaml)"
+        )
+    return ""
 
 
 @lru_cache

@@ -44,11 +44,7 @@ onstart:
     }
     awaited = [run for run in RUNS.values() if str(run.file(SUITE)) in wanted]
     if absent := missing_weights(awaited):
-        file, model = next(iter(absent.items()))
-        raise WorkflowError(
-            f"{file} does not exist, from which the model '{model}' starts; put it there or correct `pretrained` "
-            "(params/models.yaml)"
-        )
+        raise WorkflowError(absent[0])
 
 
 rule teachers:

@@ -10,7 +10,8 @@ from pydantic import (
     model_validator,
 )
 
-from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEADS
+from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEADS, SOURCES
+from bcd.config.index_weights import INDEX
 from bcd.config.ranges import Count, Depth, Fraction, Width
 from bcd.config.schema.base import Pixels, Strict
 from bcd.errors import nearest
@@ -32,7 +33,9 @@ class Model(Strict):
     depths: Annotated[list[Depth], Len(4, 4)] | None = None
     """Residual blocks of the four stages, of `light` only."""
     pretrained: str = "none"
-    """`none`, `timm`, or the path of a .safetensors or .pth file; a run's record says what was used."""
+    """`none`, `timm`, `index` or the path of a .safetensors or .pth file; a run's record says what was used."""
+    freeze: str | None = None
+    """A module of the backbone, such as `blocks.2`: it and all before it stay as loaded, statistics too."""
 
     @model_validator(mode="after")
     def _backbone_fits(self) -> Model:
@@ -41,10 +44,17 @@ class Model(Strict):
         if self.output_stride not in BACKBONES[self.backbone]:
             offered = " or ".join(map(str, BACKBONES[self.backbone]))
             raise ValueError(f"output_stride: '{self.backbone}' has {offered}, not {self.output_stride}; write it")
-        if self.pretrained not in ("none", "timm") and not self.pretrained.endswith(WEIGHT_FILES):
-            raise ValueError(f"pretrained: '{self.pretrained}' is neither none nor timm nor a file {WEIGHT_FILES}")
+        if self.pretrained not in SOURCES and not self.pretrained.endswith(WEIGHT_FILES):
+            raise ValueError(f"pretrained: '{self.pretrained}' is none of {SOURCES} and no file {WEIGHT_FILES}")
         if self.pretrained == "timm" and self.backbone == "light":
             raise ValueError("pretrained: timm has no weights of 'light'; set pretrained: none, or name a file")
+        if self.pretrained == "index" and self.backbone not in INDEX:
+            raise ValueError(
+                f"pretrained: the package index has weights of {', '.join(INDEX)}, not of '{self.backbone}'; set "
+                "pretrained: timm, or name a file"
+            )
+        if self.freeze is not None and self.pretrained == "none":
+            raise ValueError("freeze: random weights would stay as they are; name what `pretrained` starts from")
         for field in ("widths", "depths"):
             if self.backbone == "light" and getattr(self, field) is None:
                 raise ValueError(f"{field}: 'light' needs four positive integers, one per stage")

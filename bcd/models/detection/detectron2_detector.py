@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from bcd.config.schema.models import Detection, DetectionModel
 from bcd.errors import UserError, nearest
 from bcd.files import sha256_file
-from bcd.models.pretrained import sha256_tensors, timm_weights
+from bcd.models.frozen import freeze
+from bcd.models.pretrained import index_weights, sha256_tensors, timm_weights
 from bcd.models.weights import InitialWeights, load_state, read_state
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def build(model: DetectionModel, classes: int) -> Detector:
         _pool_by_anchors(net.roi_heads, model.detection)
         detector = RegionDetector(net)
     detector.weights = _load_pretrained(detector, model)
+    if model.freeze is not None:
+        bottom_up = net.backbone.bottom_up
+        freeze(detector, getattr(bottom_up, "net", bottom_up), model.freeze)
     return detector
 
 
@@ -155,6 +159,8 @@ def _load_pretrained(detector: nn.Module, model: DetectionModel) -> InitialWeigh
     if model.pretrained == "timm":
         name, state = timm_weights(model.backbone)
         source = f"timm:{name} tensors-sha256:{sha256_tensors(state)}"
+    elif model.pretrained == "index":
+        source, state = index_weights(model.backbone)
     else:
         path = Path(model.pretrained)
         state = read_state(path)

@@ -31,6 +31,7 @@ from bcd.models.detection import torchvision_heads as heads
 from bcd.models.detection.detector import REGIONS, Detections, Detector, Regions, Sizes, Targets
 from bcd.models.detection.pyramid import PyramidNetwork, pyramid_levels
 from bcd.models.detection.regions import anchor_logits, best_anchors
+from bcd.models.frozen import freeze
 from bcd.models.layers import Backbone
 from bcd.models.pretrained import load_pretrained
 
@@ -64,6 +65,8 @@ def build(model: DetectionModel, classes: int) -> Detector:
         roi_heads.detections_per_img = model.detection.max_detections
         detector = RCNNDetector(backbone, model.channels, levels, rpn, roi_heads)
     detector.weights = load_pretrained(detector, model.backbone, model.pretrained)
+    if model.freeze is not None:
+        freeze(detector, backbone, model.freeze)
     return detector
 
 
