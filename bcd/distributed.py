@@ -126,6 +126,17 @@ def anywhere(flag: bool) -> bool:
     return bool(votes)
 
 
+def joined(part: Tensor) -> Tensor:
+    """Vectors of all processes, of any lengths, one after the other in rank order; no gradient goes through."""
+    if world() == 1:
+        return part
+    lengths = [int(length) for length in gather(torch.tensor([part.numel()]))]
+    padded = part.new_zeros(max(lengths))
+    padded[: part.numel()] = part.detach()
+    parts = [received[:length] for received, length in zip(gather(padded), lengths, strict=True)]
+    return torch.cat(parts).to(part.device)
+
+
 def gather(state: Tensor) -> list[Tensor]:
     """A CPU tensor of equal size from every process, in rank order."""
     if world() == 1:

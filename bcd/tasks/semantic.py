@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcd import distributed, metrics
+from bcd import metrics
 from bcd.config.schema.models import AnyModel, SegmentationModel
 from bcd.config.schema.recipes import SegmentationRecipe, Sliding
 from bcd.data.semantic.split import Split, evenly_spaced, open_split
@@ -21,6 +20,7 @@ from bcd.models import build, flops
 from bcd.models.base import DenseModel
 from bcd.models.layers import resize
 from bcd.runs.spec import Evaluation, SegmentationEvaluation, Training
+from bcd.tasks.cross_entropy import cross_entropy, ohem_cross_entropy
 from bcd.tasks.task import Evaluated, channels, numbers, require_finite
 
 EVALUATION_BATCH = 8
@@ -81,16 +81,21 @@ class SemanticTask:
         return self._splits[name]
 
     def losses(self, model: DenseModel, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy of the labelled images at image size: mean over pixels that are not ignored.
+        """Cross-entropy of the labelled images at image size, over pixels that are not ignored: all, or the hard ones.
 
         The auxiliary head's has the recipe's `aux_weight` (0.4 in PSPNet, Zhao et al. 2017, section 3.3).
         """
         outputs = model(batch.image)
         label = batch.label[: batch.labelled]
-        losses = {"task": _cross_entropy(outputs["logits"][: batch.labelled], label)}
+        losses = {"task": self._cross_entropy(outputs["logits"][: batch.labelled], label)}
         if "aux" in outputs:
-            losses["aux"] = self.recipe.aux_weight * _cross_entropy(outputs["aux"][: batch.labelled], label)
+            losses["aux"] = self.recipe.aux_weight * self._cross_entropy(outputs["aux"][: batch.labelled], label)
         return losses
+
+    def _cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        if self.recipe.ohem is None:
+            return cross_entropy(logits, label)
+        return ohem_cross_entropy(logits, label, self.recipe.ohem.threshold, self.recipe.ohem.min_kept)
 
     def forward(self, model: DenseModel, batch: Batch, taps: Collection[str]) -> Batch:
         model(batch.image)
@@ -167,11 +172,6 @@ def _slide(model: nn.Module, image: Tensor, crop: Sequence[int], stride: Sequenc
             count[window] += 1
     assert total is not None and count is not None  # an image has at least one window
     return total / count
-
-
-def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    total = F.cross_entropy(logits.float(), label, ignore_index=IGNORE, reduction="sum")
-    return distributed.global_mean(total, (label != IGNORE).sum())
 
 
 def _starts(length: int, crop: int, stride: int) -> list[int]:

@@ -11,6 +11,7 @@ from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.runs.expand import suite_runs
 from bcd.runs.record import read_spec
+from bcd.runs.resolve import overridden
 from bcd.runs.spec import RunSpec
 
 SUITES = sorted(path.stem for path in (ROOT / "params/suites").glob("*.yaml"))
@@ -44,6 +45,15 @@ def test_a_spec_is_read_back_as_it_was(suite):
         assert again.training.terms == run.training.terms and again.training.model == run.training.model
         assert again.training.recipe.view == run.training.recipe.view
         assert again.training.recipe.optimizer == run.training.recipe.optimizer
+
+
+def test_mining_of_hard_pixels_is_in_the_spec_where_there_is_any():
+    run = runs("smoke")["semantic/scenes-smoke/smoke-teacher/none/s0"]
+    mined = overridden(run, {"recipe.ohem": {"threshold": 0.6, "min_kept": 50}})
+    plain, content = (one.spec("0" * 64, None).to_json() for one in (run, mined))
+    assert "ohem" not in plain["recipe"] and content["recipe"]["ohem"] == {"threshold": 0.6, "min_kept": 50}
+    again = RunSpec.from_json(json.loads(json.dumps(content)))
+    assert again.training.recipe == mined.training.recipe and again.to_json() == content
 
 
 def test_a_spec_needs_its_teacher_where_a_term_looks_at_it():

@@ -10,7 +10,7 @@ from support.smoke import TEACHER
 from torch import nn
 
 from bcd.config.load import load_params
-from bcd.config.schema.recipes import Sliding
+from bcd.config.schema.recipes import Ohem, Sliding
 from bcd.config.suites import load_suite
 from bcd.data.semantic.stream import Batch
 from bcd.runs.expand import suite_runs
@@ -57,10 +57,10 @@ def test_a_resized_image_is_labelled_at_the_size_of_its_label(sliding):
     assert (found[0, :, :39] == 1).all() and (found[0, :, 39:] == 0).all()
 
 
-def task(aux_weight: float = 0.4) -> SemanticTask:
+def task(aux_weight: float = 0.4, ohem: Ohem | None = None) -> SemanticTask:
     training = suite_runs(load_params(ROOT / "params"), load_suite("smoke", ROOT / "params"))[TEACHER].training
     data = training.data.model_copy(update={"classes": ["a", "b"]})
-    recipe = training.recipe.model_copy(update={"aux_weight": aux_weight})
+    recipe = training.recipe.model_copy(update={"aux_weight": aux_weight, "ohem": ohem})
     return SemanticTask(replace(training, data=data, recipe=recipe), ROOT / "data", in_memory=False)
 
 
@@ -85,6 +85,18 @@ def test_task_loss_is_the_mean_over_labelled_pixels_and_the_auxiliary_share():
     assert losses["aux"].item() == pytest.approx(0.4 * hand)
     sum(losses.values()).backward()
     assert model.logits.grad[1].abs().sum() == 0 and model.logits.grad[0, :, 0, 2].abs().sum() == 0
+
+
+def test_online_mining_leaves_out_easy_pixels_of_both_heads_and_unlabelled_images():
+    logits = torch.tensor([2.0, 0.0]).reshape(1, 2, 1, 1).repeat(2, 1, 1, 3)
+    label = torch.tensor([[[0, 1, 255]], [[255, 255, 255]]])
+    model = Constant(logits)
+    batch = Batch(torch.zeros(2, 3, 1, 3), label, label != 255, 1, ["a", "b"])
+    losses = task(ohem=Ohem(threshold=0.5, min_kept=1)).losses(model, batch)
+    assert losses["task"].item() == pytest.approx(np.log1p(np.exp(2)))
+    assert losses["aux"].item() == pytest.approx(0.4 * np.log1p(np.exp(2)))
+    sum(losses.values()).backward()
+    assert model.logits.grad.abs().sum(1).nonzero().tolist() == [[0, 0, 1]]
 
 
 def test_a_batch_without_any_label_gives_zero_and_no_nan():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -104,6 +105,15 @@ class WholeView(Strict):
     """A batch is padded to a multiple of it."""
 
 
+class Ohem(Strict):
+    """Online hard example mining: cross-entropy of the hard pixels only, see `bcd.tasks.cross_entropy`."""
+
+    threshold: Fraction = 0.7
+    """A pixel is hard while its true class has a lower probability."""
+    min_kept: Count = 100_000
+    """Pixels of an image that are taken at least, on average over a batch: the hardest ones."""
+
+
 class Runtime(Strict):
     """What may change without changing a result: a job's size and resources, and how often it saves."""
 
@@ -178,8 +188,20 @@ class SegmentationRecipe(Recipe):
     """Images of a step that carry no labels, beside `batch`."""
     aux_weight: NonNegativeFloat = 0.4
     """Weight of the auxiliary head's loss (PSPNet, Zhao et al. 2017, section 3.3)."""
+    ohem: Ohem | None = Field(default=None, exclude_if=not_)
+    """Which pixels the cross-entropy is over; null for all."""
     sliding: Sliding | None = None
     """Windows of evaluation; null for whole images."""
+
+    @model_validator(mode="after")
+    def _leaves_out(self) -> SegmentationRecipe:
+        height, width = self.view.crop
+        if self.ohem and self.ohem.min_kept >= height * width:
+            raise ValueError(
+                f"ohem.min_kept: {self.ohem.min_kept} pixels are no fewer than the {height} x {width} of view.crop, so "
+                "every pixel would be taken; choose fewer"
+            )
+        return self
 
 
 class DetectionRecipe(Recipe):
