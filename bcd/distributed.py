@@ -48,7 +48,7 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     if world() > 1:
         dist.all_reduce(count)
         total = total * world()
-    return total / count.clamp(min=1)
+    return total / torch.where(count > 0, count, 1)
 
 
 def sum_over_all(part: Tensor) -> Tensor:

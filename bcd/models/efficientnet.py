@@ -40,7 +40,11 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _places(state: Mapping[str, Tensor]) -> dict[int, str]:
     """Number of a block -> `stage.block`."""
-    widths = {int(m[1]): len(tensor) for key, tensor in state.items() if (m := _BLOCK.fullmatch(key)) and "_project_conv" in key}
+    widths = {
+        int(m[1]): len(tensor)
+        for key, tensor in state.items()
+        if (m := _BLOCK.fullmatch(key)) and "_project_conv" in key
+    }
     places: dict[int, str] = {}
     stage = block = -1
     last = None

@@ -1,6 +1,6 @@
 """State-dict keys of OpenMMLab's mmsegmentation, so that its checkpoints load into our models.
 
-Covers the backbones of `bcd.models.backbones` (all but `light` and EfficientNet-Lite) and the heads of `bcd.models.heads`.
+Covers the backbones of `bcd.models.backbones`, but `light` and EfficientNet-Lite, and the heads of `bcd.models.heads`.
 """
 
 import re

@@ -61,6 +61,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
             f"of '{request.dataset}' is labelled; set it to 0, or `labelled` of a variant of the dataset"
         )
     _require_fit(request.task, request.model, model, request.recipe, recipe, where)
+    _require_class_weights(recipe, dataset.classes, f"{where}: the recipe '{request.recipe}'")
     _require_taps(request.terms.terms, model, f"{where}: the method '{request.method}'")
     _require_normalisation(model, dataset, f"{where}: the model '{request.model}' on {request.dataset}")
     return Run(
@@ -119,6 +120,7 @@ def overridden(run: Run, settings: Mapping[str, Any]) -> Run:
         recipe=recipe.model_copy(update={"runtime": training.recipe.runtime}),
     )  # fmt: skip
     _require_fit(changed.task, run.model, model, "--set", recipe, where)
+    _require_class_weights(recipe, training.data.classes, f"{where}: recipe")
     _require_normalisation(model, training.data, f"{where}: the model '{run.model}' on {run.dataset}")
     return replace(
         run, key=f"{run.key}?{label}", training=changed, evaluation=_evaluation(run.evaluation.split, recipe),
@@ -179,6 +181,16 @@ def _require_room(model_name: str, model: AnyModel, recipe_name: str, recipe: Se
         raise UserError(
             f"{where}: the recipe '{recipe_name}' has batch {recipe.batch} at crop {height} x {width}, so BatchNorm of "
             f"the model '{model_name}' sees one value a channel; set batch to 2 or more (params/recipes.yaml)"
+        )
+
+
+def _require_class_weights(recipe: AnyRecipe, classes: Sequence[str], where: str) -> None:
+    """Raise UserError for a list of class weights of another length than the dataset's classes."""
+    weights = recipe.class_weights if isinstance(recipe, SegmentationRecipe) else "none"
+    if isinstance(weights, list) and len(weights) != len(classes):
+        raise UserError(
+            f"{where}: class_weights has {len(weights)} numbers for {len(classes)} classes ({', '.join(classes)}); "
+            "write one for each"
         )
 
 

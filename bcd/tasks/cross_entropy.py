@@ -10,21 +10,27 @@ from bcd import distributed
 from bcd.label import IGNORE
 
 
-def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean of -log p(label) over the pixels of all processes that are not ignored; 0 where there is none.
+
+    With class weights `w` it is the weighted mean, `sum(-w(label) log p(label)) / sum(w(label))`, as torch has it.
 
     Args:
         logits: float (N, C, H, W), of any range.
         label: int64 (N, H, W), classes 0..C-1 or 255 = ignore.
+        weights: float (C,), above 0; None for equal ones.
 
     Returns:
         float32 scalar, not negative.
     """
-    total = F.cross_entropy(logits.float(), label, ignore_index=IGNORE, reduction="sum")
-    return distributed.global_mean(total, (label != IGNORE).sum())
+    total = F.cross_entropy(logits.float(), label, weights, ignore_index=IGNORE, reduction="sum")
+    known = label != IGNORE
+    return distributed.global_mean(total, known.sum() if weights is None else weights[label[known]].sum())
 
 
-def ohem_cross_entropy(logits: Tensor, label: Tensor, threshold: float, min_kept: int) -> Tensor:
+def ohem_cross_entropy(
+    logits: Tensor, label: Tensor, threshold: float, min_kept: int, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy by online hard example mining: the mean of -log p(label) over the pixels that are hard.
 
     A pixel is hard if p(label) < `threshold`. Where a batch has fewer than `min_kept` of these for each image, as many
@@ -37,7 +43,7 @@ def ohem_cross_entropy(logits: Tensor, label: Tensor, threshold: float, min_kept
     takes none of them. The mean is over the pixels taken, as in the paper, where mmsegmentation divides by all.
 
     Args:
-        logits, label: as of `cross_entropy`.
+        logits, label, weights: as of `cross_entropy`; the weights do not change which pixels are hard.
         threshold: probability in 0..1; at 0 `min_kept` alone decides.
         min_kept: pixels of an image, at least 1.
 
@@ -47,7 +53,10 @@ def ohem_cross_entropy(logits: Tensor, label: Tensor, threshold: float, min_kept
     loss = F.cross_entropy(logits.float(), label, ignore_index=IGNORE, reduction="none")
     taken = _hard(loss.detach(), label != IGNORE, threshold, min_kept)
     # A product and no selection: a NaN must reach the sum, though no comparison takes it for hard.
-    return distributed.global_mean((loss * taken).sum(), taken.sum())
+    if weights is None:
+        return distributed.global_mean((loss * taken).sum(), taken.sum())
+    share = taken * weights[label.where(taken, 0)]
+    return distributed.global_mean((loss * share).sum(), share.sum())
 
 
 def _hard(loss: Tensor, known: Tensor, threshold: float, min_kept: int) -> Tensor:

@@ -20,6 +20,7 @@ from bcd.models import build, flops
 from bcd.models.base import DenseModel
 from bcd.models.layers import resize
 from bcd.runs.spec import Evaluation, SegmentationEvaluation, Training
+from bcd.tasks.class_weights import class_weights
 from bcd.tasks.cross_entropy import cross_entropy, ohem_cross_entropy
 from bcd.tasks.task import Evaluated, channels, numbers, require_finite
 
@@ -39,6 +40,7 @@ class SemanticTask:
         self._mean, self._std = channels(self.data.mean), channels(self.data.std)
         self._root, self._in_memory = data, in_memory
         self._splits: dict[str, Split] = {}
+        self._weights: Tensor | None = None
 
     def build(self, model: AnyModel) -> DenseModel:
         if not isinstance(model, SegmentationModel):
@@ -47,7 +49,7 @@ class SemanticTask:
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[Batch]:
         split, recipe, view = self._read_split("train"), self.recipe, self.view
-        labelled = evenly_spaced(len(split), self.data.labelled or len(split))
+        labelled = self._labelled(split)
         augment = Augment(
             crop=(view.crop[0], view.crop[1]),
             scale=(view.scale[0], view.scale[1]),
@@ -81,7 +83,8 @@ class SemanticTask:
         return self._splits[name]
 
     def losses(self, model: DenseModel, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy of the labelled images at image size, over pixels that are not ignored: all, or the hard ones.
+        """Cross-entropy of the labelled images at image size, over pixels that are not ignored: all, or the hard ones,
+        weighed alike or by class.
 
         The auxiliary head's has the recipe's `aux_weight` (0.4 in PSPNet, Zhao et al. 2017, section 3.3).
         """
@@ -93,9 +96,22 @@ class SemanticTask:
         return losses
 
     def _cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        weights = self._class_weights(logits.device)
         if self.recipe.ohem is None:
-            return cross_entropy(logits, label)
-        return ohem_cross_entropy(logits, label, self.recipe.ohem.threshold, self.recipe.ohem.min_kept)
+            return cross_entropy(logits, label, weights)
+        return ohem_cross_entropy(logits, label, self.recipe.ohem.threshold, self.recipe.ohem.min_kept, weights)
+
+    def _class_weights(self, on: torch.device) -> Tensor | None:
+        if self.recipe.class_weights == "none":
+            return None
+        if self._weights is None:
+            split = self._read_split("train")
+            labels = (split.read(i)[1] for i in self._labelled(split))
+            self._weights = torch.from_numpy(class_weights(self.recipe.class_weights, labels, self.data.classes)).to(on)
+        return self._weights
+
+    def _labelled(self, split: Split) -> list[int]:
+        return evenly_spaced(len(split), self.data.labelled or len(split))
 
     def forward(self, model: DenseModel, batch: Batch, taps: Collection[str]) -> Batch:
         model(batch.image)

@@ -179,6 +179,10 @@ class Recipe(Strict):
         return steps
 
 
+def _is_none(value: object) -> bool:
+    return value == "none"
+
+
 class SegmentationRecipe(Recipe):
     """How a segmentor is trained and evaluated."""
 
@@ -188,6 +192,10 @@ class SegmentationRecipe(Recipe):
     """Images of a step that carry no labels, beside `batch`."""
     aux_weight: NonNegativeFloat = 0.4
     """Weight of the auxiliary head's loss (PSPNet, Zhao et al. 2017, section 3.3)."""
+    class_weights: Annotated[
+        Literal["none", "sqrt_inverse", "enet"] | Annotated[list[PositiveFloat], Len(1)], Field(exclude_if=_is_none)
+    ] = "none"
+    """Weights of the classes in the cross-entropy: by a rule of `bcd.tasks.class_weights`, or one number a class."""
     ohem: Ohem | None = Field(default=None, exclude_if=not_)
     """Which pixels the cross-entropy is over; null for all."""
     sliding: Sliding | None = None
