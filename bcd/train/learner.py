@@ -7,7 +7,7 @@ draws, so its result does not depend on its company.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +45,18 @@ class Objective(nn.Module):
         if self.distiller is None:
             return self._task.losses(self.student, batch.labelled_part())
         losses = self._task.losses(self.student, batch)
-        return losses | self.distiller(self._taps.read(), teacher, step=step, total=total, **batch.facts())
+        student = self._taps.read()
+        _require_learning(student)
+        return losses | self.distiller(student, teacher, step=step, total=total, **batch.facts())
+
+
+def _require_learning(taps: Mapping[str, Tensor]) -> None:
+    """Raise UserError for a tap of the student that no loss can change."""
+    if fixed := [name for name, tensor in taps.items() if not tensor.requires_grad]:
+        raise UserError(
+            f"the student's tap '{fixed[0]}' is frozen (model.freeze), so no term can teach it; choose taps behind the "
+            "frozen layers (params/methods.yaml), or freeze fewer"
+        )
 
 
 class Learner:

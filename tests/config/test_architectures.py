@@ -56,7 +56,7 @@ CASES = [  # file, what stands there, what is written instead, what the message 
      ["'none' is the student alone"]),
     ("methods.yaml", "taps: [stage1, stage2,", "taps: [stage1, stage1,", ["'stage1' stands twice"]),
     ("models.yaml", "channels: 8, dropout: 0.0}", "channels: 8, dropout: 0.0, pretrained: timmm}",
-     ["no file"]),
+     ["none of ('none', 'timm', 'index')"]),
     ("models.yaml", "channels: 8, dropout: 0.0}", "channels: 8, dropout: 0.0, pretrained: timm}",
      ["no weights of 'light'"]),
     ("datasets.yaml", "variant_of: scenes\n", "variant_of: [scenes]\n", ["variant_of", "expected the name"]),
