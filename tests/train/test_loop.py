@@ -17,11 +17,13 @@ from support.smoke import FEW, PAIR, TEACHER, folder, renamed, result_of, runs, 
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
+from bcd.models.frozen import freeze
 from bcd.runs import expand, status, store, usable
 from bcd.runs.progress import read_progress
 from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
+from bcd.tasks.semantic import SemanticTask
 from bcd.train import evaluation, job, loop
 from bcd.train.learner import Learner
 from bcd.train.signals import Stopped
@@ -247,6 +249,22 @@ def test_an_exception_of_one_student_ends_that_student_only(project, teacher, mo
     assert not wanted[0].file("smoke").exists()
     assert all(result_of(run).metrics["miou"] >= 0 for run in wanted[1:])
     assert train(*wanted)["cwd"].metrics["miou"] >= 0
+
+
+def test_a_term_on_frozen_layers_ends_its_student_alone(project, teacher, monkeypatch):
+    """No gradient reaches them, so such a term would only cost time; one behind them teaches."""
+    wanted = [runs()[f"{PAIR}/{method}/s0"] for method in ("kd", "bcd-boundary")]
+    build = SemanticTask.build
+
+    def frozen(task, model):
+        student = build(task, model)
+        freeze(student, student.backbone, "stages.0")
+        return student
+
+    monkeypatch.setattr(SemanticTask, "build", frozen)
+    with pytest.raises(UserError, match=r"tap 'stage1' is frozen \(model\.freeze\), so no term can teach it"):
+        job.run_group("smoke", wanted, say)
+    assert result_of(wanted[0]).metrics["miou"] >= 0 and not wanted[1].file("smoke").exists()
 
 
 def test_a_student_that_cannot_be_built_ends_alone(project, teacher):
