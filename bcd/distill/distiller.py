@@ -117,13 +117,20 @@ class Distiller(nn.Module):
         """
         facts = Facts({tap: _as_map(x) for tap, x in teacher.items()}, valid, label, boxes, region_label)
         student = {tap: _as_map(x) for tap, x in student.items()}
-        result = {}
+        result, factors = {}, self.factors(step, total)
         for key, entry, calls, losses in zip(self.keys, self.terms, self._calls, self.losses, strict=True):
-            weight = entry.weight * schedule(entry.schedule, step, total, entry.warmup)
+            weight = entry.weight * factors[key]
             seen = facts.with_label_as_teacher() if entry.target == "label" else facts
             pairs = zip(calls, cast(nn.ModuleList, losses), strict=True)
             result[key] = weight * torch.stack([loss(student, taps, seen) for taps, loss in pairs]).mean()
         return result
+
+    def factors(self, step: int, total: int) -> dict[str, float]:
+        """What the schedule of each entry multiplies its weight by, see `schedule`; keyed as the losses are."""
+        return {
+            key: schedule(entry.schedule, step, total, entry.warmup)
+            for key, entry in zip(self.keys, self.terms, strict=True)
+        }
 
 
 class _Loss(nn.Module):

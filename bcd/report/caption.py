@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bcd.report.content import ModelFacts, PairBlock, TableContent
+from bcd.report.content import ModelFacts, PairBlock, TableContent, Trace
 from bcd.report.render.text import heading, partial_text
 
 SeedsOfMethods = Iterable[tuple[str, list[str]]]  # method -> the repetitions that something is said of
@@ -34,8 +34,8 @@ def caption(content: TableContent, suite: str, table: str) -> str:
 
 
 def notes(content: TableContent) -> list[str]:
-    """What is doubtful about the table: runs that it lacks, and runs whose code has changed since they were made."""
-    return [*_missing(content), *_fewer_seeds(content), *_stale(content)]
+    """What is doubtful about the table: runs that it lacks, learned nothing from a loss, or were made by other code."""
+    return [*_missing(content), *_fewer_seeds(content), *_standing(content), *_stale(content)]
 
 
 # --- the caption's sentences ---------------------------------------------------------------------------------------
@@ -137,6 +137,25 @@ def _fewer_seeds(content: TableContent) -> list[str]:
 
     says = "Differences over fewer seeds, those that row and baseline have (with one seed, over test images only)"
     return _note(says, content, fewer)
+
+
+def _standing(content: TableContent) -> list[str]:
+    """The losses that did not change any more in half of a training."""
+
+    def standing(pair: PairBlock) -> Iterator[tuple[str, list[str]]]:
+        for row in pair.rows:
+            if seeds := [_stood(run) for run in row.runs if run.standing]:
+                yield row.method, seeds
+
+    return _note(
+        "Losses that stood still for half of the training or more, so nothing was learned from them", content, standing
+    )
+
+
+def _stood(run: Trace) -> str:
+    """`s0: bbox_regression at 1 from step 97`."""
+    said = [f"{name} at {found.value:.4g} from step {found.since}" for name, found in run.standing.items()]
+    return f"{run.repetition}: {' and '.join(said)}"
 
 
 def _stale(content: TableContent) -> list[str]:

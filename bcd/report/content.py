@@ -6,13 +6,14 @@ is undefined is None. docs/reference/tables.md says how to read a table.
 
 from __future__ import annotations
 
+from operator import not_
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from bcd.config.schema.base import Strict
-from bcd.runs.record import DataFacts, dump, read_as
+from bcd.runs.record import DataFacts, Standstill, dump, read_as
 
 TEACHER = "teacher"  # the row of a block that stands above its methods
 
@@ -77,6 +78,8 @@ class Trace(Strict):
     """Hash of how it was evaluated."""
     stale: bool
     """Whether the code that trained or evaluated it has changed since."""
+    standing: dict[str, Standstill] = Field(default={}, exclude_if=not_)
+    """Its losses that stood still for half of the training or more; left out if there are none."""
 
     @property
     def repetition(self) -> str:

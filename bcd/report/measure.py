@@ -204,6 +204,7 @@ def _trace(one: Status, results: Path) -> Trace:
         rows_sha256=result.evaluation.rows_sha256,
         evaluation=result.evaluation.hash,
         stale=one.stale,
+        standing=result.standing,
     )
 
 

@@ -39,6 +39,7 @@ BOUNDARY = {
     "bcd.planning": "estimates what runs cost",
     "bcd.report": "shows results that are there",
     "bcd.runs": "finds, keeps and judges runs",
+    "bcd.train.standstill": "says what a training was; no step depends on it",
     "bcd.tracking": "copies results that are there",
 }
 EVALUATION_ONLY = {"bcd.metrics": "measures a model; no loss and no batch is made with it"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -109,6 +110,17 @@ class Weights(Json):
     sha256: str
 
 
+class Standstill(Json):
+    """A loss that did not change any more.
+
+    value  it had to the end, without the schedule of its weight
+    since  the first step, from 1 on, at which it had that value
+    """
+
+    value: float
+    since: Count1
+
+
 class Record(Json):
     """What training left: the spec, what it was done with, what it took, and the weights.
 
@@ -117,6 +129,7 @@ class Record(Json):
     train_seconds  of the run's own steps; `step_seconds` is their mean
     group_seconds  of the whole job, set-up included, with `group_size` students
     ..._cpu_...    the same in seconds of the processor, over all threads; absent in older records
+    standing       losses that stood still for half of the training or more, see `bcd.train.standstill`; absent if none
     """
 
     spec: Spec
@@ -144,6 +157,7 @@ class Record(Json):
     peak_memory_bytes: int
     device: str
     world: int
+    standing: dict[str, Standstill] = Field(default={}, exclude_if=not_)
 
 
 class Failure(Json):
@@ -230,6 +244,7 @@ class RunResult(Json):
     fingerprint  `Run.fingerprint` when it was made
     teacher      None for a run without terms
     metrics      in percent, or as docs/reference/metrics.md says; NaN where undefined
+    standing     as of its `Record`
     seal         as of a `Report`; empty in a file from before it was recorded
     """
 
@@ -252,6 +267,7 @@ class RunResult(Json):
     code: Code
     evaluation: EvaluationFacts
     metrics: Metrics
+    standing: dict[str, Standstill] = Field(default={}, exclude_if=not_)
     seal: str = ""
 
     def sealed(self) -> RunResult:

@@ -27,6 +27,7 @@ class TrainState(TypedDict):
     objective  parameters and buffers of student, projectors and losses with state
     rng        random state of each process; `cuda_rng` that of the GPU
     sums       loss -> sum since the last line of the history
+    streaks    loss -> value and step, see `bcd.train.standstill`
     spent      seconds in steps, on the wall and of the processor; `resumes`, how often it was continued
     """
 
@@ -35,6 +36,7 @@ class TrainState(TypedDict):
     rng: list[torch.Tensor]
     cuda_rng: torch.Tensor | None
     sums: dict[str, float]
+    streaks: dict[str, tuple[float, int]]
     spent: list[float]
     resumes: int
 

@@ -142,6 +142,7 @@ def evaluate_run(suite: str, run: Run, spec: RunSpec, task: Task, say: Say) -> R
         code=CodeHashes(train=trained.code.train, evaluate=report.code),
         evaluation=EvaluationFacts(**report.model_dump(include=set(EvaluationFacts.model_fields))),
         metrics=report.metrics,
+        standing=trained.standing,
     ).sealed()
     _write_edge(run.file(suite, RESULTS), dump(result))
     return result

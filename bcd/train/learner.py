@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bcd import distributed
+from bcd.config.schema.recipes import SegmentationRecipe
 from bcd.distill.distiller import Distiller, Shapes, observe
 from bcd.distill.taps import Taps
 from bcd.errors import UserError, pick
@@ -23,13 +24,14 @@ from bcd.models.base import DenseModel
 from bcd.models.weights import not_finite
 from bcd.runs import store
 from bcd.runs.progress import STATE, damaged, read_progress
-from bcd.runs.record import Failure
+from bcd.runs.record import Failure, Standstill
 from bcd.runs.spec import RunSpec
 from bcd.tasks.task import Task
 from bcd.train.checkpoint import TrainState, first_line, load_state, save_state
 from bcd.train.clock import Spent, now
 from bcd.train.history import add_line, cut_after
 from bcd.train.optimizer import learning_rate, make_optimizer
+from bcd.train.standstill import Streaks, follow, stands_still
 
 
 class Objective(nn.Module):
@@ -94,6 +96,7 @@ class Learner:
         self._cuda_rng: Tensor | None = None
         self._keep_rng()
         self._sums: dict[str, float] = {}
+        self._streaks: Streaks = {}
         self._restore()
         # Once: walking through all modules in every step takes a tenth of a small student's.
         self.objective.train()
@@ -131,12 +134,17 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._keep_rng()
-        self._log({k: v.detach() for k, v in losses.items()})
+        self._log({k: v.item() for k, v in losses.items()})
         self.spent = self.spent.plus(now().since(begin))
 
-    def _log(self, losses: dict[str, Tensor]) -> None:
+    def _log(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.item()
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        distiller = self.objective.distiller
+        factors = distiller.factors(self.step - 1, self.recipe.steps) if distiller else {}
+        # Of this process's share of the batch: a loss that stands still does so in every process.
+        unscheduled = {name: value / factors.get(name, 1.0) for name, value in losses.items()}
+        self._streaks = follow(self._streaks, unscheduled, self.step)
         every = self.recipe.log_every
         if self.step % every and self.step != self.recipe.steps:
             return
@@ -169,6 +177,12 @@ class Learner:
                 "choose a smaller lr, a longer warmup or a smaller clip in params/recipes.yaml"
             )
 
+    @property
+    def standing(self) -> dict[str, Standstill]:
+        """The losses that stood still in this training, which is finished."""
+        unused = isinstance(self.recipe, SegmentationRecipe) and not self.recipe.aux_weight
+        return stands_still(self._streaks, self.recipe.steps, {"aux"} if unused else ())
+
     def save(self) -> None:
         """Write the train state, unless a number in it is no longer finite: the last good state is kept then."""
         random = distributed.gather(self._rng)
@@ -180,6 +194,7 @@ class Learner:
             "rng": random,
             "cuda_rng": self._cuda_rng,
             "sums": self._sums,
+            "streaks": self._streaks,
             "spent": list(self.spent),
             "resumes": self.resumes,
         }
@@ -205,6 +220,7 @@ class Learner:
                 self._cuda_rng = state["cuda_rng"]
             self._use_rng()
         self._sums = {name: float(value) for name, value in state["sums"].items()}
+        self._streaks = {name: (float(value), int(since)) for name, (value, since) in state["streaks"].items()}
         wall, cpu = state["spent"]
         self.step, self.spent, self.resumes = step, Spent(float(wall), float(cpu)), int(state["resumes"]) + 1
 

@@ -33,6 +33,7 @@ from bcd.train.checkpoint import save_weights
 from bcd.train.clock import Spent, now
 from bcd.train.learner import Learner
 from bcd.train.signals import Stopped, stop_signals
+from bcd.train.standstill import sentence
 from bcd.train.teacher import Teacher
 
 Say = Callable[[str], None]
@@ -90,7 +91,7 @@ def _train_missing(
     for learner in learners:
         if not learner.failed and distributed.rank() == 0:
             with _ending(learner.fail, say):
-                _finish(learner, task, len(learners), setup, took)
+                _finish(learner, task, len(learners), setup, took, say)
     return failed | {learner.spec.hash: learner.failed for learner in learners if learner.failed}
 
 
@@ -169,8 +170,8 @@ def _loop(
             say(f"step {step + 1}/{total}, {len(active)} learners, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
 
 
-def _finish(learner: Learner, task: Task, group_size: int, setup: Spent, took: Spent) -> None:
-    """Write weights and record; raises UserError for weights that are not finite."""
+def _finish(learner: Learner, task: Task, group_size: int, setup: Spent, took: Spent, say: Say) -> None:
+    """Write weights and record, and say which losses stood still; raises UserError for weights that are not finite."""
     learner.require_finite()
     path = learner.folder / "model.safetensors"
     save_weights(path, learner.student)
@@ -201,7 +202,10 @@ def _finish(learner: Learner, task: Task, group_size: int, setup: Spent, took: S
         peak_memory_bytes=_peak_memory(learner.device),
         device=learner.device.type,
         world=distributed.world(),
+        standing=learner.standing,
     )
+    for name, found in record.standing.items():
+        say(f"{learner.folder}: warning: {sentence(name, found, record.steps)}")
     atomic_write(learner.folder / "record.json", dump(record))
     store.drop_attempt(learner.folder)
 

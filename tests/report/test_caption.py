@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from support.tables import content, edit, student_file
+from support.tables import content, edit, row, student_file
 
 
 def test_the_caption_says_what_a_reader_must_know(project):
@@ -44,6 +44,20 @@ def test_weights_are_named(project):
     assert (
         "Student smoke-student: 6.13 k parameters, 843 k MACs at 40 x 32, weights timm resnet18." in content().caption
     )
+
+
+def test_a_note_names_the_losses_that_stood_still(project):
+    before = content().to_json()
+    assert "standing" not in before
+    stood = {"kd": {"value": 1.0, "since": 97}, "aux": {"value": 0.0, "since": 1}}
+    edit(student_file("kd", 1), lambda result: result.update(standing=stood))
+    teacher = Path("results/smoke/teachers/semantic/scenes-smoke/smoke-teacher/none/s0.json")
+    edit(teacher, lambda result: result.update(standing={"task": {"value": 0.25, "since": 3}}))
+    (note,) = content().notes
+    assert note.startswith("Losses that stood still for half of the training or more, so nothing was learned")
+    assert "teacher (s0: task at 0.25 from step 3), kd (s1: aux at 0 from step 1 and kd at 1 from step 97)." in note
+    for run, names in zip(row(content(), "kd").runs, ([], ["aux", "kd"]), strict=True):
+        assert sorted(run.standing) == names
 
 
 def test_a_whole_table_of_current_runs_has_no_notes(project):
