@@ -50,9 +50,11 @@ def main() -> None:
     folder = job.RESULTS / "store" / job.teacher_of(suite.name, run).store
     torch.manual_seed(0)
     teacher = load_model(task, run.teacher.training.model, folder).to(device).eval().requires_grad_(False)
-    student = task.build(run.training.model.model_copy(update={"pretrained": "none"})).to(device).train()
+    student = task.build(run.training.model).to(device).train()
     batches = task.batches(0, rank=0, world=1, workers=0)
     optimizer = make_optimizer(student, run.training.recipe)
+    for group in optimizer.param_groups:
+        group["lr"] *= group["lr_factor"]
     for _ in range(options.steps):
         optimizer.zero_grad()
         sum(task.losses(student, next(batches).to(device)).values()).backward()

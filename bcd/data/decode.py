@@ -130,6 +130,8 @@ def check_label(label: np.ndarray, name: str, classes: int) -> None:
 
 def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
     """The image, turned by its orientation tag as viewers do it, and how its pixels are stored (Pillow's raw mode)."""
+    if not data:
+        raise UserError(f"{name} is an empty file, no image; get the file anew")
     try:
         image = Image.open(io.BytesIO(data), formats=STORED)
         arguments = image.tile[0].args if image.tile else ""

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from bcd.errors import UserError
 from bcd.runs.source import Import, Known, Part
 
 PACKAGE = Path(__file__).parents[1]
@@ -163,7 +164,12 @@ class _Package:
                 raise ModuleNotFoundError(f"no module {module} in {self._folder}", name=module)
             inside = module if file.stem == "__init__" else _parent(module)
             table = TERMS if module == REGISTRY else ""
-            self._parts[name] = self._known.parse(file.read_text(encoding="utf-8"), inside, table)[term]
+            try:
+                self._parts[name] = self._known.parse(file.read_text(encoding="utf-8"), inside, table)[term]
+            except SyntaxError as error:
+                raise UserError(
+                    f"{file}:{error.lineno}: {error.msg}; mend the file, so that results can be compared with its code"
+                ) from None
         return self._parts[name]
 
     def _file(self, name: str) -> Path | None:

@@ -59,6 +59,8 @@ CASES = [  # file, what stands there, what is written instead, what the message 
      ["none of ('none', 'timm', 'index')"]),
     ("models.yaml", "channels: 8, dropout: 0.0}", "channels: 8, dropout: 0.0, pretrained: timm}",
      ["no weights of 'light'"]),
+    ("datasets.yaml", "sha256: 69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929\n", "sha256: abc\n",
+     ["coco2017", "sha256", "'abc' is no such hash", "64 digits"]),
     ("datasets.yaml", "variant_of: scenes\n", "variant_of: [scenes]\n", ["variant_of", "expected the name"]),
     ("datasets.yaml", "variant_of: scenes-smoke\n", "variant_of: scenes-few\n", ["'scenes-few' is itself a variant"]),
     ("datasets.yaml", "classes: [sky,", "classes: ['sky ',", ["without blanks around"]),

@@ -50,6 +50,11 @@ def test_formats_that_no_photograph_has_are_refused_unopened(kind):
         decode.read_image(buffer.getvalue(), "x.jpg")
 
 
+def test_an_empty_file_is_called_empty():
+    with pytest.raises(UserError, match=r"x\.jpg is an empty file, no image; get the file anew"):
+        decode.read_image(b"", "x.jpg")
+
+
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
 def test_formats_of_photographs_are_read(kind):
     buffer = io.BytesIO()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bcd.config.terms import term_sources
+from bcd.errors import UserError
 from bcd.runs import code
 
 TERMS = sorted(term_sources())
@@ -92,6 +93,15 @@ def test_what_all_terms_share_makes_every_training_stale(package):
 def test_a_loss_that_the_registry_itself_uses_makes_every_training_stale(package):
     append(package, "losses/__init__.py", "USUAL = cwd")()
     assert stale(package, append(package, "losses/channel.py")) == (set(RUNS), set())
+
+
+def test_a_file_that_is_no_python_is_named_with_its_line(package):
+    path = package / "losses" / "channel.py"
+    path.write_text(path.read_text() + "\n\ndef half(:\n")
+    line = len(path.read_text().splitlines())
+    code.forget()
+    with pytest.raises(UserError, match=rf"channel\.py:{line}: invalid syntax; mend the file"):
+        code.fingerprints("semantic", "scenes", ("cwd",), package=package)
 
 
 def test_a_new_ignored_label_makes_every_semantic_run_stale(package):

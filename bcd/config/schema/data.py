@@ -7,7 +7,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from annotated_types import Len
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from bcd.config.ranges import Count, Whole
 from bcd.config.schema.base import (
@@ -37,6 +37,15 @@ def plain_http(url: str) -> bool:
     return parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1")
 
 
+def _hex(digits: int) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(rf"[0-9a-f]{{{digits}}}", value):
+            raise ValueError(f"{value!r} is no such hash; write its {digits} digits 0-9 and a-f, or null")
+        return value
+
+    return AfterValidator(check)
+
+
 class Archive(Strict):
     """One official download. Without a `url` the archive has to be in a mirror, or be put in place by hand."""
 
@@ -46,9 +55,9 @@ class Archive(Strict):
     """Where it is downloaded from; null for what stands behind a login."""
     bytes: Annotated[int, Field(ge=1, le=2**50)] | None = None
     """Its size; null when it was never published."""
-    sha256: str | None = None
+    sha256: Annotated[str, _hex(64)] | None = None
     """Its hash; null when it was never published."""
-    md5: str | None = None
+    md5: Annotated[str, _hex(32)] | None = None
     """Its hash, where the authors publish no sha256."""
     keep: str | list[str] = ""
     """The folders or files of the archive that are unpacked; empty for all of it."""

@@ -1,0 +1,37 @@
+"""The best entry of each method in the tables of a selection, by the mean of the three main metrics of segmentation.
+
+    python benchmarks/chosen.py results/camvid-pretrained-select/tables/*.csv
+
+Rows are called METHOD-WEIGHT (`cwd-low`, `cwd-mid`); what stands before the last hyphen is the method. The tables are
+those of a suite with `split: val`, so no choice has seen what a table of results is measured on.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+METRICS = ["miou", "biou", "conn"]
+
+
+def main() -> None:
+    for path in map(Path, sys.argv[1:]):
+        table = pd.read_csv(path)
+        print(f"\n{path}\n")
+        print("| method | chosen | " + " | ".join(METRICS) + " | mean | mean of the others |\n|---|---|" + "---:|" * 5)
+        means = table[table.metric.isin(METRICS)].pivot_table(
+            index=["student", "method"], columns="metric", values="mean"
+        )
+        means = means.droplevel("student")[METRICS]
+        scores = means.mean(axis=1)
+        for method, entries in scores.groupby(scores.index.str.rpartition("-").get_level_values(0), sort=False):
+            best = entries.idxmax()
+            others = ", ".join(
+                f"{name.rpartition('-')[2]} {value:.1f}" for name, value in entries.items() if name != best
+            )
+            numbers = " | ".join(f"{value:.1f}" for value in means.loc[best])
+            print(f"| {method or best} | {best} | {numbers} | {entries[best]:.1f} | {others} |")
+
+
+if __name__ == "__main__":
+    main()
