@@ -297,6 +297,9 @@ def test_a_check_again_reads_every_file(root):
     found = fetched(root, masks(plain(0, 1), plain(1), plain(0)), PONDS)
     written = (root / "manifest.json").stat().st_mtime_ns
     assert checked("toy", PONDS, root) == found and (root / "manifest.json").stat().st_mtime_ns == written
+    more = PONDS.model_copy(update={"splits": PONDS.splits | {"train": 9}})
+    with pytest.raises(UserError, match=r"has the splits .* but params/datasets\.yaml says \{'train': 9"):
+        checked("toy", more, root)
     (root / TOP / "SegmentationClass/c.png").write_bytes(png(plain(1)))
     with pytest.raises(UserError, match=r"c\.png differs from what files\.csv records"):
         checked("toy", PONDS, root)

@@ -36,7 +36,7 @@ def obtain(
     else:
         done = _fetched(name, dataset, root, reader, mirror_dir, progress, force)
     # What was fetched before may have been asked for with other splits.
-    split_note(str(root), done.splits, dataset.splits, done.origin == "mirror" and not done.official)
+    _require_splits(done, dataset, root)
     return done
 
 
@@ -55,10 +55,16 @@ def looked_at_by(dataset: Dataset) -> Request:
 def checked(name: str, dataset: Dataset, root: Path, progress: Progress = quiet) -> Manifest:
     """The manifest of the dataset in `root`, every file of which is looked at again.
 
-    Raises UserError where there is no dataset, a file is not as recorded, and what `bcd.data.check.check` raises.
+    Raises UserError where there is no dataset, a file is not as recorded, its splits are not those of the params, and
+    what `bcd.data.check.check` raises.
     """
-    look = _look(name, dataset, load_format(dataset.format), progress)
-    return looked_again(root, look)
+    found = looked_again(root, _look(name, dataset, load_format(dataset.format), progress))
+    _require_splits(found, dataset, root)
+    return found
+
+
+def _require_splits(found: Manifest, dataset: Dataset, root: Path) -> None:
+    split_note(str(root), found.splits, dataset.splits, found.origin == "mirror" and not found.official)
 
 
 def accepted(name: str, dataset: Dataset, root: Path, progress: Progress = quiet) -> Manifest:
