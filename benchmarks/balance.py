@@ -45,6 +45,7 @@ def main() -> None:
     params, suite = load_params(), load_suite(options.suite)
     run = next(run for run in expand.suite_runs(params, suite).values() if run.distilled_from)
     run = overridden(run, {"recipe.steps": options.steps + options.batches})
+    torch.set_num_threads(run.training.recipe.threads)
     task = make_task(run.training, job.DATA / run.files, in_memory=run.in_memory)
     device = own_device()
     folder = job.RESULTS / "store" / job.teacher_of(suite.name, run).store
