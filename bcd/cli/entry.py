@@ -17,7 +17,7 @@ from bcd.files import explained
 from bcd.train.signals import Stopped, raise_stopped
 
 # New objects between two looks for garbage. Imports make a million that last; Python's 700 would cost a fifth of them.
-OBJECTS_BETWEEN_COLLECTIONS = 10_000
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
 KEPT = "finished work is kept, the same command continues"
 
 
