@@ -82,6 +82,7 @@ def cpu_seconds(call: list[str], project: Path) -> float:
     """User and system time of a command and of all its children."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(project), "PATH": path}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as in the Makefile; else every command compiles all it imports
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(call, cwd=project, env=environment, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

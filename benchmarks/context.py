@@ -1,6 +1,6 @@
 """Time and memory of the context loss beside its plain form and beside nothing but the products it is made of.
 
-    python benchmarks/context.py [--tokens 32 64 128] [--channels 64 128 256 512] [--quick]
+    python benchmarks/context.py [--tokens 32 64 128] [--channels 64 128 256 512] [--quick | --onednn]
 
 For maps of tokens x tokens pixels, one image, float32, forward and backward:
 
@@ -13,6 +13,9 @@ For maps of tokens x tokens pixels, one image, float32, forward and backward:
 All run in turn, round by round, and the fastest round of each counts. The memory is the growth of the peak resident set
 over the inputs, in a fresh process per figure. Where there is a GPU, a second table has its bfloat16 speed.
 With `--quick`, which leaves out what takes long, some five minutes on a busy machine.
+
+With `--onednn` nothing but the loss as it is beside the loss with oneDNN's products at a precision that oneDNN may
+choose, which is a setting of the whole process: time, and the error of the gradient against float64.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -142,6 +146,32 @@ def cpu_rows(tokens: int, channels: int, threads: list[int], seconds: float, wit
         print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
+def gradient(student: Tensor, teacher: Tensor, onednn: bool) -> Tensor:
+    """The gradient of the loss, with MKL's products or with those that oneDNN takes where bfloat16 is allowed."""
+    setting = torch.backends.mkldnn.matmul
+    before, setting.fp32_precision = setting.fp32_precision, "bf16" if onednn else "ieee"
+    try:
+        return step(context, student, teacher)
+    finally:
+        setting.fp32_precision = before
+
+
+def onednn_table(tokens: list[int], channels: list[int], seconds: float) -> None:
+    torch.set_num_threads(1)
+    print("| tokens | channels | loss ms | with oneDNN ms | ratio | error of the gradient | with oneDNN |")
+    print("|---|---|---|---|---|---|---|")
+    for side in tokens:
+        for c in channels:
+            maps = inputs(1, c, side)
+            exact = gradient(*(x.detach().double().requires_grad_(x.requires_grad) for x in maps), onednn=False)
+            errors = [((gradient(*maps, onednn) - exact).abs().max() / exact.abs().max()).item() for onednn in (0, 1)]
+            plain, other = fastest(
+                {str(onednn): partial(gradient, *maps, onednn) for onednn in (False, True)}, seconds
+            ).values()
+            cells = [f"{side} x {side}", c, f"{plain:.1f}", f"{other:.1f}", f"{other / plain:.2f}"]
+            print("|", " | ".join(map(str, [*cells, *(f"{error:.1e}" for error in errors)])), "|", flush=True)
+
+
 def gpu_ms(run: Callable, rounds: int = 10) -> float:
     run()
     best = float("inf")
@@ -194,11 +224,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--quick", action="store_true", help="no 128 x 128 tokens, fewer rounds")
+    parser.add_argument("--onednn", action="store_true", help="the loss with oneDNN's products, and nothing else")
     parser.add_argument("--growth", nargs=4, help=argparse.SUPPRESS)  # how this script calls itself
     options = parser.parse_args()
     tokens = [side for side in options.tokens if side < 128 or not options.quick]
     if options.growth:
         print_growth(options.growth[0], *map(int, options.growth[1:]))
+    elif options.onednn:
+        onednn_table(tokens, options.channels, 10)
     else:
         cpu_table(tokens, options.channels, 1 if options.quick else 10)
         if torch.cuda.is_available():

@@ -11,7 +11,8 @@ from bcd.errors import UserError
 from bcd.label import IGNORE
 
 # What photographs and masks are stored as. Pillow knows more, and hands PostScript to another program.
-STORED = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# It tries them in this order, and imports all that it knows before the first that is not among its usual five.
+STORED = ("BMP", "GIF", "JPEG", "PNG", "PPM", "JPEG2000", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -106,6 +106,7 @@ class _Package:
         self._folder = folder
         self._known = Known(folder)
         self._parts: dict[str, Part] = {}
+        self._after: dict[str, list[str]] = {}
         self._files: dict[str, Path | None] = {}
         self._hashes: dict[_Question, str] = {}
 
@@ -143,11 +144,13 @@ class _Package:
 
     def _next(self, name: str) -> list[str]:
         """The modules that Python loads for this one: its packages and what it imports."""
-        parent = _parent(name)
-        imported = [self._source(line) for line in self._part(name).imports]
-        if name == MAKER:  # A run names its own task as a start.
-            imported = [source for source in imported if source not in TASKS.values()]
-        return imported + ([parent] if parent and self._file(parent) else [])
+        if name not in self._after:
+            parent = _parent(name)
+            imported = [self._source(line) for line in self._part(name).imports]
+            if name == MAKER:  # A run names its own task as a start.
+                imported = [source for source in imported if source not in TASKS.values()]
+            self._after[name] = imported + ([parent] if parent and self._file(parent) else [])
+        return self._after[name]
 
     def _source(self, line: Import) -> str:
         """The module that an import has its name from, or the module that it names."""
@@ -186,6 +189,7 @@ def _parent(name: str) -> str:
     return name.partition("[")[0] if "[" in name else name.rpartition(".")[0]
 
 
+@cache
 def _beyond(name: str, stops: frozenset[str]) -> bool:
     if f"{name}.__init__" in stops:
         return True

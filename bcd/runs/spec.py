@@ -31,6 +31,7 @@ RESULTS = Path("results")
 OPTIMIZER_PARTS = ("weight_decay", "momentum", "lr_factors", "no_decay")
 CROP_PARTS = ("crop", "scale", "resize", "photometric", "cat_max_ratio")
 WHOLE_PARTS = ("resize", "pad")
+TASK: TypeAdapter[TaskName] = TypeAdapter(TaskName)
 SGD_MOMENTUM = 0.9  # stands in the JSON of every optimiser
 
 
@@ -162,10 +163,9 @@ def model_json(model: AnyModel) -> dict[str, Any]:
 
 def _training(content: Mapping[str, Any]) -> Training:
     terms = tuple(WeightedTerm.model_validate(term) for term in content["terms"])
-    task: TaskName = TypeAdapter(TaskName).validate_python(content["task"])
     return Training(
-        task, DataUse.model_validate(content["data"]), _model(content["model"]), terms, _recipe(content["recipe"]),
-        content["seed"], content.get("pretrained_sha256"),
+        TASK.validate_python(content["task"]), DataUse.model_validate(content["data"]), _model(content["model"]), terms,
+        _recipe(content["recipe"]), content["seed"], content.get("pretrained_sha256"),
     )  # fmt: skip
 
 

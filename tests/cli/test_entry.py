@@ -78,6 +78,16 @@ def test_a_training_does_not_import_the_compiler(project):
     assert run(sys.executable, "-c", code, cwd=project).stdout.splitlines()[-1] == "[]"
 
 
+def test_the_end_looks_through_nothing_for_garbage(project):
+    code = (
+        "import atexit, gc, sys; sys.argv = ['bcd', 'plan']; "
+        "atexit.register(lambda: print(gc.get_freeze_count(), len(gc.get_objects()))); "
+        "from bcd.cli.entry import main; main()"
+    )
+    frozen, watched = map(int, run(sys.executable, "-c", code, cwd=project).stdout.splitlines()[-1].split())
+    assert frozen > 10 * watched
+
+
 def test_what_was_started_to_ignore_ctrl_c_ignores_it(project):
     call = [sys.executable, "-c", SIGNALLED, str(int(signal.SIGINT)), "plan"]
     done = subprocess.run(

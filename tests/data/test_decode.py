@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -60,6 +62,18 @@ def test_formats_of_photographs_are_read(kind):
     buffer = io.BytesIO()
     Image.new("RGB", (4, 5), (9, 9, 9)).save(buffer, kind)
     assert decode.read_image(buffer.getvalue(), "x").shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_usual_formats_are_read_without_the_decoders_of_others(kind, tmp_path):
+    file = tmp_path / "image"
+    Image.new("RGB", (4, 5)).save(file, kind)
+    code = (
+        "import sys; from pathlib import Path; from bcd.data.decode import read_image; "
+        "read_image(Path(sys.argv[1]).read_bytes(), 'x'); print('PIL.TiffImagePlugin' in sys.modules)"
+    )
+    call = [sys.executable, "-c", code, str(file)]
+    assert subprocess.run(call, capture_output=True, check=True, text=True).stdout == "False\n"
 
 
 @settings(max_examples=100, deadline=None)

@@ -66,16 +66,19 @@ def _interpolation(
     """Pixels, int32, and weights of what each bin is the sum of, in torchvision's order."""
     corners = regions[:, 1:] * regions.dtype.type(scale)
     (x, in_x), (y, in_y) = (_along(corners[:, a], corners[:, a + 2], side, size[1 - a]) for a in (0, 1))
-    row = regions[:, 0].astype(np.int32)[:, None, None, None] * size[0] + y
-    # Region, bin and sample in both directions, upper and lower pixel, left and right pixel.
-    pixel = (row * size[1])[:, :, None, :, None, :, None] + x[:, None, :, None, :, None, :]
+    row = regions[:, 0].astype(np.int32)[:, None, None] * size[0] + y
+    # Of each bin the samples in both directions, and of each the upper and lower pixel, the left and right one: spelt
+    # out before the bins of both directions meet, since numpy is slow at many axes of two.
+    sample_y, sample_x, lower, right = np.indices((SAMPLES, SAMPLES, 2, 2)).reshape(4, -1)
+    of_y, of_x = 2 * sample_y + lower, 2 * sample_x + right
+    pixel = (row * size[1]).take(of_y, 2)[:, :, None] + x.take(of_x, 2)[:, None]
     # The division by the number of samples, a power of two, is exact.
-    weight = (in_y / in_y.dtype.type(SAMPLES**2))[:, :, None, :, None, :, None] * in_x[:, None, :, None, :, None, :]
+    weight = (in_y / in_y.dtype.type(SAMPLES**2)).take(of_y, 2)[:, :, None] * in_x.take(of_x, 2)[:, None]
     return pixel.ravel(), weight.ravel()
 
 
 def _along(start: np.ndarray, stop: np.ndarray, side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """In one direction, the two pixels beside each sample and their weights: (R, side, SAMPLES, 2)."""
+    """In one direction, the two pixels beside each sample and their weights: (R, side, SAMPLES * 2)."""
     kind = start.dtype.type
     step = (np.maximum(stop - start, kind(1)) / kind(side))[:, None, None]
     bins, samples = np.arange(side, dtype=kind)[:, None], np.arange(SAMPLES, dtype=kind) + kind(0.5)
@@ -86,4 +89,6 @@ def _along(start: np.ndarray, stop: np.ndarray, side: int, size: int) -> tuple[n
     beyond = np.where(before == size - 1, kind(0), at - before.astype(kind))
     weights = np.stack([kind(1) - beyond, beyond], -1)
     weights[outside] = 0
-    return np.stack([before, np.minimum(before + 1, size - 1)], -1), weights
+    pixels = np.stack([before, np.minimum(before + 1, size - 1)], -1)
+    flat = (len(start), side, SAMPLES * 2)
+    return pixels.reshape(flat), weights.reshape(flat)
