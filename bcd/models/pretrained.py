@@ -37,7 +37,9 @@ def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> Initial
         return InitialWeights(_from_timm(model, backbone))
     if pretrained == "index":
         source, state = index_weights(backbone)
-        return InitialWeights(f"{source} ({_fitted(model, backbone, state, source)})")
+        report = _fitted(model, backbone, state, source)
+        left = len(report.unexpected)
+        return InitialWeights(f"{source} ({report.loaded} tensors loaded, {left} of the classifier left)")
     path = Path(pretrained)
     report = _fitted(model, backbone, read_state(path), f"weights file {path}")
     return InitialWeights(f"file:{path.name} sha256:{sha256_file(path)} ({report})", report.unfilled)
