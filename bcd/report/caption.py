@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bcd.report.content import ModelFacts, PairBlock, TableContent, Trace
-from bcd.report.render.text import heading, partial_text
+from bcd.report.content import Comparison, ModelFacts, PairBlock, TableContent, Trace
+from bcd.report.render.text import heading, partial_text, title
+from bcd.report.stats import POWER
+
+POINTS = 3.0  # a difference that a reader of such tables would want to know of
+NOT_IN_PERCENT = frozenset({"frag"})
 
 SeedsOfMethods = Iterable[tuple[str, list[str]]]  # method -> the repetitions that something is said of
 
@@ -34,8 +38,12 @@ def caption(content: TableContent, suite: str, table: str) -> str:
 
 
 def notes(content: TableContent) -> list[str]:
-    """What is doubtful about the table: runs that it lacks, learned nothing from a loss, or were made by other code."""
-    return [*_missing(content), *_fewer_seeds(content), *_standing(content), *_stale(content)]
+    """What is doubtful about the table: runs that it lacks, or that learned nothing from a loss, or are of other code;
+    and differences that it is too small to see.
+    """
+    return [
+        *_missing(content), *_fewer_seeds(content), *_power(content), *_standing(content), *_stale(content),
+    ]  # fmt: skip
 
 
 # --- the caption's sentences ---------------------------------------------------------------------------------------
@@ -137,6 +145,32 @@ def _fewer_seeds(content: TableContent) -> list[str]:
 
     says = "Differences over fewer seeds, those that row and baseline have (with one seed, over test images only)"
     return _note(says, content, fewer)
+
+
+def _power(content: TableContent) -> list[str]:
+    """The comparisons without a mark in which a difference of some points may well go without one."""
+
+    def unseen(pair: PairBlock) -> Iterator[tuple[str, list[str]]]:
+        for metric in content.main_metrics:
+            cells = [(row.method, row.cells[metric].difference) for row in pair.rows]
+            said = [f"{method} {limit}" for method, found in cells if found and (limit := _beyond(found))]
+            if said and metric not in NOT_IN_PERCENT:
+                yield title(metric), said
+
+    says = (
+        f"No mark does not mean no difference: one of {POINTS:g} points may go unseen with these seeds and images "
+        f"(beside a method, the difference that would be marked with a probability of {100 * POWER:g} %)"
+    )
+    return _note(says, content, unseen)
+
+
+def _beyond(found: Comparison) -> str:
+    """The difference that a comparison without a mark could have shown, if it is more than `POINTS`; else ""."""
+    if found.significant or found.p is None:
+        return ""
+    if found.detectable is None:
+        return "none"
+    return f"{found.detectable:.1f}" if round(found.detectable, 1) > POINTS else ""
 
 
 def _standing(content: TableContent) -> list[str]:

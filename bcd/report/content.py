@@ -35,6 +35,9 @@ class Comparison(Strict):
     """Whether it is one after the correction over all comparisons of the table."""
     better: bool
     """Whether the mean lies on the metric's better side."""
+    detectable: float | None = None
+    """Where it is not significant, the true difference that would have been, with the probability `stats.POWER`; None
+    where no difference would, and in a table from before it was computed."""
 
 
 class Cell(Strict):

@@ -29,7 +29,7 @@ from bcd.report.content import (
     TableContent,
     Trace,
 )
-from bcd.report.stats import Difference, compare, holm, mean_std
+from bcd.report.stats import Difference, compare, detectable, holm, mean_std
 from bcd.runs.expand import Row, table_rows
 from bcd.runs.record import RunResult
 from bcd.runs.status import Status
@@ -77,9 +77,11 @@ def measure(
     blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
     numbers = [_numbers(block, usable, table, metrics) for block in blocks]
     rejected = holm(_family(numbers), ALPHA)
+    # What Holm's procedure asks of each comparison that it has not rejected, given those that it has.
+    level = ALPHA / max(1, list(rejected.values()).count(False))
     beside, sources = published.look_up(suite.name, table)
     measured = [
-        [_row(i, method, one, rejected, beside, results) for method, one in methods.items()]
+        [_row(i, method, one, rejected, level, beside, results) for method, one in methods.items()]
         for i, methods in enumerate(numbers)
     ]
     content = TableContent(
@@ -159,18 +161,24 @@ def _number(value: float) -> float | None:
 
 
 def _row(
-    pair: int, method: str, numbers: Numbers, rejected: Mapping[Place, bool], beside: Published, results: Path
+    pair: int,
+    method: str,
+    numbers: Numbers,
+    rejected: Mapping[Place, bool],
+    level: float,
+    beside: Published,
+    results: Path,
 ) -> MeasuredRow:
-    """One row of the pair with that index."""
+    """One row of the pair with that index; p-values up to `level` would have been rejected, too."""
     return MeasuredRow(
         method=method,
         runs=[_trace(one, results) for one in numbers.runs],
-        cells={m: _cell(m, numbers, rejected.get((pair, method, m), False)) for m in numbers.values},
+        cells={m: _cell(m, numbers, rejected.get((pair, method, m), False), level) for m in numbers.values},
         published=beside.get((pair, method), {}),
     )
 
 
-def _cell(metric: str, numbers: Numbers, significant: bool) -> Cell:
+def _cell(metric: str, numbers: Numbers, significant: bool, level: float) -> Cell:
     values, found = numbers.values[metric], numbers.differences.get(metric)
     mean, std = mean_std(values)
     difference = None
@@ -184,6 +192,7 @@ def _cell(metric: str, numbers: Numbers, significant: bool) -> Cell:
             p=_number(found.p),
             significant=significant,
             better=sign * found.mean > 0,
+            detectable=None if significant else _number(detectable(found, level)),
         )
     return Cell(values=[_number(v) for v in values], mean=_number(mean), std=_number(std), difference=difference)
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from scipy import special
 from scipy import stats as distributions
 
 from bcd import metrics as semantic
 from bcd.errors import UserError
 
 LEVEL = 0.95
+POWER = 0.8  # the chance to be found that `detectable` asks for; Cohen's convention
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -25,6 +27,9 @@ class Difference:
         std: over seeds (ddof 1); nan with one seed.
         low, high: 95 % interval of the mean over new seeds and new images.
         p: two-sided p-value of "no difference", for `holm`.
+        error, df: standard error and degrees of freedom of the t interval.
+        spread: standard deviation of the bootstrap's replicates.
+        least_p: the smallest p-value that the bootstrap can give.
 
     All are nan where the metric is undefined.
     """
@@ -34,6 +39,10 @@ class Difference:
     low: float
     high: float
     p: float
+    error: float
+    df: float
+    spread: float
+    least_p: float
 
 
 def compare(
@@ -82,6 +91,34 @@ def compare(
     exact = _differences(a, b, metrics, summarise)
     resampled = _differences(a, b, metrics, lambda rows: summarise(rows, image_weights))
     return {m: _difference(exact[m], resampled[m], seed_weights, images) for m in metrics}
+
+
+def detectable(found: Difference, level: float) -> float:
+    """The true difference that a comparison of the same precision finds with probability `POWER`.
+
+    It is found where its p-value is at most `level`, and its sign is right. As of the two p-values the larger counts,
+    so does of two answers:
+
+    - t interval: error * n, with the noncentrality n at which P(T(df, n) > t(1 - level / 2; df)) = POWER. This is the
+      power of the t test (Cohen 1988, "Statistical power analysis for the behavioral sciences", chapter 2), with
+      Satterthwaite's degrees of freedom.
+    - Bootstrap: spread * (z(1 - level / 2) + z(POWER)), as its replicates are about normal (Bloom 1995, "Minimum
+      detectable effects").
+
+    Args:
+        found: the comparison whose `error`, `df` and `spread` are taken for true.
+        level: largest significant p-value, in (0, 1).
+
+    Returns:
+        It, in the metric's unit, at least 0. inf if the bootstrap has too few replicates to give such a p-value, nan
+        where `found` is undefined.
+    """
+    if level < found.least_p:
+        return math.inf
+    t = distributions.t.isf(level / 2, found.df)
+    noncentrality = special.nctdtrinc(found.df, 1 - POWER, t) if found.error else 0.0
+    normal = distributions.norm.isf(level / 2) + distributions.norm.ppf(POWER)
+    return float(np.maximum(found.error * noncentrality, found.spread * normal))
 
 
 def holm(pvalues: Mapping[Key, float], alpha: float = 0.05) -> dict[Key, bool]:
@@ -133,24 +170,27 @@ def _difference(exact: np.ndarray, resampled: np.ndarray, seed_weights: np.ndarr
     # A replicate may miss every image that defines the metric; it says nothing and is left out.
     defined = np.isfinite(resampled).all(0)
     if math.isnan(mean) or not defined.any():
-        return Difference(mean, std, math.nan, math.nan, math.nan)
+        return Difference(mean, std, *[math.nan] * 7)
     replicates = (resampled * seed_weights).sum(0)[defined]
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     tail = min(np.count_nonzero(replicates <= 0), np.count_nonzero(replicates >= 0))
-    p = min(1.0, 2 * (tail + 1) / (replicates.size + 1))
+    least_p = 2 / (replicates.size + 1)
+    p = min(1.0, (tail + 1) * least_p)
 
     between_seeds = std**2 / exact.size if exact.size > 1 else 0.0
     between_images = resampled.mean(0)[defined].var()
-    half, t_p = _t_interval(mean, between_seeds, exact.size - 1, between_images, images - 1)
-    return Difference(mean, std, min(float(low), mean - half), max(float(high), mean + half), max(p, t_p))
+    error, df = standard_error(between_seeds, exact.size - 1, float(between_images), images - 1)
+    half = float(distributions.t.ppf((1 + LEVEL) / 2, df)) * error
+    t_p = float(2 * distributions.t.sf(abs(mean) / error, df)) if error else float(mean == 0)
+    return Difference(
+        mean, std, min(float(low), mean - half), max(float(high), mean + half), max(p, t_p),
+        error, df, float(replicates.std()), least_p,
+    )  # fmt: skip
 
 
-def _t_interval(mean: float, var_1: float, df_1: int, var_2: float, df_2: int) -> tuple[float, float]:
-    """Half-width and two-sided p-value for a mean with two sources of variance (Satterthwaite 1946)."""
+def standard_error(var_1: float, df_1: int, var_2: float, df_2: int) -> tuple[float, float]:
+    """Of a mean with two sources of variance, and its degrees of freedom (Satterthwaite 1946)."""
     variance = var_1 + var_2
     if variance == 0:
-        return 0.0, float(mean == 0)
-    df = variance**2 / (var_1**2 / max(df_1, 1) + var_2**2 / max(df_2, 1))
-    error = math.sqrt(variance)
-    half = distributions.t.ppf((1 + LEVEL) / 2, df) * error
-    return float(half), float(2 * distributions.t.sf(abs(mean) / error, df))
+        return 0.0, math.inf
+    return math.sqrt(variance), variance**2 / (var_1**2 / max(df_1, 1) + var_2**2 / max(df_2, 1))

@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
-from support.tables import content, edit, row, student_file
+from support.suite_results import finish_run, load
+from support.tables import STUDENT, cell, content, edit, row, student_file, with_cell
+
+from bcd.report.caption import notes
+from bcd.runs.expand import suite_runs
+from bcd.runs.record import RunResult, read_as
 
 
 def test_the_caption_says_what_a_reader_must_know(project):
@@ -44,6 +49,47 @@ def test_weights_are_named(project):
     assert (
         "Student smoke-student: 6.13 k parameters, 843 k MACs at 40 x 32, weights timm resnet18." in content().caption
     )
+
+
+def compared(measured, method, metric="miou", **changes):
+    """The table with another comparison of a method in its first pair."""
+    one = cell(measured, method, metric)
+    return with_cell(
+        measured, method, metric, one.model_copy(update={"difference": one.difference.model_copy(update=changes)})
+    )
+
+
+def test_a_note_names_what_three_points_could_not_be_seen_in(project):
+    measured = content()
+    for method in ("kd", "cwd", "bcd"):
+        for metric in measured.main_metrics:
+            measured = compared(measured, method, metric, significant=False, detectable=2.9)
+    assert not any("may go unseen" in note for note in notes(measured))
+    measured = compared(measured, "kd", detectable=4.26)
+    measured = compared(measured, "cwd", "biou", detectable=None)
+    measured = compared(measured, "bcd", significant=True, detectable=None)
+    measured = compared(measured, "brd", p=None, significant=False, detectable=None)
+    (note,) = (note for note in notes(measured) if "may go unseen" in note)
+    assert note.startswith("No mark does not mean no difference: one of 3 points may go unseen")
+    assert note.endswith("with a probability of 80 %): smoke-student from smoke-teacher on scenes-smoke: "
+                         "mIoU (kd 4.3), bIoU (cwd none).")  # fmt: skip
+
+
+def test_frag_has_no_points(project):
+    measured = compared(content(main_metrics=["frag"]), "kd", "frag", significant=False, detectable=99.0)
+    assert not any("may go unseen" in note for note in notes(measured))
+
+
+def test_seeds_that_disagree_are_said_to_hide_differences(project):
+    """Really measured: the second seed of `bcd` is evaluated on far worse predictions than the first."""
+    teacher = read_as(RunResult, Path("results/smoke/teachers/semantic/scenes-smoke/smoke-teacher/none/s0.json"))
+    run = suite_runs(*load())[f"{STUDENT}/bcd/s1"]
+    finish_run(Path(), "smoke", run, teacher, noise=0.9)
+    measured = content()
+    found = cell(measured, "bcd").difference
+    assert not found.significant and found.detectable > 3
+    (note,) = measured.notes
+    assert f"mIoU (bcd {found.detectable:.1f})" in note
 
 
 def test_a_note_names_the_losses_that_stood_still(project):

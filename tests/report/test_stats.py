@@ -56,7 +56,8 @@ def test_semantic_rows_of_a_better_method():
 def test_identical_methods_do_not_differ():
     rows = [semantic_rows(0.2, seed=s) for s in range(3)]
     for difference in stats.compare(rows, rows, metrics=("miou", "frag"), replicates=100).values():
-        assert astuple(difference) == (0, 0, 0, 0, 1)
+        assert astuple(difference)[:5] == (0, 0, 0, 0, 1)
+        assert stats.detectable(difference, 0.05) == 0
 
 
 def test_the_same_call_gives_the_same_numbers():
@@ -130,6 +131,52 @@ def test_an_undefined_metric_stays_undefined():
     rows = [{"x": np.full(4, np.nan)}] * 2
     result = compare(rows, rows)
     assert all(math.isnan(value) for value in astuple(result))
+    assert math.isnan(stats.detectable(result, 0.05))
+
+
+def known(seeds, images, *, seed_std=0.0, image_std=0.0, noise=0.0):
+    """What `compare` says on average of a `pair` with such noise."""
+    by_seed, by_image, both = seed_std**2 / seeds, image_std**2 / images, noise**2 / (seeds * images)
+    error, df = stats.standard_error(by_seed + both, seeds - 1, by_image + both, images - 1)
+    kept = 1 - 1 / seeds, 1 - 1 / images  # what resampling keeps of a variance
+    spread = kept[0] * by_seed + kept[1] * by_image + (sum(kept) + math.prod(kept)) * both
+    return stats.Difference(0, 0, 0, 0, 1, error, df, math.sqrt(spread), 0)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.01])
+@pytest.mark.parametrize(
+    ("seeds", "scale"),
+    [
+        (2, {"seed_std": 1.0}),
+        (5, {"seed_std": 1.0}),
+        (5, {"image_std": 5.0}),
+        (1, {"image_std": 5.0}),
+        (5, {"seed_std": 1.0, "image_std": 3.0}),
+        (10, {"noise": 5.0}),
+    ],
+)
+def test_a_detectable_difference_is_found_with_the_probability_that_is_claimed(seeds, scale, level):
+    draw, trials = np.random.default_rng(3), 200
+    effect = stats.detectable(known(seeds, 60, **scale), level)
+    found = [compare(*pair(seeds, 60, effect=effect, draw=draw, **scale), seed=trial) for trial in range(trials)]
+    power = np.mean([one.p <= level and one.mean > 0 for one in found])
+    # Three standard errors of a binomial. Both p-values must be small, which costs a little where both decide.
+    assert abs(power - stats.POWER) <= 3 * math.sqrt(stats.POWER * (1 - stats.POWER) / trials) + 0.05
+
+
+def test_the_detectable_difference_by_hand():
+    found = compare(*pair(5, 40, seed_std=1.0))
+    # Paired t-test over five seeds: the noncentral t with 4 degrees of freedom is above 2.776 with 80 %.
+    assert (found.error, found.df) == (pytest.approx(found.std / math.sqrt(5)), pytest.approx(4))
+    needed = stats.detectable(found, 0.05) / found.error
+    assert distributions.nct.sf(distributions.t.ppf(0.975, 4), 4, needed) == pytest.approx(0.8, abs=1e-4)
+    assert stats.detectable(found, 0.01) > stats.detectable(found, 0.05) > found.error * distributions.t.ppf(0.975, 4)
+
+
+def test_no_difference_is_detectable_where_the_bootstrap_has_too_few_replicates():
+    found = compare(*pair(5, 40, effect=9.0, seed_std=1.0), replicates=99)
+    assert found.p >= found.least_p == 0.02
+    assert math.isinf(stats.detectable(found, 0.0199)) and math.isfinite(stats.detectable(found, 0.02))
 
 
 def test_unpaired_input_is_refused():

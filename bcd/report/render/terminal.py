@@ -1,9 +1,13 @@
-"""Plain text for a terminal, about 80 columns wide."""
+"""Plain text for a terminal, about 80 to 100 columns wide."""
 
 from __future__ import annotations
 
+import textwrap
+
 from bcd.report.content import Cell, TableContent
 from bcd.report.render import text
+
+WIDTH = 96
 
 
 def render(content: TableContent) -> str:
@@ -16,7 +20,9 @@ def render(content: TableContent) -> str:
         lines += ["", text.heading(pair), _line("method", [f"{text.title(m):^22}" for m in main], width)]
         for row in pair.rows:
             lines.append(_line(text.row_title(row, content), [_cell(row.cells[m]) for m in main], width))
-    lines += ["", f"* significantly better than {baseline}, † significantly worse (Holm)", *content.notes]
+    lines += ["", f"* significantly better than {baseline}, † significantly worse (Holm)"]
+    for note in content.notes:
+        lines += textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines) + "\n"
 
 

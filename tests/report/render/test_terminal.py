@@ -10,3 +10,7 @@ def test_the_baseline_is_named(project):
 def test_lines_fit_a_terminal(project):
     for table in ("all-labels", "few-labels", "detection", "instance"):
         assert max(map(len, terminal.render(content(table)).splitlines())) <= 100
+    notes = content("detection").notes
+    assert max(map(len, notes)) > 100
+    shown = " ".join(terminal.render(content("detection")).split())
+    assert all(" ".join(note.split()) in shown for note in notes)
