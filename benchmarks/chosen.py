@@ -24,13 +24,17 @@ def main() -> None:
         )
         means = means.droplevel("student")[METRICS]
         scores = means.mean(axis=1)
+        for name in ("teacher", "none"):
+            print(
+                f"| {name} | – | {' | '.join(f'{value:.1f}' for value in means.loc[name])} | {scores.pop(name):.1f} | – |"
+            )
         for method, entries in scores.groupby(scores.index.str.rpartition("-").get_level_values(0), sort=False):
             best = entries.idxmax()
             others = ", ".join(
                 f"{name.rpartition('-')[2]} {value:.1f}" for name, value in entries.items() if name != best
             )
             numbers = " | ".join(f"{value:.1f}" for value in means.loc[best])
-            print(f"| {method or best} | {best} | {numbers} | {entries[best]:.1f} | {others} |")
+            print(f"| {method} | {best.rpartition('-')[2]} | {numbers} | {entries[best]:.1f} | {others} |")
 
 
 if __name__ == "__main__":
