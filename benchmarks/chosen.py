@@ -25,9 +25,8 @@ def main() -> None:
         means = means.droplevel("student")[METRICS]
         scores = means.mean(axis=1)
         for name in ("teacher", "none"):
-            print(
-                f"| {name} | – | {' | '.join(f'{value:.1f}' for value in means.loc[name])} | {scores.pop(name):.1f} | – |"
-            )
+            numbers = " | ".join(f"{value:.1f}" for value in means.loc[name])
+            print(f"| {name} | – | {numbers} | {scores.pop(name):.1f} | – |")
         for method, entries in scores.groupby(scores.index.str.rpartition("-").get_level_values(0), sort=False):
             best = entries.idxmax()
             others = ", ".join(
