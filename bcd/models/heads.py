@@ -5,6 +5,7 @@ normalise over a batch of 1x1 maps, so training needs at least two images per ba
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -210,7 +211,7 @@ class FPNHead(Head):
         return self.classifier(self.dropout(self.neck(total)))
 
     def _enlarged(self, level: int, x: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
-        for step, conv in enumerate(self.scales[level], 1):
+        for step, conv in enumerate(cast("nn.ModuleList", self.scales[level]), 1):
             x = conv(x)
             if level:
                 x = resize(x, sizes[level - step])
