@@ -142,6 +142,10 @@ def change_the_random_state(state):
     state["rng"] = [torch.zeros(3)]
 
 
+def change_the_streaks(state):
+    state["streaks"] = {"task": 3}
+
+
 def nothing(state):
     pass
 
@@ -150,6 +154,7 @@ def test_parts_that_do_not_fit_are_refused(project):
     entry = stop_after(1, wanted())
     good = (entry / "state.pt").read_bytes()
     changes = (lose_a_part, rename_a_parameter, reshape_a_parameter, lose_the_optimizer, change_the_random_state)
+    changes += (change_the_streaks,)
     for change, step in [(change, 2) for change in changes] + [(nothing, step) for step in (-5, STEPS + 1, "two")]:
         (entry / "state.pt").write_bytes(good)
         rewrite(entry, change, step)
