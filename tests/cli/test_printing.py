@@ -86,7 +86,9 @@ def test_a_table_and_a_manifest_are_shown_harmless(built, monkeypatch, capfd):
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"note": RED}))
     assert status_of(monkeypatch, "plan", "--suite", "smoke") == 0
     said = capfd.readouterr()
-    assert said.out.count(SHOWN) == 2 and "\x1b" not in said.out + said.err
+    # The note is wrapped to the terminal's width, where a carriage return is a blank.
+    assert said.out.count("\\x1b[31mred") == 2
+    assert not set("\x1b\x07\x9b\r\u202e") & set(said.out + said.err)
 
 
 @pytest.mark.parametrize(
