@@ -81,6 +81,8 @@ class Detection(Strict):
     """The library that implements heads and losses."""
     levels: Pixels | None = None
     """The finest and the coarsest level of the pyramid; level l has stride 2^l."""
+    pyramid_norm: Literal["batch"] | None = None
+    """Batch norm behind each convolution of the pyramid; null for none. Engine torchvision only."""
     anchor_scale: PositiveFloat | None = None
     """Side of a level's smallest anchor, in strides."""
     convs: Depth | None = None
@@ -104,6 +106,8 @@ class DetectionModel(Model):
         for field, without in (("fc_channels", ("retinanet", "fcos")), ("convs", ("faster_rcnn",))):
             if self.head in without and getattr(self.detection, field) is not None:
                 raise ValueError(f"detection.{field}: means nothing to '{self.head}'; remove it")
+        if self.detection.pyramid_norm and self.detection.engine == "detectron2":
+            raise ValueError("detection.pyramid_norm: only the engine torchvision has it; remove it for detectron2")
         return self
 
 

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import LastLevelMaxPool
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
@@ -36,18 +36,22 @@ class PyramidNetwork(Detector):
     """A detector whose maps are those of a feature pyramid (Lin et al., CVPR 2017), level l having stride 2^l.
 
     `backbone` has the strides 4, 8, 16, 32; each of the `levels` gets `channels`. `kind` is a key of COARSEST.
+    With `norm` there is a batch norm behind each convolution, as in torchvision's `maskrcnn_resnet50_fpn_v2` (Li et
+    al., "Benchmarking detection transfer learning with vision transformers", 2021): heads are initialised for maps of
+    unit variance, and a backbone whose stages end without activation, such as EfficientNet, has maps ten times larger.
     """
 
     backbone: Backbone
 
-    def __init__(self, backbone: Backbone, channels: int, levels: range, kind: str):
+    def __init__(self, backbone: Backbone, channels: int, levels: range, kind: str, *, norm: bool):
         super().__init__()
         extra = None
         if levels[-1] > LAST_STAGE:
             extra = LastLevelP6P7(channels, channels) if kind == "dense" else LastLevelMaxPool()
         self.levels = levels
         self.backbone = backbone
-        self.pyramid = FeaturePyramidNetwork(backbone.channels[levels[0] - FINEST :], channels, extra)
+        entering = backbone.channels[levels[0] - FINEST :]
+        self.pyramid = FeaturePyramidNetwork(entering, channels, extra, nn.BatchNorm2d if norm else None)
         self.taps = {f"stage{i + 1}": f"backbone:{i}" for i in range(4)}
         self.taps |= {f"p{level}": f"pyramid:p{level}" for level in levels}
         if isinstance(extra, LastLevelMaxPool):

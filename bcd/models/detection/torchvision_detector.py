@@ -53,17 +53,18 @@ def build(model: DetectionModel, classes: int) -> Detector:
     )
     scale = _anchor_scale(model.head, model.detection, levels)
     convs, fc_channels = model.detection.convs or 4, model.detection.fc_channels or 1024
+    norm = model.detection.pyramid_norm is not None
     detector: DenseDetector | RCNNDetector
     if model.head in DENSE:
         head = DENSE[model.head](model.channels, classes, levels, scale, convs)
         head.detections_per_img = model.detection.max_detections
-        detector = DenseDetector(backbone, model.channels, levels, head)
+        detector = DenseDetector(backbone, model.channels, levels, head, norm=norm)
     else:
         masks = model.head == "mask_rcnn"
         rpn = heads.rpn(model.channels, levels, scale)
         roi_heads = heads.roi_heads(model.channels, classes, levels, scale, convs, fc_channels, masks=masks)
         roi_heads.detections_per_img = model.detection.max_detections
-        detector = RCNNDetector(backbone, model.channels, levels, rpn, roi_heads)
+        detector = RCNNDetector(backbone, model.channels, levels, rpn, roi_heads, norm=norm)
     detector.weights = load_pretrained(detector, model.backbone, model.pretrained)
     if model.freeze is not None:
         freeze(detector, backbone, model.freeze)
@@ -86,8 +87,8 @@ class DenseDetector(PyramidNetwork):
     A student can repeat its teacher's class scores only if both have the same anchors, number for number.
     """
 
-    def __init__(self, backbone: Backbone, channels: int, levels: range, head: RetinaNet | FCOS):
-        super().__init__(backbone, channels, levels, "dense")
+    def __init__(self, backbone: Backbone, channels: int, levels: range, head: RetinaNet | FCOS, *, norm: bool):
+        super().__init__(backbone, channels, levels, "dense", norm=norm)
         self.head = head
         self.logits = nn.Identity()
         self.taps["logits"] = "logits"
@@ -139,9 +140,16 @@ class RCNNDetector(PyramidNetwork):
     """Faster or Mask R-CNN, see `bcd.models.detection.detector.Detector`."""
 
     def __init__(
-        self, backbone: Backbone, channels: int, levels: range, rpn: RegionProposalNetwork, roi_heads: RoIHeads
+        self,
+        backbone: Backbone,
+        channels: int,
+        levels: range,
+        rpn: RegionProposalNetwork,
+        roi_heads: RoIHeads,
+        *,
+        norm: bool,
     ):
-        super().__init__(backbone, channels, levels, "rcnn")
+        super().__init__(backbone, channels, levels, "rcnn", norm=norm)
         self.rpn, self.roi_heads = rpn, roi_heads
         self.logits = nn.Identity()
         self.taps["logits"] = "logits"

@@ -53,6 +53,28 @@ def test_it_learns(head):
     contract.check_learning(partial(built, described(head)), masks=head == "mask_rcnn")
 
 
+@pytest.mark.parametrize("head", ["fcos", "mask_rcnn"])
+def test_a_norm_gives_the_pyramid_unit_variance_whatever_the_backbone_gives(head):
+    """With the weights of a backbone whose stages end without activation, heads start from maps far from it."""
+    model = described(head, backbone="tf_efficientnet_lite0", pretrained="index", output_stride=32)
+    image = 2 * torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)) - 1
+    normed = model.detection.model_copy(update={"pyramid_norm": "batch"})
+    with torch.no_grad():
+        plain, unit = (
+            [level.std().item() for level in built(described_as).features(image).values()]
+            for described_as in (model, model.model_copy(update={"detection": normed}))
+        )
+    assert unit == pytest.approx([1] * 4, rel=0.02)
+    assert plain[0] > 5
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_contract_holds_with_a_norm(head):
+    options = described(head).detection.model_dump(exclude_none=True) | {"pyramid_norm": "batch"}
+    for check in (contract.check_taps, contract.check_regions):
+        check(partial(built, described(head, detection=options)))
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_one_class_is_enough(head):
     torch.manual_seed(0)
