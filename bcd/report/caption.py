@@ -168,7 +168,7 @@ def _beyond(found: Comparison) -> str:
     """The difference that a comparison without a mark could have shown, if it is more than `POINTS`; else ""."""
     if found.significant or found.p is None:
         return ""
-    if found.detectable is None:
+    if found.detectable is None or found.detectable > 100:  # metrics end there
         return "none"
     return f"{found.detectable:.1f}" if round(found.detectable, 1) > POINTS else ""
 

@@ -67,12 +67,13 @@ def test_a_note_names_what_three_points_could_not_be_seen_in(project):
     assert not any("may go unseen" in note for note in notes(measured))
     measured = compared(measured, "kd", detectable=4.26)
     measured = compared(measured, "cwd", "biou", detectable=None)
+    measured = compared(measured, "kd", "conn", detectable=359.2)
     measured = compared(measured, "bcd", significant=True, detectable=None)
     measured = compared(measured, "brd", p=None, significant=False, detectable=None)
     (note,) = (note for note in notes(measured) if "may go unseen" in note)
     assert note.startswith("No mark does not mean no difference: one of 3 points may go unseen")
     assert note.endswith("with a probability of 80 %): smoke-student from smoke-teacher on scenes-smoke: "
-                         "mIoU (kd 4.3), bIoU (cwd none).")  # fmt: skip
+                         "mIoU (kd 4.3), bIoU (cwd none), Conn (kd none).")  # fmt: skip
 
 
 def test_frag_has_no_points(project):
