@@ -88,9 +88,9 @@ def test_seeds_that_disagree_are_said_to_hide_differences(project):
     finish_run(Path(), "smoke", run, teacher, noise=0.9)
     measured = content()
     found = cell(measured, "bcd").difference
-    assert not found.significant and found.detectable > 3
+    assert not found.significant and found.detectable > 100
     (note,) = measured.notes
-    assert f"mIoU (bcd {found.detectable:.1f})" in note
+    assert "mIoU (bcd none)" in note
 
 
 def test_a_note_names_the_losses_that_stood_still(project):
