@@ -26,7 +26,7 @@ from bcd.tasks.task import Evaluated, channels, numbers, require_finite
 
 EVALUATION_BATCH = 8
 # Pixels of one forward pass of evaluation, as far as images are smaller: activations of more leave a CPU's caches, and
-# an image of CamVid takes 1.6 times as long with EfficientNet-Lite0 when eight are shown at once rather than two.
+# an image takes longer.
 EVALUATION_PIXELS = 360_000
 PANEL_IMAGES = 8  # predictions kept for panels, evenly spaced over the split
 
