@@ -15,6 +15,7 @@ from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.data.semantic.split import open_split
 from bcd.errors import UserError
+from bcd.metrics import per_class
 from bcd.runs.expand import Row, table_rows
 from bcd.runs.run import Run
 from bcd.runs.status import DATA
@@ -37,13 +38,6 @@ def widths(run: Run) -> np.ndarray:
         area += np.bincount(label.ravel(), minlength=256)[:classes]
         contour += np.bincount(label[edge], minlength=256)[:classes]
     return 2 * area / np.maximum(contour, 1)
-
-
-def per_class(rows: dict[str, np.ndarray], metric: str) -> np.ndarray:
-    """The metric of each class over all images, float64 (C,), in percent (`frag`: pieces); nan where undefined."""
-    num, den = (rows[f"{metric}.{part}"].sum(0).astype(float) for part in ("num", "den"))
-    ratio = np.divide(num, den, out=np.full(den.shape, np.nan), where=den > 0)
-    return ratio if metric == "frag" else 100 * ratio
 
 
 def report(suite: str, block: list[Row], metrics: list[str], baseline: str) -> None:

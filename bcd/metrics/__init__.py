@@ -7,7 +7,7 @@ from typing import Any
 from bcd.metrics.boundary import boundary, boundary_f, boundary_iou
 from bcd.metrics.detection import detection_rows, summarise_detection
 from bcd.metrics.regions import region_pieces
-from bcd.metrics.rows import iou_per_class, load_arrays, load_rows, save_rows, stack, summarise
+from bcd.metrics.rows import load_arrays, load_rows, per_class, save_rows, stack, summarise
 from bcd.metrics.semantic import MetricOptions, image_counts
 
 
@@ -26,9 +26,9 @@ __all__ = [
     "boundary_iou",
     "detection_rows",
     "image_counts",
-    "iou_per_class",
     "load_arrays",
     "load_rows",
+    "per_class",
     "region_pieces",
     "save_rows",
     "stack",

@@ -73,9 +73,10 @@ def summarise(rows: Rows, weights: np.ndarray | None = None) -> dict[str, float]
     return metrics
 
 
-def iou_per_class(rows: Rows) -> np.ndarray:
-    """IoU of each class over all images, float64 (C,), in percent; nan for a class in neither map."""
-    return 100.0 * _ratio(_total(rows["miou.num"], None), _total(rows["miou.den"], None))
+def per_class(rows: Rows, metric: str) -> np.ndarray:
+    """A metric of each class over all images, float64 (C,), in percent (`frag`: pieces); nan where undefined."""
+    ratio = _ratio(_total(rows[f"{metric}.num"], None), _total(rows[f"{metric}.den"], None))
+    return ratio if metric == "frag" else 100.0 * ratio
 
 
 def save_rows(path: Path, rows: Rows, names: Sequence[str]) -> None:

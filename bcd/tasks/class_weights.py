@@ -37,18 +37,15 @@ def class_weights(chosen: str | Sequence[float], labels: Iterable[np.ndarray], c
         classes: the names of the C classes.
 
     Raises:
-        UserError: a list of another length, or a class without pixels where the weights depend on pixels.
+        UserError: a class without pixels where the weights depend on pixels. `bcd.runs.resolve` checks a list's length.
     """
-    where = "recipe.class_weights"
     if not isinstance(chosen, str):
-        if len(chosen) != len(classes):
-            raise UserError(f"{where}: {len(chosen)} weights for {len(classes)} classes ({', '.join(classes)})")
         return np.asarray(chosen, np.float32)
     pixels = sum((np.bincount(label.ravel(), minlength=IGNORE + 1) for label in labels), np.zeros(IGNORE + 1, np.int64))
     counts = pixels[: len(classes)]
     if absent := [name for name, count in zip(classes, counts, strict=True) if not count]:
         raise UserError(
-            f"{where}: '{chosen}' weighs a class by its pixels, and no labelled training image shows "
+            f"recipe.class_weights: '{chosen}' weighs a class by its pixels, and no labelled training image shows "
             f"{', '.join(absent)}; write the weights as a list, or none"
         )
     return CLASS_WEIGHTS[chosen](counts / counts.sum()).astype(np.float32)

@@ -114,7 +114,7 @@ def test_miou_by_hand():
     label = [[0, 0, 0, 1], [0, 0, 1, 255]]
     rows = count(pred, label, classes=4)
     values = metrics.summarise(rows)
-    np.testing.assert_allclose(metrics.iou_per_class(rows), [80, 200 / 3, np.nan, np.nan])
+    np.testing.assert_allclose(metrics.per_class(rows, "miou"), [80, 200 / 3, np.nan, np.nan])
     assert values["miou"] == pytest.approx((80 + 200 / 3) / 2)
     assert values["macc"] == pytest.approx((80 + 100) / 2)
     assert values["aacc"] == pytest.approx(600 / 7)

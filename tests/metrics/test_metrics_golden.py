@@ -52,7 +52,7 @@ def test_miou(name):
     np.testing.assert_array_equal(label, arrays["area_label"])
     np.testing.assert_array_equal(union - label + inter, arrays["area_pred"])
 
-    values, per_class = metrics.summarise(rows), metrics.iou_per_class(rows)
+    values, per_class = metrics.summarise(rows), metrics.per_class(rows, "miou")
     for release, tolerance in (("mmseg0.30", 1e-11), ("mmseg1.2.2", 1e-6)):
         official = results[release]
         iou, acc = numbers(official["IoU"]), numbers(official["Acc"])
@@ -91,7 +91,7 @@ def test_boundary_iou(ratio):
         rows = rows_of({"pred": [pred], "gt": [gt]}, 2, boundary_ratio=float(ratio))
         iou = rows["biou.num"][0, 1] / rows["biou.den"][0, 1]
         assert iou == pytest.approx(official["boundary_iou"][i], abs=1e-12)
-        assert metrics.iou_per_class(rows)[1] / 100 == pytest.approx(official["mask_iou"][i], abs=1e-12)
+        assert metrics.per_class(rows, "miou")[1] / 100 == pytest.approx(official["mask_iou"][i], abs=1e-12)
         assert iou == pytest.approx(official["boundary_iou_pycocotools"][i], abs=1e-12)
 
 
