@@ -2,12 +2,11 @@
 
     python benchmarks/chosen.py results/camvid-pretrained-select/tables/*.csv
 
-Rows are called METHOD-WEIGHT (`cwd-low`, `cwd-mid`); what stands before the last hyphen is the method. The tables are
-those of a suite with `split: val`, so no choice has seen what a table of results is measured on.
+Rows are called METHOD-WEIGHT (`cwd-low`, `cwd-mid`); what stands before the last hyphen is the method. Tables of the same
+student are read as one. They are those of a suite with `split: val`, so no choice has seen what results are measured on.
 """
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,14 +14,12 @@ METRICS = ["miou", "biou", "conn"]
 
 
 def main() -> None:
-    for path in map(Path, sys.argv[1:]):
-        table = pd.read_csv(path)
-        print(f"\n{path}\n")
+    tables = pd.concat([pd.read_csv(path) for path in sys.argv[1:]])
+    tables = tables[tables.metric.isin(METRICS)].drop_duplicates(["student", "method", "metric"])
+    for student, table in tables.groupby("student", sort=False):
+        print(f"\n{student}\n")
         print("| method | chosen | " + " | ".join(METRICS) + " | mean | mean of the others |\n|---|---|" + "---:|" * 5)
-        means = table[table.metric.isin(METRICS)].pivot_table(
-            index=["student", "method"], columns="metric", values="mean"
-        )
-        means = means.droplevel("student")[METRICS]
+        means = table.pivot_table(index="method", columns="metric", values="mean")[METRICS]
         scores = means.mean(axis=1)
         for name in ("teacher", "none"):
             numbers = " | ".join(f"{value:.1f}" for value in means.loc[name])
