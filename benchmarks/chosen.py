@@ -2,8 +2,9 @@
 
     python benchmarks/chosen.py results/camvid-pretrained-select/tables/*.csv
 
-Rows are called METHOD-WEIGHT (`cwd-low`, `cwd-mid`); what stands before the last hyphen is the method. Tables of the same
-student are read as one. They are those of a suite with `split: val`, so no choice has seen what results are measured on.
+Rows are called METHOD-WEIGHT (`cwd-low`, `cwd-mid`); what stands before the last hyphen is the method. Tables of the
+same student are read as one. They are those of a suite with `split: val`, so no choice has seen what results are
+measured on.
 """
 
 import sys
