@@ -15,6 +15,7 @@ from bcd.config.check import check
 from bcd.config.overrides import term_keys
 from bcd.config.schema.base import require_name
 from bcd.config.schema.data import Dataset
+from bcd.config.schema.exports import Export
 from bcd.config.schema.methods import Method, WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
@@ -29,7 +30,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def load_params(folder: Path = Path("params")) -> Params:
-    """Read and check the four files of `params/`; raises `UserError` at the first thing that is wrong."""
+    """Read and check the five files of `params/`; raises `UserError` at the first thing that is wrong."""
     _require_own_code(folder)
     raw_datasets = read_yaml(folder / "datasets.yaml")
     return Params(
@@ -37,6 +38,7 @@ def load_params(folder: Path = Path("params")) -> Params:
         models=_entries(folder / "models.yaml", parse_model),
         methods=_entries(folder / "methods.yaml", lambda values, where: parse_method(values, _name(where), where)),
         recipes=_entries(folder / "recipes.yaml", parse_recipe),
+        exports=_entries(folder / "exports.yaml", lambda values, where: check(Export, values, where)),
     )
 
 

@@ -106,6 +106,8 @@ def _tests(content: TableContent) -> list[str]:
         interval += " over test images only (bootstrap and t interval, the wider): other seeds may differ by more."
     else:
         interval += " over seeds and test images (the wider of a paired bootstrap and a t interval)."
+    if content.exported:
+        interval += " Δ to PyTorch: to the same runs as PyTorch evaluates them, likewise."
     return [
         interval,
         f"Bold: significantly better than '{content.baseline}'; †: significantly worse (Holm's correction over the "

@@ -15,6 +15,7 @@ from pydantic import Field
 from bcd.config.schema.base import Strict
 from bcd.runs.record import DataFacts, Standstill, dump, read_as
 
+Verdict = Literal["better", "worse"] | None
 TEACHER = "teacher"  # the row of a block that stands above its methods
 
 
@@ -39,6 +40,13 @@ class Comparison(Strict):
     """Where it is not significant, the true difference that would have been, with the probability `stats.POWER`; None
     where no difference would, and in a table from before it was computed."""
 
+    @property
+    def verdict(self) -> Verdict:
+        """Where it is significant, which side it is on."""
+        if not self.significant:
+            return None
+        return "better" if self.better else "worse"
+
 
 class Cell(Strict):
     """A row in one metric."""
@@ -50,14 +58,14 @@ class Cell(Strict):
     std: float | None
     """Sample standard deviation (ddof 1); None for one run."""
     difference: Comparison | None
-    """None where nothing is compared."""
+    """To the table's baseline in the same form; None where nothing is compared."""
+    to_pytorch: Comparison | None = Field(default=None, exclude_if=not_)
+    """Of an exported student, to the same runs in PyTorch; left out elsewhere."""
 
     @property
-    def verdict(self) -> Literal["better", "worse"] | None:
+    def verdict(self) -> Verdict:
         """Where the difference to the baseline is significant, which side it is on."""
-        if self.difference is None or not self.difference.significant:
-            return None
-        return "better" if self.difference.better else "worse"
+        return self.difference.verdict if self.difference else None
 
 
 class Trace(Strict):
@@ -152,6 +160,8 @@ class PairBlock(Strict):
     """The teacher's model."""
     student: ModelFacts
     """The student's model."""
+    export: str | None = Field(default=None, exclude_if=not_)
+    """The form in which its students run, of params/exports.yaml; left out for PyTorch."""
     rows: list[MeasuredRow]
     """The teacher's, then those of the methods."""
 
@@ -223,6 +233,11 @@ class TableContent(Strict):
     """Blocks of rows."""
     partial: PartialFacts | None = Field(default=None, exclude_if=lambda facts: facts is None)
     """None in a whole table, whose file does not mention it."""
+
+    @property
+    def exported(self) -> bool:
+        """Whether it shows students in other forms than PyTorch's."""
+        return any(pair.export for pair in self.pairs)
 
     def expected_runs(self, row: MeasuredRow) -> int:
         """How many runs a row of the whole table has."""

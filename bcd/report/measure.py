@@ -30,7 +30,7 @@ from bcd.report.content import (
     Trace,
 )
 from bcd.report.stats import Difference, compare, detectable, holm, mean_std
-from bcd.runs.expand import Row, table_rows
+from bcd.runs.expand import Row, blocks, table_rows
 from bcd.runs.record import RunResult
 from bcd.runs.status import Status
 from bcd.runs.usable import find_runs, read_rows, refusal
@@ -39,8 +39,8 @@ LOWER_IS_BETTER = frozenset({"frag"})
 ALPHA = 0.05
 
 Usable = Mapping[str, Status]  # by run key
-Place = tuple[int, str, str]  # index of the pair, method, metric
-Published = Mapping[tuple[int, str], dict[str, PublishedCell]]  # index of the pair, method -> by metric
+Place = tuple[int, str, str, str]  # index of the block, what is compared with (BASELINE, PYTORCH), method, metric
+BASELINE, PYTORCH = "baseline", "pytorch"
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,31 @@ class Numbers:
     """What the runs of one method say, before the table's correction.
 
     values: metric -> of each run
-    paired: metric -> differences to the baseline, over the seeds of both
-    differences: what these amount to in the main metrics; empty where nothing is compared
+    against: what it is compared with, BASELINE or PYTORCH -> that comparison; empty where nothing is compared
     """
 
     runs: list[Status]
     values: dict[str, list[float]]
+    against: dict[str, Paired]
+
+
+@dataclass(frozen=True)
+class Read:
+    """The runs of one row, and by their repetition the per-image counts and the metrics."""
+
+    runs: list[Status]
+    counts: dict[int, Mapping[str, np.ndarray]]
+    values: dict[int, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A row beside another, over the seeds of both.
+
+    paired: metric -> the differences
+    differences: what these amount to in the main metrics
+    """
+
     paired: dict[str, list[float]]
     differences: dict[str, Difference]
 
@@ -72,16 +91,19 @@ def measure(
     usable, missing = find_runs(suite.name, wanted.values(), results, data)
     if missing and not partial:
         raise UserError(f"{refusal(suite.name, missing)}, or see what there is with `bcd tables --partial`")
-    metrics = list(dict.fromkeys([*table.metrics, *table.main_metrics]))
-    size = len(rows) // len(table.pairs)  # each pair has its teacher and the same methods
-    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    numbers = [_numbers(block, usable, table, metrics) for block in blocks]
+    metrics = _metrics(table)
+    read = [{row.method: _read(row, usable, table, metrics) for row in block} for block in blocks(rows)]
+    forms = 1 + len(table.exports)  # of each pair, PyTorch's first
+    numbers = [_numbers(one, read[i - i % forms] if i % forms else {}, table) for i, one in enumerate(read)]
     rejected = holm(_family(numbers), ALPHA)
     # What Holm's procedure asks of each comparison that it has not rejected, given those that it has.
     level = ALPHA / max(1, list(rejected.values()).count(False))
     beside, sources = published.look_up(suite.name, table)
     measured = [
-        [_row(i, method, one, rejected, level, beside, results) for method, one in methods.items()]
+        [
+            _row(i, method, one, rejected, level, {} if i % forms else beside.get((i // forms, method), {}), results)
+            for method, one in methods.items()
+        ]
         for i, methods in enumerate(numbers)
     ]
     content = TableContent(
@@ -93,39 +115,57 @@ def measure(
         main_metrics=table.main_metrics,
         comparisons=len(rejected),
         sources=sources,
-        pairs=[_block(block, usable, rows) for block, rows in zip(blocks, measured, strict=True)],
+        pairs=[_block(block, usable, made) for block, made in zip(blocks(rows), measured, strict=True)],
         partial=PartialFacts(runs=len(wanted), missing=missing) if partial else None,
     )
     return with_words(content, suite.description, table.caption)
 
 
+def _metrics(table: Table) -> list[str]:
+    return list(dict.fromkeys([*table.metrics, *table.main_metrics]))
+
+
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 
-def _numbers(block: Sequence[Row], usable: Usable, table: Table, metrics: list[str]) -> dict[str, Numbers]:
-    """Method -> what its runs say; each but the teacher is compared with the table's baseline."""
+def _read(row: Row, usable: Usable, table: Table, metrics: list[str]) -> Read:
+    """What the runs of a row say each by itself."""
     summarise = summariser(table.task, metrics)
-    main = summariser(table.task, table.main_metrics)
-    there = {row.method: [usable[run.key] for run in row.runs if run.key in usable] for row in block}
-    counts = {method: {one.run.repetition: read_rows(one) for one in runs} for method, runs in there.items()}
-    values = {
-        method: {
-            one.run.repetition: _values(one, counts[method][one.run.repetition], summarise, metrics) for one in runs
-        }
-        for method, runs in there.items()
-    }
-    baseline, measured = table.baseline, {}
-    for method, runs in there.items():
-        own, other = values[method], values[baseline]
-        shared = [] if method in (TEACHER, baseline) else [seed for seed in own if seed in other]
-        both = [[counts[one][seed] for seed in shared] for one in (method, baseline)]
-        measured[method] = Numbers(
-            runs,
-            values={m: [one[m] for one in own.values()] for m in metrics},
-            paired={m: [own[seed][m] - other[seed][m] for seed in shared] for m in metrics},
-            differences=compare(*both, metrics=table.main_metrics, summarise=main) if shared else {},
-        )
+    runs = [usable[run.key] for run in row.runs if run.key in usable]
+    counts = {one.run.repetition: read_rows(one) for one in runs}
+    values = {one.run.repetition: _values(one, counts[one.run.repetition], summarise, metrics) for one in runs}
+    return Read(runs, counts, values)
+
+
+def _numbers(block: Mapping[str, Read], as_pytorch: Mapping[str, Read], table: Table) -> dict[str, Numbers]:
+    """Method -> what its runs say beside others; the teacher is compared with nothing.
+
+    as_pytorch: the same methods in PyTorch, where the block shows exports; else empty.
+    """
+    measured = {}
+    for method, own in block.items():
+        others: dict[str, Read] = {}
+        if method not in (TEACHER, table.baseline):
+            others[BASELINE] = block[table.baseline]
+        if method != TEACHER and method in as_pytorch:
+            others[PYTORCH] = as_pytorch[method]
+        paired = {against: _paired(own, other, table) for against, other in others.items()}
+        values = {m: [one[m] for one in own.values.values()] for m in _metrics(table)}
+        measured[method] = Numbers(own.runs, values, {against: one for against, one in paired.items() if one})
     return measured
+
+
+def _paired(own: Read, other: Read, table: Table) -> Paired | None:
+    """One row beside another; None without a seed that both have."""
+    shared = [seed for seed in own.values if seed in other.values]
+    if not shared:
+        return None
+    both = [[read.counts[seed] for seed in shared] for read in (own, other)]
+    main = summariser(table.task, table.main_metrics)
+    return Paired(
+        {m: [own.values[seed][m] - other.values[seed][m] for seed in shared] for m in _metrics(table)},
+        compare(*both, metrics=table.main_metrics, summarise=main),
+    )
 
 
 def _values(
@@ -145,10 +185,11 @@ def _values(
 def _family(numbers: Iterable[Mapping[str, Numbers]]) -> dict[Place, float]:
     """The p-value of every comparison of the table."""
     return {
-        (pair, method, metric): difference.p
-        for pair, methods in enumerate(numbers)
+        (block, against, method, metric): difference.p
+        for block, methods in enumerate(numbers)
         for method, one in methods.items()
-        for metric, difference in one.differences.items()
+        for against, beside in one.against.items()
+        for metric, difference in beside.differences.items()
     }
 
 
@@ -161,40 +202,49 @@ def _number(value: float) -> float | None:
 
 
 def _row(
-    pair: int,
+    block: int,
     method: str,
     numbers: Numbers,
     rejected: Mapping[Place, bool],
     level: float,
-    beside: Published,
+    beside: dict[str, PublishedCell],
     results: Path,
 ) -> MeasuredRow:
-    """One row of the pair with that index; p-values up to `level` would have been rejected, too."""
+    """One row of the block with that index; p-values up to `level` would have been rejected, too."""
+
+    def compared(against: str, metric: str) -> Comparison | None:
+        found = numbers.against.get(against)
+        if found is None or metric not in found.differences:
+            return None
+        return _comparison(metric, found, rejected[block, against, method, metric], level)
+
+    cells = {}
+    for metric, values in numbers.values.items():
+        mean, std = mean_std(values)
+        cells[metric] = Cell(
+            values=[_number(v) for v in values],
+            mean=_number(mean),
+            std=_number(std),
+            difference=compared(BASELINE, metric),
+            to_pytorch=compared(PYTORCH, metric),
+        )
     return MeasuredRow(
-        method=method,
-        runs=[_trace(one, results) for one in numbers.runs],
-        cells={m: _cell(m, numbers, rejected.get((pair, method, m), False), level) for m in numbers.values},
-        published=beside.get((pair, method), {}),
+        method=method, runs=[_trace(one, results) for one in numbers.runs], cells=cells, published=beside
     )
 
 
-def _cell(metric: str, numbers: Numbers, significant: bool, level: float) -> Cell:
-    values, found = numbers.values[metric], numbers.differences.get(metric)
-    mean, std = mean_std(values)
-    difference = None
-    if found is not None:
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        difference = Comparison(
-            values=[_number(value) for value in numbers.paired[metric]],
-            mean=_number(found.mean),
-            low=_number(found.low),
-            high=_number(found.high),
-            p=_number(found.p),
-            significant=significant,
-            better=sign * found.mean > 0,
-            detectable=None if significant else _number(detectable(found, level)),
-        )
-    return Cell(values=[_number(v) for v in values], mean=_number(mean), std=_number(std), difference=difference)
+def _comparison(metric: str, paired: Paired, significant: bool, level: float) -> Comparison:
+    found, sign = paired.differences[metric], -1 if metric in LOWER_IS_BETTER else 1
+    return Comparison(
+        values=[_number(value) for value in paired.paired[metric]],
+        mean=_number(found.mean),
+        low=_number(found.low),
+        high=_number(found.high),
+        p=_number(found.p),
+        significant=significant,
+        better=sign * found.mean > 0,
+        detectable=None if significant else _number(detectable(found, level)),
+    )
 
 
 def _trace(one: Status, results: Path) -> Trace:
@@ -234,6 +284,7 @@ def _block(block: Sequence[Row], usable: Usable, rows: list[MeasuredRow]) -> Pai
         data=student.data if student else None,
         teacher=_model(pair.teacher, teacher),
         student=_model(pair.student, student),
+        export=block[0].export,
         rows=rows,
     )
 

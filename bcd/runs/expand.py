@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms
@@ -19,9 +20,10 @@ from bcd.runs.run import Run
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: a method of a pair, with one run per repetition."""
+    """One row of a table: a method of a pair in one form, with one run per repetition; PyTorch's form has no export."""
 
     pair: Pair
+    export: str | None
     method: str
     runs: list[Run]
 
@@ -32,7 +34,7 @@ def paired_seed(dataset: str, pair: str, repetition: int) -> int:
 
 
 def table_rows(params: Params, suite: Suite, table: Table) -> list[Row]:
-    """The rows of a table in reading order: per pair the teacher, then each method."""
+    """The rows of a table in reading order: per pair and export, PyTorch first, the teacher, then each method."""
     where = f"params/suites/{suite.name}.yaml: tables.{table.name}"
     params = for_table(params, suite, table)
     methods = [_method(params, entry, where) for entry in table.methods]
@@ -40,11 +42,18 @@ def table_rows(params: Params, suite: Suite, table: Table) -> list[Row]:
     rows = []
     for pair in table.pairs:
         teacher = _teacher_run(params, suite, table.task, pair, where)
-        rows.append(Row(pair, "teacher", [teacher]))
-        for name, method in methods:
-            requests = [_student_request(table.task, pair, name, method, seed, teacher) for seed in seeds]
-            rows.append(Row(pair, name, [resolved(params, suite.split, request, where) for request in requests]))
+        for export in (None, *table.exports):
+            rows.append(Row(pair, export, "teacher", [teacher]))
+            for name, method in methods:
+                requests = [_student_request(table.task, pair, export, name, method, seed, teacher) for seed in seeds]
+                runs = [resolved(params, suite.split, request, where) for request in requests]
+                rows.append(Row(pair, export, name, runs))
     return rows
+
+
+def blocks(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of a table by pair and export, in their order: what is compared with one baseline."""
+    return [list(block) for _, block in groupby(rows, key=lambda row: (row.pair, row.export))]
 
 
 def suite_rows(params: Params, suite: Suite) -> dict[str, list[Row]]:
@@ -122,9 +131,11 @@ def _teacher_run(params: Params, suite: Suite, task: TaskName, pair: Pair, where
     return resolved(params, suite.split, request, where)
 
 
-def _student_request(task: TaskName, pair: Pair, name: str, method: Method, repetition: int, teacher: Run) -> Request:
-    names = f"{pair.student}-from-{pair.teacher}"
+def _student_request(
+    task: TaskName, pair: Pair, export: str | None, name: str, method: Method, repetition: int, teacher: Run
+) -> Request:
+    names, form = f"{pair.student}-from-{pair.teacher}", f"@{export}" if export else ""
     return Request(
-        f"{task}/{pair.dataset}/{names}/{name}/s{repetition}", task, pair.dataset, pair.student, pair.recipe, name,
-        method, paired_seed(pair.dataset, names, repetition), repetition, teacher,
+        f"{task}/{pair.dataset}/{names}/{name}{form}/s{repetition}", task, pair.dataset, pair.student, pair.recipe,
+        name, method, paired_seed(pair.dataset, names, repetition), repetition, teacher, export,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms, override
 from bcd.config.schema.base import Strict, TaskName
 from bcd.config.schema.data import Dataset, DataUse
+from bcd.config.schema.exports import Export
 from bcd.config.schema.methods import TAPS, Method, WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
@@ -43,6 +44,7 @@ class Request:
     seed: int
     repetition: int
     teacher: Run | None = None
+    export: str | None = None
 
 
 def resolved(params: Params, split: str, request: Request, where: str) -> Run:
@@ -64,6 +66,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
     _require_class_weights(recipe, dataset.classes, f"{where}: the recipe '{request.recipe}'")
     _require_taps(request.terms.terms, model, f"{where}: the method '{request.method}'")
     _require_normalisation(model, dataset, f"{where}: the model '{request.model}' on {request.dataset}")
+    export = pick(params.exports, request.export, f"{where}.exports") if request.export else None
     return Run(
         key=request.key,
         training=Training(
@@ -75,7 +78,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
             seed=request.seed,
             pretrained_sha256=_weights_sha256(model),
         ),
-        evaluation=_evaluation(split, recipe),
+        evaluation=_evaluation(split, recipe, export),
         dataset=request.dataset,
         files=dataset.files,
         in_memory=dataset.in_memory,
@@ -84,6 +87,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
         method=request.method,
         repetition=request.repetition,
         teacher=request.teacher,
+        export=request.export,
     )
 
 
@@ -122,10 +126,8 @@ def overridden(run: Run, settings: Mapping[str, Any]) -> Run:
     _require_fit(changed.task, run.model, model, "--set", recipe, where)
     _require_class_weights(recipe, training.data.classes, f"{where}: recipe")
     _require_normalisation(model, training.data, f"{where}: the model '{run.model}' on {run.dataset}")
-    return replace(
-        run, key=f"{run.key}?{label}", training=changed, evaluation=_evaluation(run.evaluation.split, recipe),
-        runtime=recipe.runtime,
-    )  # fmt: skip
+    evaluation = _evaluation(run.evaluation.split, recipe, run.evaluation.export)
+    return replace(run, key=f"{run.key}?{label}", training=changed, evaluation=evaluation, runtime=recipe.runtime)
 
 
 def _changed(part: Part, changes: dict[str, Any], where: str) -> Part:
@@ -208,11 +210,12 @@ def _require_normalisation(model: AnyModel, data: Dataset | DataUse, where: str)
         )
 
 
-def _evaluation(split: str, recipe: AnyRecipe) -> Evaluation:
-    """How evaluation shows an image to the model."""
+def _evaluation(split: str, recipe: AnyRecipe, export: Export | None) -> Evaluation:
+    """How evaluation shows an image to the model, and in which form that runs."""
     if isinstance(recipe, SegmentationRecipe):
-        return SegmentationEvaluation(split=split, sliding=recipe.sliding, resize=recipe.view.resize)
-    return DetectionEvaluation(split=split, resize=recipe.view.resize, pad=recipe.view.pad)
+        view = recipe.view
+        return SegmentationEvaluation(split=split, sliding=recipe.sliding, resize=view.resize, export=export)
+    return DetectionEvaluation(split=split, resize=recipe.view.resize, pad=recipe.view.pad, export=export)
 
 
 def _weights_sha256(model: AnyModel) -> str | None:

@@ -13,7 +13,8 @@ from bcd.runs.spec import RESULTS, Evaluation, RunSpec, TeacherSpec, Training, d
 class Run:
     """One trained and evaluated model.
 
-    key         `<task>/<dataset>/<student>-from-<teacher>/<method>/s<repetition>`, and `?<settings>` of `--set`
+    key         `<task>/<dataset>/<student>-from-<teacher>/<method>/s<repetition>`, and `?<settings>` of `--set`;
+                an exported student has `<method>@<export>`
     training    what its weights depend on
     evaluation  what its metrics depend on beside
     dataset     its name in params/datasets.yaml, or the suite's name for it
@@ -22,6 +23,7 @@ class Run:
     runtime     what changes no result
     model       the model's name in params/models.yaml
     teacher     None for a teacher
+    export      the name of `evaluation.export` in params/exports.yaml; None for PyTorch
     """
 
     key: str
@@ -35,10 +37,11 @@ class Run:
     method: str
     repetition: int
     teacher: Run | None = None
+    export: str | None = None
 
     @property
     def group(self) -> str:
-        """The key without its method: runs that share data, teacher and seed are trained together."""
+        """The key without its method and export: runs that share data, teacher and seed are trained together."""
         task, dataset, pair, _, repetition = self.key.partition("?")[0].split("/")
         return f"{task}/{dataset}/{pair}/{repetition}"
 

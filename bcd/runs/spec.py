@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter
 
 from bcd.config.schema.base import Strict, TaskName
 from bcd.config.schema.data import DataUse
+from bcd.config.schema.exports import Export
 from bcd.config.schema.methods import WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, Resize, SegmentationRecipe, Sliding
@@ -50,6 +51,8 @@ class SegmentationEvaluation(Strict):
     """Windows; null for whole images."""
     resize: Resize | None = Field(default=None, exclude_if=not_)
     """Resizing of the images."""
+    export: Export | None = Field(default=None, exclude_if=not_)
+    """The form in which it runs; null for PyTorch."""
 
 
 class DetectionEvaluation(Strict):
@@ -61,6 +64,8 @@ class DetectionEvaluation(Strict):
     """Resizing of the images, by the largest short side."""
     pad: int
     """A batch is padded to a multiple of it."""
+    export: Export | None = Field(default=None, exclude_if=not_)
+    """The form in which it runs; null for PyTorch."""
 
 
 Evaluation = SegmentationEvaluation | DetectionEvaluation

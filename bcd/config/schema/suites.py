@@ -14,6 +14,7 @@ from pydantic import (
 from bcd.config.ranges import Whole
 from bcd.config.schema.base import Name, Strict, TaskName, repeated
 from bcd.config.schema.data import Dataset
+from bcd.config.schema.exports import Export
 from bcd.config.schema.methods import Method
 from bcd.config.schema.models import AnyModel
 from bcd.config.schema.recipes import AnyRecipe
@@ -105,6 +106,8 @@ class Table(Strict):
     """Blocks of rows."""
     methods: Annotated[list[str | Variant], Len(1)]
     """Rows of each block, `none` among them."""
+    exports: list[str] = Field(default=[], exclude_if=not_)
+    """Forms in which each student is shown beside PyTorch's, of params/exports.yaml."""
     baseline: str = "none"
     """The row which every other is compared with."""
     metrics: Annotated[list[str], Len(1)]
@@ -127,6 +130,8 @@ class Table(Strict):
         for field in ("metrics", "main_metrics"):
             if twice := repeated(getattr(self, field)):
                 raise ValueError(f"{field}: '{twice}' stands twice; remove one")
+        if twice := repeated(self.exports):
+            raise ValueError(f"exports: '{twice}' stands twice; remove one")
         if any(pair in self.pairs[:i] for i, pair in enumerate(self.pairs)):
             raise ValueError("pairs: one pair stands twice; remove one")
         for metric in (*self.metrics, *self.main_metrics):
@@ -194,3 +199,5 @@ class Params(Strict):
     """params/methods.yaml."""
     recipes: dict[str, AnyRecipe]
     """params/recipes.yaml."""
+    exports: dict[str, Export]
+    """params/exports.yaml."""

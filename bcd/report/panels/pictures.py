@@ -40,7 +40,7 @@ def table_panels(
     """
     table = find_table(suite, table_name)
     all_rows = table_rows(params, suite, table)
-    rows = {row.method: row.runs[0] for row in all_rows if row.pair == table.pairs[0]}
+    rows = {row.method: row.runs[0] for row in all_rows if row.pair == table.pairs[0] and row.export is None}
     shown = {method: rows[method] for method in (TEACHER, *table.panel_methods)}
     if _images_of(shown[TEACHER]) != _images_of(rows["none"]):
         del shown[TEACHER]

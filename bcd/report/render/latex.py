@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from bcd.report.content import Cell, MeasuredRow, Source, TableContent
+from bcd.report.content import Comparison, MeasuredRow, Source, TableContent, Verdict
 from bcd.report.render import text
 
 SPECIAL = {
@@ -30,7 +30,12 @@ def render(content: TableContent) -> str:
     lines += _tabular(content, heads, lambda row: _values(row, metrics, beside))
     if content.comparisons:
         lines += ["", r"\medskip"]
-        lines += _tabular(content, [f"Δ {text.title(m)}" for m in main], lambda row: _differences(row, main))
+        heads = [f"Δ {text.title(m)}" for m in main]
+        lines += _tabular(content, heads, lambda row: _compared([row.cells[m].difference for m in main]))
+    if content.exported:
+        lines += ["", r"\medskip"]
+        heads = [f"Δ {text.title(m)} to PyTorch" for m in main]
+        lines += _tabular(content, heads, lambda row: _compared([row.cells[m].to_pytorch for m in main]))
     if beside:
         lines += ["", r"\medskip", r"\raggedright\footnotesize"]
         lines += [rf"[{source.number}] {_source(source)}\par" for source in content.sources]
@@ -60,20 +65,18 @@ def _line(cells: list[str]) -> str:
 
 
 def _values(row: MeasuredRow, metrics: list[str], beside: list[str]) -> list[str]:
-    values = [_marked(text.value_text(row.cells[m]), row.cells[m]) for m in metrics]
+    values = [_marked(text.value_text(row.cells[m]), row.cells[m].verdict) for m in metrics]
     return [*values, *(escape(text.published_text(row, m)) for m in beside)]
 
 
-def _differences(row: MeasuredRow, metrics: list[str]) -> list[str]:
+def _compared(found: list[Comparison | None]) -> list[str]:
     """Nothing at all where a row is compared with nothing."""
-    cells = [row.cells[m] for m in metrics]
-    compared = any(cell.difference for cell in cells)
-    return [_marked(text.difference_text(cell), cell) for cell in cells] if compared else []
+    return [_marked(text.difference_text(one), one.verdict if one else None) for one in found] if any(found) else []
 
 
-def _marked(words: str, cell: Cell) -> str:
+def _marked(words: str, verdict: Verdict) -> str:
     escaped = escape(re.sub(r"(?<![\w])-(?=\d)", "−", words))
-    return {"better": rf"\textbf{{{escaped}}}", "worse": rf"{escaped}$^{{\dagger}}$", None: escaped}[cell.verdict]
+    return {"better": rf"\textbf{{{escaped}}}", "worse": rf"{escaped}$^{{\dagger}}$", None: escaped}[verdict]
 
 
 def _source(source: Source) -> str:

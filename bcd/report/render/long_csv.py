@@ -12,6 +12,7 @@ COLUMNS = (
     "suite", "table", "dataset", "teacher", "student", "method", "metric", "runs",
     "mean", "std", "difference", "low", "high", "p", "significant", "published", "published_source",
 )  # fmt: skip
+EXPORT_COLUMNS = ("export", *(f"pytorch_{field}" for field in ("difference", "low", "high", "p", "significant")))
 PARTIAL_COLUMNS = ("missing", "partial")
 Field = str | float | None
 
@@ -19,11 +20,12 @@ Field = str | float | None
 def render(content: TableContent) -> str:
     """The lines; a field that does not apply is empty.
 
+    A table of exports has columns for the form, and for the difference to PyTorch.
     A partial table has two columns more. They say how many runs the row lacks and, on every line, what the whole table
     lacks.
     """
     stream = io.StringIO()
-    columns = (*COLUMNS, *(PARTIAL_COLUMNS if content.partial else ()))
+    columns = (*COLUMNS, *(EXPORT_COLUMNS if content.exported else ()), *(PARTIAL_COLUMNS if content.partial else ()))
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     for pair in content.pairs:
@@ -45,6 +47,8 @@ def _about(content: TableContent, pair: PairBlock, row: MeasuredRow) -> dict[str
         "method": row.method,
         "runs": len(row.runs),
     }
+    if content.exported:
+        facts["export"] = pair.export
     if content.partial:
         lacking = content.expected_runs(row) - len(row.runs)
         facts |= {"missing": lacking, "partial": text.partial_text(content.partial)}
@@ -54,9 +58,11 @@ def _about(content: TableContent, pair: PairBlock, row: MeasuredRow) -> dict[str
 def _numbers(row: MeasuredRow, metric: str) -> dict[str, Field]:
     cell = row.cells[metric]
     numbers: dict[str, Field] = {"metric": metric, "mean": cell.mean, "std": cell.std}
-    if found := cell.difference:
-        numbers |= {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
-        numbers["significant"] = str(found.significant).lower()
+    for prefix, found in (("", cell.difference), ("pytorch_", cell.to_pytorch)):
+        if found:
+            fields = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
+            numbers |= {prefix + name: value for name, value in fields.items()}
+            numbers[f"{prefix}significant"] = str(found.significant).lower()
     return numbers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bcd.report.content import Cell, MeasuredRow, TableContent
+from bcd.report.content import Comparison, MeasuredRow, TableContent, Verdict
 from bcd.report.render import text
 
 
@@ -12,6 +12,7 @@ def render(content: TableContent) -> str:
     beside = text.published_metrics(content)
     heads = ["method", *map(text.title, content.metrics)]
     heads += [f"Δ {text.title(m)}" for m in content.main_metrics]
+    heads += [f"Δ {text.title(m)} to PyTorch" for m in content.main_metrics if content.exported]
     heads += [f"published {text.title(m)}" for m in beside]
     for pair in content.pairs:
         lines += [f"**{text.heading(pair)}**", "", _line(heads), _line(["---", *["---:"] * (len(heads) - 1)])]
@@ -26,13 +27,19 @@ def render(content: TableContent) -> str:
 
 def _texts(row: MeasuredRow, content: TableContent, beside: list[str]) -> list[str]:
     """The cells of a row: values, differences, published numbers."""
-    values = [_marked(text.value_text(row.cells[m]), row.cells[m]) for m in content.metrics]
-    differences = [_marked(text.difference_text(row.cells[m]), row.cells[m]) for m in content.main_metrics]
+    main = [row.cells[m] for m in content.main_metrics]
+    values = [_marked(text.value_text(row.cells[m]), row.cells[m].verdict) for m in content.metrics]
+    differences = [_compared(cell.difference) for cell in main]
+    differences += [_compared(cell.to_pytorch) for cell in main if content.exported]
     return [*values, *differences, *(text.published_text(row, m) for m in beside)]
 
 
-def _marked(words: str, cell: Cell) -> str:
-    return {"better": f"**{words}**", "worse": f"{words} †", None: words}[cell.verdict]
+def _compared(found: Comparison | None) -> str:
+    return _marked(text.difference_text(found), found.verdict if found else None)
+
+
+def _marked(words: str, verdict: Verdict) -> str:
+    return {"better": f"**{words}**", "worse": f"{words} †", None: words}[verdict]
 
 
 def _line(cells: list[str]) -> str:

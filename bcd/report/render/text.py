@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from bcd.report.content import Cell, MeasuredRow, PairBlock, PartialFacts, Source, TableContent
+from bcd.report.content import Cell, Comparison, MeasuredRow, PairBlock, PartialFacts, Source, TableContent
 
 NOTHING = "–"  # a cell that has no number by design: nothing to compare, or only one run
 UNDEFINED = "n/a"  # a metric without a value, e.g. of classes that no image shows
@@ -29,7 +29,8 @@ def heading(pair: PairBlock) -> str:
     """What a block of rows is about, in words."""
     elsewhere = pair.teacher_dataset != pair.dataset
     trained = f" (trained on {pair.teacher_dataset})" if elsewhere else ""
-    return f"{pair.student.name} from {pair.teacher.name}{trained} on {pair.dataset}"
+    form = f", as {pair.export}" if pair.export else ""
+    return f"{pair.student.name} from {pair.teacher.name}{trained} on {pair.dataset}{form}"
 
 
 def headline(content: TableContent) -> str:
@@ -62,9 +63,8 @@ def value_text(cell: Cell) -> str:
     return f"{cell.mean:.2f}" + (f" ± {cell.std:.2f}" if cell.std is not None else "")
 
 
-def difference_text(cell: Cell) -> str:
+def difference_text(found: Comparison | None) -> str:
     """`+2.10 [+1.20, +3.00]`; a dash where nothing is compared."""
-    found = cell.difference
     if found is None:
         return NOTHING
     if found.mean is None or found.low is None or found.high is None:

@@ -1,0 +1,35 @@
+"""Forms in which a finished student leaves the suite."""
+
+from __future__ import annotations
+
+from operator import not_
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from bcd.config.schema.base import Strict
+
+ExportFormat = Literal["onnx", "openvino", "executorch"]
+Precision = Literal["float32", "int8", "int8-all"]
+
+
+class Export(Strict):
+    """A file format, and the numbers in it."""
+
+    format: ExportFormat
+    """Whose file it is; docs/reference/chip.md has the toolchains."""
+    precision: Precision = "float32"
+    """Of weights and activations. int8 is static quantisation after training, with one scale for each channel, which
+    leaves the last convolution and the resize in float32; int8-all quantises these, too."""
+    calibration: Annotated[int, Field(ge=0, le=10000)] = Field(default=0, exclude_if=not_)
+    """With int8: how many training images the ranges of activations are measured on."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, exclude_if=not_)
+    """With int8: those images are drawn with it."""
+
+    @model_validator(mode="after")
+    def _calibrated_where_quantised(self) -> Export:
+        if self.precision != "float32" and not self.calibration:
+            raise ValueError("int8 needs `calibration`, the number of training images to measure ranges on, such as 64")
+        if self.precision == "float32" and (self.calibration or self.seed):
+            raise ValueError("`calibration` and `seed` belong to the precision int8; remove them, or set it")
+        return self
