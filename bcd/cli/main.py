@@ -325,7 +325,8 @@ def predict(
     threads: Annotated[int | None, typer.Option(min=1, help="Of an exported file's runtime.")] = None,
 ) -> None:
     """Apply a model to a folder of images: class maps, or objects as COCO's JSON and their masks, and overlays."""
-    from bcd.export import EXPORTERS, predict as predicting
+    from bcd.export import EXPORTERS
+    from bcd.export import predict as predicting
     from bcd.export.runtime import open_file
 
     progress = _progress()

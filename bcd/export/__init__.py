@@ -5,4 +5,6 @@
 
 EXPORTERS = {
     "onnx": "bcd.export.onnx",
+    "openvino": "bcd.export.openvino",
+    "executorch": "bcd.export.executorch",
 }

@@ -11,7 +11,7 @@ import numpy as np
 
 from bcd.config.schema.data import TRAIN
 from bcd.errors import UserError
-from bcd.export import formats, parity
+from bcd.export import decode, formats, parity
 from bcd.export.finished import Finished
 from bcd.export.graph import Graph, graph_of, require_dynamic
 from bcd.export.runtime import Opened, open_bytes
@@ -23,6 +23,7 @@ from bcd.runs.record import dump
 from bcd.train.trained import load_trained
 
 FOLDER = Path("exports")
+DECODER = "bcd_decode.py"  # `bcd.export.decode`, beside a detector
 Say = Callable[[str], None]
 
 
@@ -73,11 +74,14 @@ def export(run: Finished, options: Options, out: Path | None = None, *, force: b
     say(f"{path.name}: comparing with PyTorch")
     compared = _compare(open_bytes(files, path, options.format), graph, run, view)
 
-    for suffix, data in files.items():
-        atomic_write(path.with_suffix(suffix), data)
+    written = {path.with_suffix(suffix).name: data for suffix, data in files.items()}
+    if graph.decoding is not None:
+        written[DECODER] = Path(decode.__file__).read_bytes()
+    for name, data in written.items():
+        atomic_write(path.with_name(name), data)
     sidecar = Sidecar(
         metadata=metadata,
-        files={path.with_suffix(suffix).name: hashlib.sha256(data).hexdigest() for suffix, data in files.items()},
+        files={name: hashlib.sha256(data).hexdigest() for name, data in written.items()},
         bytes=sum(map(len, files.values())),
         toolchain=toolchain(exporter.PACKAGES),
         opset=opset,

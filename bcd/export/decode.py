@@ -1,7 +1,7 @@
 """Raw outputs of a dense detector to boxes, in numpy alone: this file is copied beside an exported detector.
 
-    import json, numpy as np
-    found = decode(outputs, json.loads(metadata)["decoding"], (height, width))
+    outputs = dict(zip(metadata["outputs"], session.run(None, {"image": image})))  # metadata: JSON, the property `bcd`
+    found = decode(outputs, metadata["decoding"], size=(height, width), padded=image.shape[2:])
 
 The rules are those of torchvision's RetinaNet and FCOS (torchvision/models/detection): the best anchors of each level,
 boxes clipped to the image, per class the suppression of what overlaps a better one.
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-PER_LEVEL = 1000  # anchors of a level that are looked at, torchvision's `topk_candidates`
 LARGEST_SCALE = np.log(1000 / 16)  # of a side against its anchor's, torchvision's `bbox_xform_clip`
 
 
@@ -83,7 +82,7 @@ def _of_level(
     """Boxes, scores and classes of the best pairs of anchor and class above the threshold."""
     flat = scores.ravel()
     above = np.flatnonzero(flat > decoding["score_threshold"])
-    best = above[np.argsort(-flat[above], kind="stable")][:PER_LEVEL]
+    best = above[np.argsort(-flat[above], kind="stable")][: decoding["candidates"]]
     rows, classes = np.divmod(best, scores.shape[1])
     corners = _corners if decoding["coder"] == "sides" else _from_centre
     boxes = corners(deltas[rows], anchors[rows])

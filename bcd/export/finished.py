@@ -58,7 +58,7 @@ def of_folder(folder: Path, datasets: Mapping[str, Dataset], results: Path = RES
     files = next((one.files for one in datasets.values() if one.use(training.task) == training.data), None)
     if files is None:
         raise UserError(
-            f"{folder}: no dataset of params/datasets.yaml is the one that this run was trained on; put it back"
+            f"{folder}: the dataset that this run was trained on is no longer in params/datasets.yaml; put it back"
         )
     key, evaluation = _key(folder.name, results), _evaluation(folder, training)
     return Finished(folder, record.spec, key, data / files, evaluation, record.weights.sha256)

@@ -58,7 +58,8 @@ def exporter(name: str) -> Exporter:
     lacking = next((package for package in found.PACKAGES if importlib.util.find_spec(package) is None), None)
     if lacking:
         raise UserError(
-            f"--format {name}: the package {lacking} is not installed; install the extra: pip install 'bcd[{found.EXTRA}]'"
+            f"--format {name}: the package {lacking} is not installed; install the extra: "
+            f"pip install 'bcd[{found.EXTRA}]'"
         )
     return found
 

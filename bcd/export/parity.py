@@ -60,5 +60,5 @@ def _largest(theirs: np.ndarray, ours: np.ndarray, name: str) -> float:
 
 
 def _classes(logits: np.ndarray) -> np.ndarray:
-    """The class of each location: of logits (N, C, ...)."""
-    return logits.argmax(1)
+    """The class at each place: of a segmentor's logits (N, C, H, W), or a detector's (N, A, C)."""
+    return logits.argmax(1 if logits.ndim == 4 else 2)

@@ -52,33 +52,29 @@ def of_file(opened: Opened) -> Predictor:
     """An exported file; an image that it has no room for is resized to what it takes, and its prediction back."""
     metadata = opened.metadata
     fixed = None if metadata.dynamic else (metadata.view.height, metadata.view.width)
-    if metadata.task == "semantic":
-        model = as_model(opened)
-        predict: Callable = lambda image: class_map(model, image, metadata.view, fixed)  # noqa: E731
-    else:
-        predict = lambda image: objects(opened, image, fixed)  # noqa: E731
-    return Predictor(metadata.task, metadata.classes, np.uint8(metadata.palette), predict)
+    palette = np.array(metadata.palette, np.uint8)
+    if metadata.task != "semantic":
+        return Predictor(metadata.task, metadata.classes, palette, lambda image: objects(opened, image, fixed))
+    model, view = as_model(opened), metadata.view
+    return Predictor(metadata.task, metadata.classes, palette, lambda image: class_map(model, image, view, fixed))
 
 
 def of_run(run: Finished) -> Predictor:
     """A finished run in PyTorch, shown images as its evaluation shows them."""
     model, spec = load_trained(run.folder)
-    data, view = spec.training.data, view_of(run, None)
+    task, data, view = spec.training.task, spec.training.data, view_of(run, None)
     palette = palette_of(data.format, data.classes)
+    if not isinstance(model, Detector):
+        return Predictor(task, data.classes, palette, lambda image: class_map(model, image, view, None))
+    return Predictor(task, data.classes, palette, lambda image: detect(model, image, view))
 
-    def detect(image: np.ndarray) -> Detections:
-        assert isinstance(model, Detector)
-        part = shown(image, view)
-        with torch.no_grad():
-            return model.detect(torch.from_numpy(batch([part], view)), [part.shape[:2]], [image.shape[:2]])[0]
 
-    semantic = spec.training.task == "semantic"
-    return Predictor(
-        spec.training.task,
-        data.classes,
-        palette,
-        (lambda image: class_map(model, image, view, None)) if semantic else detect,
-    )
+def detect(model: Detector, image: np.ndarray, view: View) -> Detections:
+    """What a detector finds in an image uint8 (H, W, 3), in its pixels."""
+    part = shown(image, view)
+    size, original = (part.shape[0], part.shape[1]), (image.shape[0], image.shape[1])
+    with torch.no_grad():
+        return model.detect(torch.from_numpy(batch([part], view)), [size], [original])[0]
 
 
 def class_map(model: torch.nn.Module, image: np.ndarray, view: View, fixed: tuple[int, int] | None) -> np.ndarray:

@@ -15,6 +15,10 @@ from typing import Any
 
 import numpy as np
 
+OPENVINO_SCHEME = "NNCF preset MIXED, activations asymmetric by tensor, weights symmetric by channel"
+EXECUTORCH_SCHEME = "torchao PT2E for XNNPACK, activations int8 by tensor, weights int8 by channel"
+# What an OpenVINO model consists of that is float arithmetic, and not sizes or constants.
+ARITHMETIC = ("Convolution", "GroupConvolution", "Add", "Interpolate", "Reshape", "Transpose", "Concat")
 ONNX_SCHEME = "onnxruntime QDQ, activations uint8 by tensor (min-max), weights int8 by channel"
 
 
@@ -58,6 +62,74 @@ def tails(model: Any) -> list[str]:
         found[node.name] = None
         if node.op_type != "Conv":
             left += node.input
+    return list(found)
+
+
+def of_openvino(model: Any, images: Sequence[np.ndarray], *, everything: bool) -> tuple[Any, str, list[str]]:
+    """An `openvino.Model` with NNCF's quantisation, by its preset MIXED; returns what `of_onnx` returns.
+
+    The default preset has symmetric ranges for activations too, which destroys transformers.
+    """
+    import nncf
+
+    with _quiet():
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        kept = [] if everything else openvino_tails(model)
+        quantised = nncf.quantize(
+            model, nncf.Dataset(list(images)), preset=nncf.QuantizationPreset.MIXED, subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
+        )  # fmt: skip
+    return quantised, OPENVINO_SCHEME, kept
+
+
+def openvino_tails(model: Any) -> list[str]:
+    """As `tails`, of an OpenVINO model."""
+    found: dict[str, None] = {}
+    left = [result.input_value(0).get_node() for result in model.get_results()]
+    while left:
+        node = left.pop()
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        if name in found or kind not in ARITHMETIC:
+            continue
+        found[name] = None
+        if "Convolution" not in kind:
+            left += [node.input_value(i).get_node() for i in range(node.get_input_size())]
+    return list(found)
+
+
+def of_executorch(model: Any, images: Sequence[np.ndarray], *, everything: bool) -> tuple[Any, str, list[str]]:
+    """A `torch.export.ExportedProgram` quantised for XNNPACK; returns what `of_onnx` returns."""
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    with _quiet(), torch.no_grad():
+        module = model.module()
+        kept = [] if everything else traced_tails(module.graph)
+        quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+        if kept:
+            quantizer.set_filter_function(lambda node: node.name not in kept)
+        prepared = prepare_pt2e(module, quantizer)
+        for image in images:
+            prepared(torch.from_numpy(image))
+        converted = convert_pt2e(prepared)
+        return torch.export.export(converted, (torch.from_numpy(images[0]),)), EXECUTORCH_SCHEME, kept
+
+
+def traced_tails(graph: Any) -> list[str]:
+    """As `tails`, of a traced `torch.fx.Graph`."""
+    found: dict[str, None] = {}
+    left = list(graph.output_node().all_input_nodes)
+    while left:
+        node = left.pop()
+        if node.op != "call_function" or node.name in found:
+            continue
+        found[node.name] = None
+        if "conv" not in str(node.target):
+            left += node.all_input_nodes
     return list(found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +102,7 @@ def torch_call(module: nn.Module) -> Call:
 
 
 def as_model(opened: Opened) -> nn.Module:
-    """A segmentor's file as the module that `bcd.tasks.task.Task.evaluate` asks for, so that no metric is written twice.
+    """A segmentor's file as the module that `Task.evaluate` asks for, so that no metric is written twice.
 
     It has no parameters, and maps images float32 (N, 3, H, W) on the CPU to a dict with `logits`.
     """

@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (f(x).flatten(2).transpose(1, 2) for f in (self.query, self.key, self.value))
-        # Spelt out as torch does it for tensors of three axes, which exporters refuse in `scaled_dot_product_attention`.
+        # Spelt out as torch does it: exporters refuse `scaled_dot_product_attention` of three axes.
         scale = query.shape[2] ** -0.25
         weights = ((query * scale) @ (key.transpose(1, 2) * scale)).softmax(2)
         return self.output((weights @ value).transpose(1, 2).unflatten(2, x.shape[2:]))

@@ -93,16 +93,12 @@ def test_int8_is_calibrated_on_training_images_and_keeps_the_end_in_float(segmen
     path = export(segmentor, Options(precision=precision, calibration=5, seed=3), tmp_path, say=say)
     found, model = read_as(Sidecar, sidecar_path(path)), onnx.load(path)
     assert (found.calibration.images, found.calibration.seed, found.calibration.split) == (5, 3, "train")
-    assert found.parity.limit is None and 0 < found.parity.largest
+    assert found.parity.limit is None and found.parity.largest > 0
     makers = {output: node for node in model.graph.node for output in node.output}
     convs = [node for node in model.graph.node if node.op_type == "Conv"]
     quantised = [node for node in convs if node.input[1] in makers and "Dequantize" in makers[node.input[1]].op_type]
     assert len(convs) - len(quantised) == (1 if precision == "int8" else 0)
-    scales = [
-        i
-        for i in model.graph.initializer
-        if i.name.endswith("weight_scale") or "weight" in i.name and "scale" in i.name
-    ]
+    scales = [tensor for tensor in model.graph.initializer if "weight_scale" in tensor.name]
     assert any(scale.dims and scale.dims[0] > 1 for scale in scales), "one scale for each channel"
     assert path.name.endswith(f"-{precision}.onnx")
 

@@ -1,15 +1,15 @@
 """`bcd predict`: what is in the files is what the model says."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support import smoke
-from support.exports import DETECTOR, MASKS, run_of, say
+from support.exports import MASKS, run_of, say
 from support.project import run
 
 from bcd.errors import UserError
@@ -17,8 +17,6 @@ from bcd.export import predict
 from bcd.export.build import Options, export
 from bcd.export.runtime import open_file
 from bcd.metrics import load_arrays
-from bcd.tasks import make_task
-from bcd.train.trained import load_trained
 
 BCD = str(Path(sys.executable).parent / "bcd")
 
@@ -105,4 +103,4 @@ def test_the_commands(segmentor, trained, tmp_path):
         (("results",), "holds no finished run"),
     ):
         refused = run(BCD, "export", *arguments, cwd=trained, check=False)
-        assert refused.returncode == 2 and __import__("re").search(sentence, refused.stdout), refused.stdout
+        assert refused.returncode == 2 and re.search(sentence, refused.stdout), refused.stdout
