@@ -32,7 +32,8 @@ class ISAHead(Head):
     def _context(self, x: Tensor) -> Tensor:
         """`(N, C, h, w)` to the same: the map padded evenly to whole cells, attended to, and cut back."""
         (height, width), (cell_h, cell_w) = x.shape[2:], CELL
-        rows, columns = -(-height // cell_h), -(-width // cell_w)
+        # Rounded up by a sum: exporters turn -(-a // b) into a division that truncates.
+        rows, columns = (height + cell_h - 1) // cell_h, (width + cell_w - 1) // cell_w
         extra_h, extra_w = rows * cell_h - height, columns * cell_w - width
         top, left = extra_h // 2, extra_w // 2
         x = F.pad(x, (left, extra_w - left, top, extra_h - top))
@@ -62,8 +63,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (f(x).flatten(2).transpose(1, 2) for f in (self.query, self.key, self.value))
-        context = F.scaled_dot_product_attention(query, key, value)
-        return self.output(context.transpose(1, 2).unflatten(2, x.shape[2:]))
+        # Spelt out as torch does it: exporters refuse `scaled_dot_product_attention` of three axes.
+        scale = query.shape[2] ** -0.25
+        weights = ((query * scale) @ (key.transpose(1, 2) * scale)).softmax(2)
+        return self.output((weights @ value).transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 def _projection(inputs: int, outputs: int) -> nn.Sequential:

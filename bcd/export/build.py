@@ -1,0 +1,156 @@
+"""A finished run to an exported file: convert, quantise, compare with PyTorch, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bcd.config.schema.data import TRAIN
+from bcd.errors import UserError
+from bcd.export import decode, formats, parity
+from bcd.export.finished import Finished
+from bcd.export.graph import Graph, graph_of, require_dynamic
+from bcd.export.runtime import Opened, open_bytes
+from bcd.export.sidecar import Calibration, Metadata, Precision, Sidecar, View, cpu, sidecar_path, toolchain
+from bcd.export.view import calibration_images, images_of, inputs, parity_images, view_of
+from bcd.files import atomic_write
+from bcd.report.panels.colours import palette_of
+from bcd.runs.record import dump
+from bcd.train.trained import load_trained
+
+FOLDER = Path("exports")
+DECODER = "bcd_decode.py"  # `bcd.export.decode`, beside a detector
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of an export.
+
+    format       a key of `bcd.export.EXPORTERS`
+    precision    float32; int8; or int8-all, the last convolutions in int8 too
+    dynamic      whether height and width stay open
+    opset        of ONNX; None for our default
+    calibration  how many training images int8 is calibrated on; None for 64 or as many as there are
+    seed         draws them
+    """
+
+    format: str = "onnx"
+    precision: Precision = "float32"
+    dynamic: bool = False
+    opset: int | None = None
+    calibration: int | None = None
+    seed: int = 0
+
+
+def export(run: Finished, options: Options, out: Path | None = None, *, force: bool = False, say: Say) -> Path:
+    """Write a run as a file of another runtime, its JSON beside it, and return the file's path.
+
+    out: the file, a folder for it, or None for the folder `exports`. force: replace what is there.
+
+    Nothing is written unless the file agrees with PyTorch (`bcd.export.parity`). Raises UserError for what docs/guides/
+    export.md lists.
+    """
+    exporter = formats.exporter(options.format)
+    opset = exporter.default_opset(options.opset)
+    quantised = options.precision != "float32"
+    if options.calibration is not None and not quantised:
+        raise UserError("--calibration is for int8; say --int8 too, or leave it out")
+    if options.dynamic:
+        require_dynamic(run.spec.training.model)
+    path = output_path(run, options, out, exporter.SUFFIXES[0], force=force)
+    images = images_of(run, TRAIN)
+    view = view_of(run, images)
+    drawn = calibration_images(images, options.calibration, options.seed) if quantised else []
+    model, _ = load_trained(run.folder)
+    graph = graph_of(model)
+    metadata = metadata_of(run, options, view, graph)
+    say(f"{path.name}: converting{f', quantising on {len(drawn)} training images' if quantised else ''}")
+    files, scheme, kept = pack(graph, metadata, opset, inputs(images, view, drawn, (view.height, view.width)))
+    say(f"{path.name}: comparing with PyTorch")
+    compared = _compare(open_bytes(files, path, options.format), graph, run, view)
+
+    written = {path.with_suffix(suffix).name: data for suffix, data in files.items()}
+    if graph.decoding is not None:
+        written[DECODER] = Path(decode.__file__).read_bytes()
+    for name, data in written.items():
+        atomic_write(path.with_name(name), data)
+    sidecar = Sidecar(
+        metadata=metadata,
+        files={name: hashlib.sha256(data).hexdigest() for name, data in written.items()},
+        bytes=sum(map(len, files.values())),
+        toolchain=toolchain(exporter.PACKAGES),
+        opset=opset,
+        calibration=Calibration(split=TRAIN, images=len(drawn), seed=options.seed, scheme=scheme, kept=kept)
+        if quantised
+        else None,
+        cpu=cpu(),
+        parity=compared,
+    )
+    atomic_write(sidecar_path(path), dump(sidecar))
+    return path
+
+
+def pack(
+    graph: Graph, metadata: Metadata, opset: int | None, calibrating: Sequence[np.ndarray]
+) -> tuple[formats.Files, str, list[str]]:
+    """A graph as the bytes of its files; for int8 also the scheme, and the operations left in float.
+
+    opset: of ONNX, None for other formats. calibrating: inputs float32 (1, 3, H, W) that int8 ranges are measured on.
+    """
+    exporter, view = formats.exporter(metadata.format), metadata.view
+    example = np.zeros((1, 3, view.height, view.width), np.float32)
+    model, scheme, kept = exporter.convert(graph, example, dynamic=metadata.dynamic, opset=opset), "", list[str]()
+    if metadata.precision != "float32":
+        model, scheme, kept = exporter.quantise(model, calibrating, everything=metadata.precision == "int8-all")
+    return exporter.serialise(model, metadata.model_dump_json()), scheme, kept
+
+
+def output_path(run: Finished, options: Options, out: Path | None, suffix: str, *, force: bool) -> Path:
+    """Where the export goes; raises UserError for a file that is there, and for a name with another suffix."""
+    name = run.key.partition("?")[0].replace("/", ".")
+    name += "" if options.precision == "float32" else f"-{options.precision}"
+    name += "-dynamic" if options.dynamic else ""
+    path = FOLDER if out is None else out
+    if out is None or out.is_dir():
+        path = path / f"{name}{suffix}"
+    if path.suffix != suffix:
+        raise UserError(f"--out {path}: a file of {options.format} ends in {suffix}; name it so, or name a folder")
+    if path.exists() and not force:
+        raise UserError(f"{path} exists; say --force to replace it, or --out for another place")
+    return path
+
+
+def metadata_of(run: Finished, options: Options, view: View, graph: Graph) -> Metadata:
+    """What the file says of itself."""
+    training = run.spec.training
+    return Metadata(
+        task=training.task,
+        key=run.key,
+        run=run.spec.hash,
+        weights_sha256=run.weights_sha256,
+        model=f"{training.model.backbone} {training.model.head}",
+        format=options.format,
+        precision=options.precision,
+        dynamic=options.dynamic,
+        classes=training.data.classes,
+        palette=palette_of(training.data.format, training.data.classes).tolist(),
+        view=view,
+        outputs=list(graph.outputs),
+        decoding=graph.decoding,
+    )
+
+
+def _compare(opened: Opened, graph: Graph, run: Finished, view: View) -> parity.Parity:
+    """The file against PyTorch on images of the split that the run is evaluated on."""
+    images = images_of(run, run.evaluation.split)
+    chosen = parity_images(images)
+    own = (view.height, view.width)
+    sizes = [own, *parity.other_sizes(*own)] if opened.metadata.dynamic else [own]
+    shown = [one for size in sizes for one in inputs(images, view, chosen, size)]
+    names = [images.read(index)[1] for index in chosen]
+    return parity.compare(opened, graph, shown, names, gate=opened.metadata.precision == "float32")

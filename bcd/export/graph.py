@@ -1,0 +1,103 @@
+"""What is exported: a module from images to tensors, without training parts, hooks and dicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from bcd.config.schema.models import AnyModel
+from bcd.errors import UserError
+from bcd.models.base import DenseModel
+from bcd.models.segmentor import Segmentor
+
+if TYPE_CHECKING:
+    from bcd.models.detection.torchvision_detector import DenseDetector
+
+# Heads that pool a map to a grid of cells: traced with one size, their exported pooling is wrong at every other.
+STATIC_HEADS = ("psp", "uper")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module from images float32 (N, 3, H, W), normalised, to a tuple of tensors, and the tensors' names.
+
+    decoding  what `bcd.export.decode` has to know, for a detector
+    """
+
+    module: nn.Module
+    outputs: tuple[str, ...]
+    decoding: dict[str, Any] | None = None
+
+
+class SegmentorGraph(nn.Module):
+    """A segmentor as images to logits, float32 (N, classes, H, W), at the size of the image."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.model(image)["logits"],)
+
+
+class DenseGraph(nn.Module):
+    """A RetinaNet or FCOS as images to what its head says of each of A anchors, before any decoding.
+
+    Class logits (N, A, classes), box deltas (N, A, 4) and, of FCOS, the centerness (N, A, 1).
+    """
+
+    def __init__(self, model: DenseDetector):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        said = self.model.head.head(list(self.model.features(image).values()))
+        return tuple(said[name] for name in DENSE_OUTPUTS if name in said)
+
+
+# What torchvision's dense heads return, and what we call it.
+DENSE_OUTPUTS = {"cls_logits": "class_logits", "bbox_regression": "box_deltas", "bbox_ctrness": "centerness"}
+
+
+def graph_of(model: DenseModel) -> Graph:
+    """The graph of a trained model in evaluation mode; raises UserError for a detector that one graph cannot hold."""
+    if isinstance(model, Segmentor):
+        return Graph(SegmentorGraph(model).eval(), ("logits",))
+    from torchvision.models.detection import FCOS
+
+    from bcd.models.detection.torchvision_detector import DenseDetector
+
+    if not isinstance(model, DenseDetector):
+        raise UserError(
+            "only RetinaNet and FCOS of engine torchvision are exported: an R-CNN looks at regions that it finds in "
+            "between, as many as there are; choose one of those heads"
+        )
+    names = tuple(DENSE_OUTPUTS.values())
+    if isinstance(model.head, FCOS):
+        return Graph(DenseGraph(model).eval(), names, decoding_of(model, "sides"))
+    return Graph(DenseGraph(model).eval(), names[:2], decoding_of(model, "centre"))
+
+
+def decoding_of(model: DenseDetector, coder: str) -> dict[str, Any]:
+    """What `bcd.export.decode` has to know of a dense detector, as JSON values."""
+    head = model.head
+    cells = head.anchor_generator.cell_anchors
+    return {
+        "coder": coder,
+        "levels": [{"level": n, "cell": cell.tolist()} for n, cell in zip(model.levels, cells, strict=True)],
+        "score_threshold": head.score_thresh,
+        "nms_threshold": head.nms_thresh,
+        "max_detections": head.detections_per_img,
+        "candidates": head.topk_candidates,
+    }
+
+
+def require_dynamic(model: AnyModel) -> None:
+    """Raise UserError for a model whose graph cannot leave height and width open."""
+    if model.head in STATIC_HEADS:
+        raise UserError(
+            f"--dynamic: the head '{model.head}' pools to fixed grids, which exporters get wrong at other sizes; leave "
+            "--dynamic out, and export one file for each size"
+        )

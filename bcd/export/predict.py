@@ -1,0 +1,221 @@
+"""A model on a folder of images: class maps, boxes and masks, and overlays to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from bcd.data.decode import read_image
+from bcd.data.semantic.transforms import resize_linear
+from bcd.errors import UserError
+from bcd.export.decode import decode
+from bcd.export.finished import Finished
+from bcd.export.runtime import Opened, as_model
+from bcd.export.sidecar import View
+from bcd.export.view import batch, shown, view_of
+from bcd.files import atomic_write, read_bytes
+from bcd.models.detection.detector import Detections, Detector
+from bcd.report.panels.colours import palette_of
+from bcd.report.panels.layout import png
+from bcd.tasks.semantic import predict as predict_map
+from bcd.train.trained import load_trained
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".jp2", ".tif", ".tiff", ".webp")
+OPACITY = 0.55
+SHOWN_SCORE = 0.5  # of an object on an overlay; the JSON has all of them
+Progress = Callable[[str, int, int | None], None]  # what, how many are done, of how many
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with what it takes to show its predictions.
+
+    classes  names in the order of their ids
+    palette  uint8 (classes, 3) RGB
+    predict  an image uint8 (H, W, 3) RGB to class ids uint8 (H, W), or to a detector's `Detections` at that size
+    """
+
+    task: str
+    classes: list[str]
+    palette: np.ndarray
+    predict: Callable[[np.ndarray], np.ndarray | Detections]
+
+
+def of_file(opened: Opened) -> Predictor:
+    """An exported file; an image that it has no room for is resized to what it takes, and its prediction back."""
+    metadata = opened.metadata
+    fixed = None if metadata.dynamic else (metadata.view.height, metadata.view.width)
+    palette = np.array(metadata.palette, np.uint8)
+    if metadata.task != "semantic":
+        return Predictor(metadata.task, metadata.classes, palette, lambda image: objects(opened, image, fixed))
+    model, view = as_model(opened), metadata.view
+    return Predictor(metadata.task, metadata.classes, palette, lambda image: class_map(model, image, view, fixed))
+
+
+def of_run(run: Finished) -> Predictor:
+    """A finished run in PyTorch, shown images as its evaluation shows them."""
+    model, spec = load_trained(run.folder)
+    task, data, view = spec.training.task, spec.training.data, view_of(run, None)
+    palette = palette_of(data.format, data.classes)
+    if not isinstance(model, Detector):
+        return Predictor(task, data.classes, palette, lambda image: class_map(model, image, view, None))
+    return Predictor(task, data.classes, palette, lambda image: detect(model, image, view))
+
+
+def detect(model: Detector, image: np.ndarray, view: View) -> Detections:
+    """What a detector finds in an image uint8 (H, W, 3), in its pixels."""
+    part = shown(image, view)
+    size, original = (part.shape[0], part.shape[1]), (image.shape[0], image.shape[1])
+    with torch.no_grad():
+        return model.detect(torch.from_numpy(batch([part], view)), [size], [original])[0]
+
+
+def class_map(model: torch.nn.Module, image: np.ndarray, view: View, fixed: tuple[int, int] | None) -> np.ndarray:
+    """Class ids uint8 (H, W) of an image uint8 (H, W, 3); `fixed`: the only size of input that the model takes."""
+    part = shown(image, view)
+    height, width = part.shape[:2]
+    if fixed and view.sliding:
+        part = resize_linear(part, (max(height, fixed[0]), max(width, fixed[1])))
+    elif fixed and (height, width) != fixed:
+        part = resize_linear(part, fixed)
+    _, ids = predict_map(model, torch.from_numpy(batch([part], view)), (image.shape[0], image.shape[1]), view.sliding)
+    return ids[0].numpy().astype(np.uint8)
+
+
+def objects(opened: Opened, image: np.ndarray, fixed: tuple[int, int] | None) -> Detections:
+    """What an exported detector finds in an image uint8 (H, W, 3), in its pixels."""
+    view, decoding = opened.metadata.view, opened.metadata.decoding
+    assert decoding is not None  # every detector has it
+    part = shown(image, view)
+    if fixed and (part.shape[0] > fixed[0] or part.shape[1] > fixed[1]):
+        factor = min(fixed[0] / part.shape[0], fixed[1] / part.shape[1])
+        part = resize_linear(part, (max(1, int(factor * part.shape[0])), max(1, int(factor * part.shape[1]))))
+    entering = batch([part], view)
+    if fixed:
+        rest = [(0, side - own) for side, own in zip(fixed, entering.shape[2:], strict=True)]
+        entering = np.pad(entering, ((0, 0), (0, 0), *rest))
+    height, width = entering.shape[2:]
+    found = decode(opened.run(entering), decoding, (part.shape[0], part.shape[1]), (height, width))
+    scale = np.float32([image.shape[1] / part.shape[1], image.shape[0] / part.shape[0]] * 2)
+    boxes, scores, classes = (torch.from_numpy(found[name]) for name in ("boxes", "scores", "classes"))
+    return Detections(boxes * torch.from_numpy(scale), scores, classes)
+
+
+def predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool = False, progress: Progress) -> int:
+    """Predict every image of a folder and those below it into `out`, and return how many there were.
+
+    `overlays/NAME.png` shows the prediction on the image. A segmentor's class ids are in `labels/NAME.png`, with a
+    palette; a detector's objects in `detections.json`, in the layout of COCO, and its masks in `masks/NAME.png`, whose
+    pixels are 1, 2, ... for the image's first, second, ... object of that file, best on top, and 0 elsewhere.
+
+    Raises UserError for a folder without images, an image that cannot be read, two images of one name, and for an `out`
+    that holds something, unless `force`.
+    """
+    images = images_in(folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
+        raise UserError(f"--out {out}: is there and not empty; say --force to write into it, or name another folder")
+    coco: dict[str, list[dict[str, Any]]] = {
+        "images": [],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(predictor.classes)],
+        "annotations": [],
+    }
+    for number, (name, path) in enumerate(images.items(), 1):
+        image = read_image(read_bytes(path), str(path))
+        found = predictor.predict(image)
+        if isinstance(found, Detections):
+            _add(coco, number, path.relative_to(folder).as_posix(), image, found)
+            if found.masks is not None:
+                atomic_write(out / "masks" / name, png(instance_map(found)))
+            picture = object_overlay(image, found, predictor)
+        else:
+            atomic_write(out / "labels" / name, palette_png(found, predictor.palette))
+            picture = blended(image, predictor.palette[found], np.ones(found.shape, bool))
+        atomic_write(out / "overlays" / name, png(picture))
+        progress("images", number, len(images))
+    if predictor.task != "semantic":
+        atomic_write(out / "detections.json", json.dumps(coco) + "\n")
+    return len(images)
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """Name of the result -> image, of a folder and those below it, in the order of their paths."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name one that holds images")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            name = path.relative_to(folder).with_suffix(".png").as_posix()
+            if name in found:
+                raise UserError(f"{path} and {found[name]} would both become {name}; rename one of them")
+            found[name] = path
+    if not found:
+        raise UserError(f"{folder} holds no images ({', '.join(SUFFIXES)}); name a folder that does")
+    return found
+
+
+def blended(image: np.ndarray, colours: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The image uint8 (H, W, 3) with `colours` of the same shape laid over it `where` (H, W) is true."""
+    canvas = image.astype(np.float32)
+    canvas[where] = (1 - OPACITY) * canvas[where] + OPACITY * colours[where]
+    return canvas.round().astype(np.uint8)
+
+
+def object_overlay(image: np.ndarray, found: Detections, predictor: Predictor) -> np.ndarray:
+    """The objects of a score of SHOWN_SCORE or more: masks transparent, boxes with class and score; best on top."""
+    canvas = image
+    drawn = [i for i in range(len(found.scores)) if found.scores[i] >= SHOWN_SCORE][::-1]
+    for i in drawn if found.masks is not None else ():
+        colours = np.broadcast_to(predictor.palette[int(found.classes[i])], image.shape)
+        canvas = blended(canvas, colours, found.masks[i].numpy() > 0)  # type: ignore[index]
+    canvas = np.ascontiguousarray(canvas)
+    for i in drawn:
+        kind = int(found.classes[i])
+        colour = predictor.palette[kind].tolist()
+        left, top, right, bottom = found.boxes[i].round().int().tolist()
+        cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, 2)
+        text = f"{predictor.classes[kind]} {found.scores[i]:.2f}"
+        cv2.putText(canvas, text, (left + 2, top + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+    return canvas
+
+
+def instance_map(found: Detections) -> np.ndarray:
+    """Number of the object on top at each pixel, from 1, and 0 where there is none: uint8 (H, W), of at most 255."""
+    assert found.masks is not None
+    ids = np.zeros(found.masks.shape[1:], np.uint8)
+    for i in reversed(range(min(255, len(found.masks)))):
+        ids[found.masks[i].numpy() > 0] = i + 1
+    return ids
+
+
+def palette_png(ids: np.ndarray, palette: np.ndarray) -> bytes:
+    """Class ids uint8 (H, W) as a PNG whose pixels are the ids and whose palette has the classes' colours."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    picture, data = Image.fromarray(ids), BytesIO()
+    picture.putpalette(palette.ravel().tolist())
+    picture.save(data, format="PNG")
+    return data.getvalue()
+
+
+def _add(coco: dict[str, list[dict[str, Any]]], number: int, name: str, image: np.ndarray, found: Detections) -> None:
+    """Add an image and its objects to a COCO file."""
+    from bcd.tasks.detection import coco_results
+
+    height, width = image.shape[:2]
+    coco["images"].append({"id": number, "file_name": name, "height": height, "width": width})
+    for entry in coco_results(found, number):
+        result: dict[str, Any] = dict(entry) | {"id": len(coco["annotations"]) + 1, "iscrowd": 0}
+        result["category_id"] += 1
+        result["area"] = result["bbox"][2] * result["bbox"][3]
+        if code := result.get("segmentation"):
+            result["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode()}
+        coco["annotations"].append(result)

@@ -1,0 +1,120 @@
+"""Which models export to which formats, and how far the files are from PyTorch: the table of docs/reference/chip.md.
+
+    python benchmarks/exports.py [NAME ...] [--formats onnx onnx-dynamic openvino executorch] [--size 64 96]
+
+By default one model of params/models.yaml for each pair of backbone and head. Weights are random, but batch norms know
+the images, which are noise: so logits have their usual scale. A line appears as soon as a model is done; what a cell
+holds is the largest difference in a logit, at two more sizes and for two images where the format leaves that open, or
+the first words of what the toolchain said. `largest` is the largest logit of PyTorch.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from bcd.config.load import load_params
+from bcd.config.schema.models import AnyModel, DetectionModel
+from bcd.errors import UserError, pick
+from bcd.export import build, formats, parity
+from bcd.export.graph import Graph, graph_of, require_dynamic
+from bcd.export.runtime import open_bytes, torch_call
+from bcd.export.sidecar import Metadata, View
+from bcd.models import build as build_segmentor
+from bcd.models.base import DenseModel
+
+CLASSES = 8
+FORMATS = ("onnx", "onnx-dynamic", "openvino", "executorch")
+WARM_UP = 4  # batches that batch norms see
+
+
+def distinct(models: dict[str, AnyModel]) -> list[str]:
+    """The first name of each pair of backbone and head."""
+    found: dict[tuple[str, str], str] = {}
+    for name, model in models.items():
+        found.setdefault((model.backbone, model.head), name)
+    return list(found.values())
+
+
+def random_model(model: AnyModel, size: Sequence[int]) -> DenseModel:
+    """A model with random weights whose batch norms have seen noise."""
+    torch.manual_seed(0)
+    plain = model.model_copy(update={"pretrained": "none", "freeze": None})
+    if isinstance(plain, DetectionModel):
+        from bcd.models.detection import build_detector
+
+        built: DenseModel = build_detector(plain, CLASSES)
+        see = built.features
+    else:
+        built = build_segmentor(plain, CLASSES)
+        see = built
+    with torch.no_grad():
+        for _ in range(WARM_UP):
+            see(torch.randn(2, 3, *size))
+    return built.eval()
+
+
+def metadata_of(name: str, model: AnyModel, graph: Graph, kind: str, size: Sequence[int]) -> Metadata:
+    """What a file of random weights says of itself."""
+    return Metadata(
+        task="detection" if isinstance(model, DetectionModel) else "semantic",
+        key=name,
+        run="random",
+        weights_sha256="",
+        model=f"{model.backbone} {model.head}",
+        format=kind.removesuffix("-dynamic"),
+        precision="float32",
+        dynamic=kind.endswith("-dynamic"),
+        classes=[str(i) for i in range(CLASSES)],
+        palette=[[0, 0, 0]] * CLASSES,
+        view=View(mean=[0.0] * 3, std=[1.0] * 3, height=size[0], width=size[1]),
+        outputs=list(graph.outputs),
+        decoding=graph.decoding,
+    )
+
+
+def cell(name: str, model: AnyModel, graph: Graph, kind: str, size: Sequence[int]) -> str:
+    """The largest difference between a file of this kind and PyTorch, or why there is none."""
+    metadata = metadata_of(name, model, graph, kind, size)
+    exporter = formats.exporter(metadata.format)
+    try:
+        if metadata.dynamic:
+            require_dynamic(model)
+        files, _, _ = build.pack(graph, metadata, exporter.default_opset(None), [])
+        opened = open_bytes(files, build.FOLDER / f"{name}{exporter.SUFFIXES[0]}", metadata.format, threads=1)
+        sizes = [(size[0], size[1])] + (parity.other_sizes(*size) if metadata.dynamic else [])
+        random = np.random.default_rng(0)
+        inputs = [random.normal(size=(1, 3, *one)).astype(np.float32) for one in sizes]
+        found = parity.compare(opened, graph, inputs, ["noise"], gate=False)
+    except UserError as error:
+        return str(error).partition(";")[0]
+    except Exception as error:  # of the toolchain, whatever it is
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
+    return f"{found.largest:.1e}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
+    parser.add_argument("--size", nargs=2, type=int, default=(64, 96))
+    arguments = parser.parse_args()
+    models = load_params().models
+    print(f"| model | backbone | head | largest | {' | '.join(arguments.formats)} |")
+    print(f"|---|---|---|---:|{'---:|' * len(arguments.formats)}", flush=True)
+    for name in arguments.names or distinct(models):
+        model = pick(models, name, "benchmarks/exports.py")
+        try:
+            graph = graph_of(random_model(model, arguments.size))
+        except UserError as error:
+            print(f"| `{name}` | {model.backbone} | {model.head} | – | {str(error).partition(';')[0]} |", flush=True)
+            continue
+        image = np.random.default_rng(0).normal(size=(1, 3, *arguments.size)).astype(np.float32)
+        scale = max(float(np.abs(output).max()) for output in torch_call(graph.module)(image))
+        cells = [cell(name, model, graph, kind, arguments.size) for kind in arguments.formats]
+        print(f"| `{name}` | {model.backbone} | {model.head} | {scale:.1e} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

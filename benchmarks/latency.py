@@ -1,0 +1,86 @@
+"""What an exported file costs beside PyTorch: the ratio of their times, measured side by side in one process.
+
+    python benchmarks/latency.py NAME ... [--formats onnx openvino] [--int8] [--size 240 320] [--rounds 30]
+
+For models of params/models.yaml with random weights, batch 1, one thread each. The runtimes and PyTorch take turns,
+image by image, so that what slows the machine slows them alike; a ratio is the median over the rounds. Which CPU this
+was, and whether it has the dot products of int8 (VNNI), is printed first: without them int8 is hardly faster.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+from exports import metadata_of, random_model
+
+from bcd.config.load import load_params
+from bcd.errors import pick
+from bcd.export import build, formats
+from bcd.export.formats import Call
+from bcd.export.graph import graph_of
+from bcd.export.runtime import open_bytes, torch_call
+from bcd.export.sidecar import TELLING_FLAGS, cpu, toolchain
+
+VNNI = ("avx512_vnni", "avx_vnni")
+CALIBRATION = 8  # images of noise: what int8 costs does not depend on its ranges
+WARM_UP = 3
+
+
+def calls_of(name: str, kinds: list[tuple[str, str]], size: tuple[int, int]) -> dict[str, Call]:
+    """PyTorch first, then each format and precision, of one model."""
+    model = pick(load_params().models, name, "benchmarks/latency.py")
+    graph = graph_of(random_model(model, size))
+    random = np.random.default_rng(0)
+    noise = [random.normal(size=(1, 3, *size)).astype(np.float32) for _ in range(CALIBRATION)]
+    calls: dict[str, Call] = {"pytorch": torch_call(graph.module)}
+    for kind, precision in kinds:
+        metadata = metadata_of(name, model, graph, kind, size).model_copy(update={"precision": precision})
+        exporter = formats.exporter(kind)
+        files, _, _ = build.pack(graph, metadata, exporter.default_opset(None), noise)
+        path = build.FOLDER / f"{name}{exporter.SUFFIXES[0]}"
+        calls[f"{kind} {precision}"] = open_bytes(files, path, kind, threads=1).call
+    return calls
+
+
+def seconds(calls: dict[str, Call], image: np.ndarray, rounds: int) -> dict[str, list[float]]:
+    """The time of each call in each round; in a round, all take their turn."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(WARM_UP + rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call(image)
+            if number >= WARM_UP:
+                found[name].append(time.perf_counter() - start)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--formats", nargs="+", default=["onnx"])
+    parser.add_argument("--int8", action="store_true", help="also in int8")
+    parser.add_argument("--size", nargs=2, type=int, default=(240, 320))
+    parser.add_argument("--rounds", type=int, default=30)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found = cpu()
+    print(f"{found.name}; of {', '.join(TELLING_FLAGS)} it has {', '.join(found.flags) or 'none'}")
+    print(f"VNNI: {'yes' if set(VNNI) & set(found.flags) else 'no'}; one thread, batch 1, {arguments.size}")
+    packages = tuple(package for name in arguments.formats for package in formats.exporter(name).PACKAGES)
+    print(", ".join(f"{name} {version}" for name, version in toolchain(packages).items()))
+    print("| model | runtime | ms | ratio to PyTorch | its quartiles |\n|---|---|---:|---:|---:|", flush=True)
+    kinds = [(name, precision) for name in arguments.formats for precision in ("float32", "int8")[: 1 + arguments.int8]]
+    image = np.random.default_rng(1).normal(size=(1, 3, *arguments.size)).astype(np.float32)
+    for name in arguments.names:
+        times = seconds(calls_of(name, kinds, tuple(arguments.size)), image, arguments.rounds)
+        for runtime, own in times.items():
+            ratios = [a / b for a, b in zip(own, times["pytorch"], strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            milliseconds = 1000 * statistics.median(own)
+            print(f"| `{name}` | {runtime} | {milliseconds:.2f} | {middle:.2f} | {low:.2f} to {high:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The decoder that ships with a detector, against the detector itself."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bcd.config.schema.models import DetectionModel
+from bcd.errors import UserError
+from bcd.export import decode
+from bcd.export.graph import graph_of
+from bcd.models.detection import build_detector
+
+CLASSES = 3
+
+
+def detector(head: str, levels: list[int], **detection: object):
+    torch.manual_seed(0)
+    model = DetectionModel(
+        backbone="light", widths=[8] * 4, depths=[1] * 4, output_stride=32, head=head, channels=16,
+        detection={"levels": levels, "max_detections": 20, **detection},
+    )  # fmt: skip
+    built = build_detector(model, CLASSES)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            if parameter.ndim == 4:
+                parameter.mul_(2)  # else every anchor says the same
+    return built.eval()
+
+
+@pytest.mark.parametrize(("head", "levels"), [("fcos", [2, 5]), ("retinanet", [2, 5]), ("retinanet", [3, 7])])
+@pytest.mark.parametrize("size", [(64, 96), (57, 80)])
+def test_the_decoder_finds_what_the_detector_finds(head, levels, size):
+    """In an image of another size than the padded input, at a threshold under which there is something to find."""
+    model = detector(head, levels, convs=1)
+    image = torch.zeros(1, 3, 64, 96)
+    image[:, :, : size[0], : size[1]] = torch.randn(3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = graph_of(model).module(image)[0].sigmoid()
+        model.head.score_thresh = float(logits.flatten().topk(60).values[-1]) * (0.5 if head == "fcos" else 1)
+        (expected,) = model.detect(image, [size], [size])
+        graph = graph_of(model)
+        outputs = {n: x.numpy() for n, x in zip(graph.outputs, graph.module(image), strict=True)}
+    found = decode.decode(outputs, graph.decoding, size, (64, 96))
+    assert len(found["boxes"]) == len(expected.boxes) > 3
+    assert found["classes"].tolist() == expected.classes.tolist()
+    np.testing.assert_allclose(found["scores"], expected.scores.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(found["boxes"], expected.boxes.numpy(), atol=1e-3)
+
+
+def test_the_decoder_needs_nothing_but_numpy():
+    """It is copied beside an exported file, without the rest of this package."""
+    tree = ast.parse(Path(decode.__file__).read_text())
+    roots = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    roots |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert roots == {"numpy", "collections", "typing", "__future__"}
+
+
+def test_detectors_of_two_stages_are_refused():
+    with pytest.raises(UserError, match="only RetinaNet and FCOS .* are exported"):
+        graph_of(detector("faster_rcnn", [2, 5]))
