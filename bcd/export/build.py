@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bcd.config.schema.data import TRAIN
+from bcd.data.palette import palette_of
 from bcd.errors import UserError
 from bcd.export import decode, formats, parity
 from bcd.export.finished import Finished
@@ -18,7 +19,6 @@ from bcd.export.runtime import Opened, open_bytes
 from bcd.export.sidecar import Calibration, Metadata, Precision, Sidecar, View, cpu, sidecar_path, toolchain
 from bcd.export.view import calibration_images, images_of, inputs, parity_images, view_of
 from bcd.files import atomic_write
-from bcd.report.panels.colours import palette_of
 from bcd.runs.record import dump
 from bcd.train.trained import load_trained
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bcd.data.decode import read_image
+from bcd.data.palette import palette_of
 from bcd.data.semantic.transforms import resize_linear
 from bcd.errors import UserError
 from bcd.export.decode import decode
@@ -22,8 +23,6 @@ from bcd.export.sidecar import View
 from bcd.export.view import batch, shown, view_of
 from bcd.files import atomic_write, read_bytes
 from bcd.models.detection.detector import Detections, Detector
-from bcd.report.panels.colours import palette_of
-from bcd.report.panels.layout import png
 from bcd.tasks.semantic import predict as predict_map
 from bcd.train.trained import load_trained
 
@@ -132,12 +131,12 @@ def predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool
         if isinstance(found, Detections):
             _add(coco, number, path.relative_to(folder).as_posix(), image, found)
             if found.masks is not None:
-                atomic_write(out / "masks" / name, png(instance_map(found)))
+                atomic_write(out / "masks" / name, as_png(instance_map(found)))
             picture = object_overlay(image, found, predictor)
         else:
-            atomic_write(out / "labels" / name, palette_png(found, predictor.palette))
+            atomic_write(out / "labels" / name, as_png(found, predictor.palette))
             picture = blended(image, predictor.palette[found], np.ones(found.shape, bool))
-        atomic_write(out / "overlays" / name, png(picture))
+        atomic_write(out / "overlays" / name, as_png(picture))
         progress("images", number, len(images))
     if predictor.task != "semantic":
         atomic_write(out / "detections.json", json.dumps(coco) + "\n")
@@ -194,15 +193,16 @@ def instance_map(found: Detections) -> np.ndarray:
     return ids
 
 
-def palette_png(ids: np.ndarray, palette: np.ndarray) -> bytes:
-    """Class ids uint8 (H, W) as a PNG whose pixels are the ids and whose palette has the classes' colours."""
+def as_png(picture: np.ndarray, palette: np.ndarray | None = None) -> bytes:
+    """Colours uint8 (H, W, 3), or ids uint8 (H, W), as a PNG; `palette`, uint8 (C, 3), has the colours of ids."""
     from io import BytesIO
 
     from PIL import Image
 
-    picture, data = Image.fromarray(ids), BytesIO()
-    picture.putpalette(palette.ravel().tolist())
-    picture.save(data, format="PNG")
+    image, data = Image.fromarray(picture), BytesIO()
+    if palette is not None:
+        image.putpalette(palette.ravel().tolist())
+    image.save(data, format="PNG")
     return data.getvalue()
 
 

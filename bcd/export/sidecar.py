@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bcd.config.schema.base import TaskName
+from bcd.config.schema.exports import Precision
 from bcd.config.schema.recipes import Resize, Sliding
 from bcd.runs.record import Json
 
 VERSION = 1
-Precision = Literal["float32", "int8", "int8-all"]
 # Instructions that decide how fast int8 and bfloat16 are, as Linux calls them on x86 and ARM.
 TELLING_FLAGS = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16",

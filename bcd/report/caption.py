@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from bcd.report.content import Comparison, ModelFacts, PairBlock, TableContent, Trace
 from bcd.report.render.text import heading, partial_text, title
 from bcd.report.stats import POWER
+from bcd.runs.record import ExportFacts
 
 POINTS = 3.0  # a difference that a reader of such tables would want to know of
 NOT_IN_PERCENT = frozenset({"frag"})
@@ -21,7 +22,15 @@ def with_words(content: TableContent, suite: str, table: str) -> TableContent:
 
 def caption(content: TableContent, suite: str, table: str) -> str:
     """The descriptions of suite and table, then data, models, seeds, tests and units."""
-    parts = [suite.strip(), table.strip(), *_data(content), *_models(content), _seeds(content), *_tests(content)]
+    parts = [
+        suite.strip(),
+        table.strip(),
+        *_data(content),
+        *_models(content),
+        *_exports(content),
+        _seeds(content),
+        *_tests(content),
+    ]
     if content.partial:
         words = partial_text(content.partial)
         parts.insert(0, f"{words}. Means, deviations, intervals and significance may change with them.")
@@ -87,6 +96,21 @@ def _count(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.3g}{prefix}"
     return str(value)
+
+
+def _exports(content: TableContent) -> list[str]:
+    """One sentence for each form in which students are shown beside PyTorch: no number stands without its toolchain."""
+    return [f"{pair.export}: {_export(pair.exported)}." for pair in content.pairs if pair.export and pair.exported]
+
+
+def _export(facts: ExportFacts) -> str:
+    tools = ", ".join(f"{name} {version}" for name, version in facts.toolchain.items() if name not in ("python", "bcd"))
+    said = [tools, *([f"opset {facts.opset}"] if facts.opset else [])]
+    if facts.calibration:
+        said.append(f"calibrated on {facts.calibration} training images, {facts.scheme}")
+    said.append(f"a file of {_count(facts.bytes)}B")
+    said.append(f"on a processor with {', '.join(facts.cpu_flags) or 'no instructions for int8 that we know of'}")
+    return "; ".join(said)
 
 
 def _seeds(content: TableContent) -> str:

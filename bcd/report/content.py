@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from bcd.config.schema.base import Strict
-from bcd.runs.record import DataFacts, Standstill, dump, read_as
+from bcd.runs.record import DataFacts, ExportFacts, Standstill, dump, read_as
 
 Verdict = Literal["better", "worse"] | None
 TEACHER = "teacher"  # the row of a block that stands above its methods
@@ -162,6 +162,8 @@ class PairBlock(Strict):
     """The student's model."""
     export: str | None = Field(default=None, exclude_if=not_)
     """The form in which its students run, of params/exports.yaml; left out for PyTorch."""
+    exported: ExportFacts | None = Field(default=None, exclude_if=not_)
+    """The file of its first exported student; left out for PyTorch, and where none is there."""
     rows: list[MeasuredRow]
     """The teacher's, then those of the methods."""
 

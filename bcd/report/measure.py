@@ -285,6 +285,7 @@ def _block(block: Sequence[Row], usable: Usable, rows: list[MeasuredRow]) -> Pai
         teacher=_model(pair.teacher, teacher),
         student=_model(pair.student, student),
         export=block[0].export,
+        exported=student.evaluation.exported if student else None,
         rows=rows,
     )
 

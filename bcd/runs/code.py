@@ -28,6 +28,9 @@ TASKS = {
 # The module with the dict of all terms, and the dict. A run depends on the entries of its own terms.
 REGISTRY, TERMS = "bcd.losses", "TERMS"
 
+# What evaluates a student that left PyTorch; its format's module is a start of its own.
+EXPORTS, EXPORTED = "bcd.export", "bcd.export.evaluated"
+
 # Modules, with all below them, that make no run stale, and why.
 BOUNDARY = {
     "bcd.__init__": "holds the version of the package",
@@ -44,6 +47,7 @@ BOUNDARY = {
     "bcd.tracking": "copies results that are there",
 }
 EVALUATION_ONLY = {"bcd.metrics": "measures a model; no loss and no batch is made with it"}
+IN_PYTORCH = {"bcd.export": "evaluates students that left PyTorch; those runs start from it"}
 TRAINING_ONLY = {
     "bcd.distill": "compares student and teacher; an evaluation has one model with finished weights",
     "bcd.losses": "gives the gradients of training",
@@ -57,13 +61,17 @@ class CodeHashes(NamedTuple):
     evaluate: str
 
 
-def fingerprints(task: str, data_format: str, terms: Collection[str], package: Path = PACKAGE) -> CodeHashes:
+def fingerprints(
+    task: str, data_format: str, terms: Collection[str], export_format: str = "", package: Path = PACKAGE
+) -> CodeHashes:
     """The hashes of today's code for a run; `package` is the folder `bcd`.
+
+    export_format: of the file that is evaluated, "" for PyTorch.
 
     Files are read once in a process. Raises ModuleNotFoundError for an entry point or an import that has no file, and
     KeyError for a term that is not in the registry.
     """
-    return _package(package).fingerprints(task, data_format, frozenset(terms))
+    return _package(package).fingerprints(task, data_format, frozenset(terms), export_format)
 
 
 def modules(task: str, data_format: str, terms: Collection[str], package: Path = PACKAGE) -> tuple[set[str], set[str]]:
@@ -90,12 +98,16 @@ class _Question(NamedTuple):
     stops: frozenset[str]
 
 
-def _questions(task: str, data_format: str, terms: Collection[str]) -> tuple[_Question, _Question]:
+def _questions(
+    task: str, data_format: str, terms: Collection[str], export_format: str = ""
+) -> tuple[_Question, _Question]:
     shared = (TASKS[task], f"{FORMATS}.{data_format}")
     entries = tuple(f"{REGISTRY}[{term}]" for term in sorted(terms))
+    exported = (EXPORTED, f"{EXPORTS}.{export_format}") if export_format else ()
+    beyond = {*BOUNDARY, *TRAINING_ONLY, *(() if exported else IN_PYTORCH)}
     return (
-        _Question((LOOP, *shared, *entries), frozenset({*BOUNDARY, *EVALUATION_ONLY})),
-        _Question((EVALUATION, *shared), frozenset({*BOUNDARY, *TRAINING_ONLY})),
+        _Question((LOOP, *shared, *entries), frozenset({*BOUNDARY, *EVALUATION_ONLY, *IN_PYTORCH})),
+        _Question((EVALUATION, *shared, *exported), frozenset(beyond)),
     )
 
 
@@ -110,8 +122,8 @@ class _Package:
         self._files: dict[str, Path | None] = {}
         self._hashes: dict[_Question, str] = {}
 
-    def fingerprints(self, task: str, data_format: str, terms: frozenset[str]) -> CodeHashes:
-        hashes = CodeHashes(*map(self._hash, _questions(task, data_format, terms)))
+    def fingerprints(self, task: str, data_format: str, terms: frozenset[str], export_format: str) -> CodeHashes:
+        hashes = CodeHashes(*map(self._hash, _questions(task, data_format, terms, export_format)))
         self._known.keep()
         return hashes
 

@@ -173,6 +173,27 @@ class Failure(Json):
     files: list[str] = []
 
 
+class ExportFacts(Json):
+    """The file in which a student was evaluated in the place of its PyTorch model, as its sidecar says.
+
+    files      name -> sha256, in the run's folder
+    toolchain  package -> version
+    cpu_flags  instructions of the processor that decide about int8 and bfloat16
+    largest    the largest difference to PyTorch in a logit, over the images of the comparison
+    changed    the share of their pixels, 0..1, whose class differs
+    """
+
+    files: dict[str, str]
+    bytes: Count0
+    toolchain: dict[str, str]
+    opset: int | None
+    cpu_flags: list[str]
+    calibration: Count0
+    scheme: str
+    largest: float
+    changed: float
+
+
 class Report(Json):
     """One evaluation in a run's folder: `eval-<hash>.json`; the rows and predictions lie beside it.
 
@@ -182,6 +203,7 @@ class Report(Json):
     weights_sha256      of the weights that were evaluated; empty, as the next, in a report from before it was recorded
     predictions_sha256  of the file with the predictions
     metrics             in percent, or as docs/reference/metrics.md says; NaN where undefined, which is null in the file
+    exported            the file that was evaluated; None for PyTorch
     seal                hash of all that it says, so that a number cannot change without a word
     """
 
@@ -195,6 +217,7 @@ class Report(Json):
     metrics: Metrics
     code: str
     seconds: float
+    exported: ExportFacts | None = Field(default=None, exclude_if=not_)
     seal: str = ""
 
     def sealed(self) -> Report:
@@ -235,6 +258,7 @@ class EvaluationFacts(Json):
     images: int
     rows_sha256: str
     predictions_sha256: str = ""
+    exported: ExportFacts | None = Field(default=None, exclude_if=not_)
 
 
 class RunResult(Json):

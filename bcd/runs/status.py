@@ -16,7 +16,7 @@ from bcd.runs.progress import read_progress, why_anew
 from bcd.runs.provenance import packages
 from bcd.runs.record import RunResult, read_as
 from bcd.runs.run import Run
-from bcd.runs.spec import RESULTS, RunSpec, Training
+from bcd.runs.spec import RESULTS, Evaluation, RunSpec, Training
 
 DATA = Path("data")
 
@@ -124,9 +124,10 @@ class Status:
         return self.place / f"eval-{self.finished.evaluation.hash}-predictions.npz"
 
 
-def code_of(training: Training) -> CodeHashes:
-    """Hashes of today's code that such a training and its evaluation are made by."""
-    return fingerprints(training.task, training.data.format, sorted({term.term for term in training.terms}))
+def code_of(training: Training, evaluation: Evaluation | None = None) -> CodeHashes:
+    """Hashes of today's code that such a training and its evaluation are made by; None for one in PyTorch."""
+    form = evaluation.export.format if evaluation and evaluation.export else ""
+    return fingerprints(training.task, training.data.format, sorted({term.term for term in training.terms}), form)
 
 
 def made_by(training: Training) -> dict[str, str]:
@@ -156,7 +157,7 @@ def judge(suite: str, run: Run, data: Identity | None, teacher: Status | None, r
     result = read_as(RunResult, file) if file.exists() else None
     why = _mismatch(run, result, data, teacher) or _unlike_record(run, result, results)
     if result and not why:
-        verdict = Verdict.DONE if result.code == code_of(run.training) else Verdict.STALE
+        verdict = Verdict.DONE if result.code == code_of(run.training, run.evaluation) else Verdict.STALE
         steps = run.training.recipe.steps
         return Status(suite, run, verdict, "", steps, file, result, results / "store" / result.store)
     spec = _spec(run, data, teacher)

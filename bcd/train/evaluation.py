@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bcd import distributed
 from bcd.errors import UserError
@@ -24,20 +25,21 @@ ROWS, PREDICTIONS = ".npz", "-predictions.npz"
 
 
 def evaluate(
-    spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, data_sha256: str, code: str, say: Say
+    spec: RunSpec, folder: Path, task: Task, root: Path, evaluation: Evaluation, data_sha256: str, code: str, say: Say
 ) -> Report:
     """Evaluate the weights of a finished run, or return the evaluation of these that the store already holds.
 
     An evaluation of other weights or data, or one that is damaged, is made again. The folder is locked meanwhile, and
     not for an evaluation that is there. Raises UserError if the weights are damaged or give what is not finite.
 
-    data_sha256: what the evaluated split consists of. code: hash of the code that evaluates.
+    root: the folder of the run's dataset. data_sha256: what the evaluated split consists of. code: hash of the code
+    that evaluates.
     """
     if kept := stored(folder, evaluation, data_sha256):
         return kept
     with store.open_entry(spec, folder.parents[1]):
         again = stored(folder, evaluation, data_sha256, say)
-        return again or _measure(spec, folder, task, evaluation, data_sha256, code, say)
+        return again or _measure(spec, folder, task, root, evaluation, data_sha256, code, say)
 
 
 def stored(folder: Path, evaluation: Evaluation, data_sha256: str, say: Say | None = None) -> Report | None:
@@ -76,17 +78,24 @@ def _stem(evaluation: Evaluation) -> str:
 
 
 def _measure(
-    spec: RunSpec, folder: Path, task: Task, evaluation: Evaluation, data_sha256: str, code: str, say: Say
+    spec: RunSpec, folder: Path, task: Task, root: Path, evaluation: Evaluation, data_sha256: str, code: str, say: Say
 ) -> Report:
     """Evaluate, and write the report after the files that it has the hashes of."""
-    say(f"evaluating {folder} on '{evaluation.split}'")
+    form = evaluation.export
+    say(f"evaluating {folder} on '{evaluation.split}'{f' as {form.format}, {form.precision}' if form else ''}")
     begin = time.perf_counter()
     finished = store.record(folder)
     if finished is None:
         raise UserError(f"{folder} is not finished; run the same command again to finish it")
     weights = finished.weights.sha256
-    model = load_model(task, spec.training.model, folder, weights)
-    result = task.evaluate(model, evaluation, distributed.own_device())
+    if form is None:
+        model, exported, device = load_model(task, spec.training.model, folder, weights), None, distributed.own_device()
+    else:
+        from bcd.export.evaluated import exported_model
+
+        model, exported = exported_model(folder, spec, root, evaluation, form, say)
+        device = torch.device("cpu")
+    result = task.evaluate(model, evaluation, device)
     stem = _stem(evaluation)
     rows, predictions = folder / f"{stem}{ROWS}", folder / f"{stem}{PREDICTIONS}"
     save_rows(rows, result.rows, result.names)
@@ -103,6 +112,7 @@ def _measure(
         metrics=result.metrics,
         code=code,
         seconds=round(time.perf_counter() - begin, 3),
+        exported=exported,
     ).sealed()
     atomic_write(folder / f"{stem}.json", dump(shown | found.model_dump()))
     return found

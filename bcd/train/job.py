@@ -116,9 +116,9 @@ def evaluate_run(suite: str, run: Run, spec: RunSpec, task: Task, say: Say) -> R
     """Evaluate a finished run (or find its evaluation in the store) and write its small JSON."""
     from bcd.train import evaluation
 
-    folder, code = spec.folder(RESULTS), code_of(run.training)
+    folder, code = spec.folder(RESULTS), code_of(run.training, run.evaluation)
     data = manifest.load(DATA / run.files).sha256_of(run.evaluation.split)
-    report = evaluation.evaluate(spec, folder, task, run.evaluation, data, code.evaluate, say)
+    report = evaluation.evaluate(spec, folder, task, DATA / run.files, run.evaluation, data, code.evaluate, say)
     trained = store.record(folder)
     if trained is None:
         raise UserError(f"{folder} is not finished; run the same command again to finish it")

@@ -84,7 +84,7 @@ def test_a_lost_edge_is_stored_and_costs_nothing(trained):
 
 
 def test_older_code_is_stale_until_the_user_drops_it(trained, monkeypatch):
-    monkeypatch.setattr(status, "code_of", lambda training: CodeHashes("other", "other"))
+    monkeypatch.setattr(status, "code_of", lambda *_: CodeHashes("other", "other"))
     assert states()[f"{PAIR}/kd/s0"] == "stale"
     dropped = survey.drop_stale(planned().values())
     assert set(dropped) == {TEACHER, f"{PAIR}/none/s0", f"{PAIR}/kd/s0"}

@@ -95,7 +95,7 @@ def test_a_state_goes_on_where_it_was_saved(project):
 def test_a_state_of_other_code_is_started_anew_with_a_word(project, monkeypatch):
     whole = undisturbed(wanted())
     with monkeypatch.context() as patch:
-        patch.setattr(status, "code_of", lambda training: CodeHashes("older", "older"))
+        patch.setattr(status, "code_of", lambda *_: CodeHashes("older", "older"))
         entry = stop_after(1, wanted())
     lines: list[str] = []
     assert same(train(wanted(), lines), whole)

@@ -21,6 +21,8 @@ class Export(Strict):
     precision: Precision = "float32"
     """Of weights and activations. int8 is static quantisation after training, with one scale for each channel, which
     leaves the last convolution and the resize in float32; int8-all quantises these, too."""
+    dynamic: bool = Field(default=False, exclude_if=not_)
+    """Height and width stay open, for datasets whose images differ in size."""
     calibration: Annotated[int, Field(ge=0, le=10000)] = Field(default=0, exclude_if=not_)
     """With int8: how many training images the ranges of activations are measured on."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, exclude_if=not_)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from bcd.config.schema.suites import Params, Suite
+from bcd.data.palette import palette_of
 from bcd.data.semantic.split import evenly_spaced
 from bcd.errors import UserError
 from bcd.files import atomic_write, sha256_file
@@ -16,7 +17,7 @@ from bcd.metrics import load_arrays
 from bcd.report.content import TEACHER
 from bcd.report.outputs import panels_file, panels_made_of, run_hashes
 from bcd.report.panels import objects, semantic
-from bcd.report.panels.colours import Mark, palette_of
+from bcd.report.panels.colours import Mark
 from bcd.report.panels.layout import framed, png
 from bcd.report.tables import find_table
 from bcd.runs.expand import runs_of, table_rows

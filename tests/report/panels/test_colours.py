@@ -3,7 +3,8 @@
 import numpy as np
 
 from bcd.data.formats import camvid, scenes
-from bcd.report.panels.colours import ERROR_COLOUR, IGNORED_COLOUR, palette_of
+from bcd.data.palette import palette_of
+from bcd.report.panels.colours import ERROR_COLOUR, IGNORED_COLOUR
 
 
 def test_classes_have_distinct_colours_that_are_neither_black_nor_white():
