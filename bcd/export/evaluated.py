@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-
-from torch import nn
+from typing import cast
 
 from bcd.config.schema.exports import Export
 from bcd.export.build import Options, export
@@ -13,6 +12,8 @@ from bcd.export.finished import Finished
 from bcd.export.formats import exporter
 from bcd.export.runtime import as_model, open_file
 from bcd.export.sidecar import Sidecar, sidecar_path
+from bcd.models.base import DenseModel
+from bcd.runs import store
 from bcd.runs.record import ExportFacts, read_as
 from bcd.runs.spec import Evaluation, RunSpec, digest
 
@@ -21,7 +22,7 @@ THREADS = 1  # as a training job has, so that jobs do not disturb each other
 
 def exported_model(
     folder: Path, spec: RunSpec, root: Path, evaluation: Evaluation, form: Export, say: Callable[[str], None]
-) -> tuple[nn.Module, ExportFacts]:
+) -> tuple[DenseModel, ExportFacts]:
     """A finished segmentor as a runtime runs it, and what its file is; the file is kept in the run's folder.
 
     folder: the run's, in the store. root: the folder of its dataset.
@@ -35,7 +36,9 @@ def exported_model(
         calibration=form.calibration or None,
         seed=form.seed,
     )
-    run = Finished(folder, spec, spec.hash, root, evaluation)
+    record = store.record(folder)
+    assert record is not None  # its evaluation begins with that
+    run = Finished(folder, spec, spec.hash, root, evaluation, record.weights.sha256)
     suffix = exporter(form.format).SUFFIXES[0]
     path = export(run, options, folder / f"export-{digest(form.model_dump())}{suffix}", force=True, say=say)
     sidecar = read_as(Sidecar, sidecar_path(path))
@@ -50,4 +53,4 @@ def exported_model(
         largest=sidecar.parity.largest,
         changed=sidecar.parity.changed,
     )
-    return as_model(open_file(path, THREADS)), facts
+    return cast(DenseModel, as_model(open_file(path, THREADS))), facts  # of which evaluation only asks for logits

@@ -61,7 +61,7 @@ class Read:
     """The runs of one row, and by their repetition the per-image counts and the metrics."""
 
     runs: list[Status]
-    counts: dict[int, Mapping[str, np.ndarray]]
+    counts: Mapping[int, Mapping[str, np.ndarray]]
     values: dict[int, dict[str, float]]
 
 

@@ -89,7 +89,8 @@ def _measure(
         raise UserError(f"{folder} is not finished; run the same command again to finish it")
     weights = finished.weights.sha256
     if form is None:
-        model, exported, device = load_model(task, spec.training.model, folder, weights), None, distributed.own_device()
+        model, exported = load_model(task, spec.training.model, folder, weights), None
+        device = distributed.own_device()
     else:
         from bcd.export.evaluated import exported_model
 
