@@ -74,10 +74,12 @@ def fingerprints(
     return _package(package).fingerprints(task, data_format, frozenset(terms), export_format)
 
 
-def modules(task: str, data_format: str, terms: Collection[str], package: Path = PACKAGE) -> tuple[set[str], set[str]]:
+def modules(
+    task: str, data_format: str, terms: Collection[str], export_format: str = "", package: Path = PACKAGE
+) -> tuple[set[str], set[str]]:
     """Names of the modules that the two hashes are made of; the entry of a term is `bcd.losses[term]`."""
     found = _package(package)
-    train, evaluate = _questions(task, data_format, terms)
+    train, evaluate = _questions(task, data_format, terms, export_format)
     return set(found.closure(train)), set(found.closure(evaluate))
 
 

@@ -1,0 +1,129 @@
+"""Exported students in a suite: one job trains, exports and evaluates them, and the table compares them with PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.smoke import PAIR, TEACHER, say
+
+from bcd.config.load import load_params
+from bcd.config.suites import load_suite
+from bcd.errors import UserError
+from bcd.files import sha256_file
+from bcd.metrics import load_rows
+from bcd.report.measure import measure
+from bcd.report.render import long_csv, markdown
+from bcd.runs import code, expand
+from bcd.runs.record import RunResult, read_as
+from bcd.runs.status import DATA, RESULTS, Verdict, judge_all
+from bcd.train import job
+
+pytest.importorskip("onnxruntime")
+
+FORMS = ("", "@onnx", "@onnx-int8")
+SUITE = """\
+description: Exports of two steps.
+task: semantic
+seeds: 2
+metrics: [miou, biou, conn]
+main_metrics: [miou, biou]
+tables:
+  - name: chip
+    caption: The numbers mean nothing.
+    pairs:
+      - {dataset: scenes-smoke, teacher: smoke-teacher, teacher_recipe: smoke, student: smoke-student, recipe: smoke}
+    exports: [onnx, onnx-int8]
+    methods: [none, cwd]
+panels: {methods: [none, cwd], images: 2}
+"""
+
+
+@pytest.fixture
+def runs(project):
+    Path("params/suites/chip.yaml").write_text(SUITE)
+    exports = Path("params/exports.yaml")
+    exports.write_text(exports.read_text().replace("calibration: 64", "calibration: 4"))
+    found = expand.suite_runs(load_params(), load_suite("chip"))
+    for jobs in expand.groups(found).values():
+        job.run_group("chip", jobs, say)
+    return found
+
+
+def result(runs, key: str) -> RunResult:
+    return read_as(RunResult, runs[key].file("chip"))
+
+
+def test_exports_are_evaluated_in_the_store_under_the_run_they_belong_to(runs):
+    assert set(runs) == {TEACHER} | {f"{PAIR}/{m}{f}/s{s}" for m in ("none", "cwd") for f in FORMS for s in (0, 1)}
+    plain, onnx, int8 = (result(runs, f"{PAIR}/cwd{form}/s0") for form in FORMS)
+    assert plain.store == onnx.store == int8.store and plain.weights_sha256 == int8.weights_sha256
+    assert plain.evaluation.exported is None
+    for one in (onnx, int8):
+        facts = one.evaluation.exported
+        assert facts and facts.files.keys() == {path.name for path in exported(one)}
+        assert {sha256_file(path) for path in exported(one)} == set(facts.files.values())
+    assert onnx.evaluation.exported.largest < 1e-3 < int8.evaluation.exported.largest
+    assert int8.evaluation.exported.calibration == 4
+    assert all(status.verdict is Verdict.DONE for status in judge_all("chip", runs.values()).values())
+
+
+def exported(one: RunResult) -> list[Path]:
+    folder = RESULTS / "store" / one.store
+    return [path for path in folder.glob("export-*.onnx") if path.name in one.evaluation.exported.files]
+
+
+def test_the_table_compares_each_form_with_its_baseline_and_with_pytorch(runs):
+    params, suite = load_params(), load_suite("chip")
+    content = measure(params, suite, suite.tables[0], RESULTS, DATA)
+    assert [pair.export for pair in content.pairs] == [None, "onnx", "onnx-int8"]
+    torch, onnx, int8 = content.pairs
+    assert all(cell.to_pytorch is None for row in torch.rows for cell in row.cells.values())
+    for block in (onnx, int8):
+        assert block.row("none").cells["miou"].difference is None
+        for method in ("none", "cwd"):
+            found = block.row(method).cells["miou"]
+            plain = torch.row(method).cells["miou"]
+            assert found.to_pytorch.values == pytest.approx(np.subtract(found.values, plain.values))
+    # Two methods in three metrics' worth of tests: cwd against none in each form, and each exported row against PyTorch.
+    assert content.comparisons == 2 * (3 * 1 + 2 * 2)
+    text = markdown.render(content)
+    assert "as onnx-int8**" in text and "Δ mIoU to PyTorch" in text and "onnxruntime" in content.caption
+    assert long_csv.render(content).splitlines()[0].endswith("pytorch_p,pytorch_significant")
+
+
+def test_float32_labels_nearly_every_pixel_as_pytorch_does(runs):
+    def hits(key: str) -> np.ndarray:
+        one = result(runs, key)
+        return load_rows(RESULTS / "store" / one.store / f"eval-{one.evaluation.hash}.npz")[0]["miou.num"]
+
+    plain, onnx = hits(f"{PAIR}/none/s0"), hits(f"{PAIR}/none@onnx/s0")
+    assert np.abs(plain - onnx).sum() <= 1e-3 * plain.sum()
+
+
+def test_code_of_exports_makes_no_pytorch_run_stale():
+    _, plain = code.modules("semantic", "scenes", [])
+    _, onnx = code.modules("semantic", "scenes", [], "onnx")
+    assert not any(name.startswith("bcd.export") for name in plain)
+    assert {"bcd.export.evaluated", "bcd.export.onnx", "bcd.export.build"} <= onnx
+    assert "bcd.export.openvino" not in onnx
+
+
+def test_a_table_of_detectors_has_no_exports(project):
+    path = Path("params/suites/smoke.yaml")
+    path.write_text(path.read_text().replace("    task: detection\n", "    task: detection\n    exports: [onnx]\n"))
+    with pytest.raises(UserError, match="exports: only segmentors are evaluated in other forms"):
+        load_suite("smoke")
+
+
+def test_an_export_that_is_not_defined_is_named(project):
+    path = Path("params/suites/chip.yaml")
+    path.write_text(SUITE.replace("onnx-int8]", "onix]"))
+    with pytest.raises(UserError, match="'onix' is not defined"):
+        expand.suite_runs(load_params(), load_suite("chip"))
+
+
+def test_int8_needs_a_number_of_images(project):
+    path = Path("params/exports.yaml")
+    path.write_text("mine: {format: onnx, precision: int8}\n")
+    with pytest.raises(UserError, match="mine: int8 needs `calibration`"):
+        load_params()
