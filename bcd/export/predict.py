@@ -94,7 +94,8 @@ def objects(opened: Opened, image: np.ndarray, fixed: tuple[int, int] | None) ->
     view, decoding = opened.metadata.view, opened.metadata.decoding
     assert decoding is not None  # every detector has it
     part = shown(image, view)
-    padded = fixed or tuple(batch([part], view).shape[2:])
+    rows, columns = fixed or batch([part], view).shape[2:]
+    padded = (rows, columns)
     planes, (height, width) = entering(part, view, padded)
     found = decode(opened.run(planes), decoding, (height, width), padded)
     scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)

@@ -142,7 +142,8 @@ def cpu() -> Cpu:
     """This machine's processor; without /proc/cpuinfo its architecture alone is known."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    pairs = [line.partition(":") for line in lines if ":" in line]
+    facts = {name.strip(): value.strip() for name, _, value in reversed(pairs)}  # of the first processor
     flags = set(f"{facts.get('flags', '')} {facts.get('Features', '')}".split())
     return Cpu(
         name=facts.get("model name") or platform.processor() or platform.machine(),
