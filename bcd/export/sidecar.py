@@ -11,7 +11,6 @@ from bcd.config.schema.base import TaskName
 from bcd.config.schema.recipes import Resize, Sliding
 from bcd.runs.record import Json
 
-VERSION = 1
 Precision = Literal["float32", "int8", "int8-all"]
 # Instructions that decide how fast int8 and bfloat16 are, as Linux calls them on x86 and ARM.
 TELLING_FLAGS = (
@@ -50,7 +49,7 @@ class Metadata(Json):
     decoding what turns a detector's raw outputs into boxes, see `bcd.export.decode`; None for a segmentor
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     task: TaskName
     key: str
     run: str
