@@ -2,7 +2,8 @@
 
     python benchmarks/exports.py [NAME ...] [--formats onnx onnx-dynamic openvino executorch] [--size 64 96]
 
-By default one model of params/models.yaml for each pair of backbone and head. Weights are random, but batch norms know
+NAME is a model of params/models.yaml or BACKBONE/HEAD, a segmentor of 16 channels; by default one model of that file
+for each pair of backbone and head. Weights are random, but batch norms know
 the images, which are noise: so logits have their usual scale. A line appears as soon as a model is done; what a cell
 holds is the largest difference in a logit, at two more sizes and for two images where the format leaves that open, or
 the first words of what the toolchain said. `largest` is the largest logit of PyTorch.
@@ -14,8 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from bcd.config.architectures import BACKBONES
 from bcd.config.load import load_params
-from bcd.config.schema.models import AnyModel, DetectionModel
+from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.errors import UserError, pick
 from bcd.export import build, formats, parity
 from bcd.export.graph import Graph, graph_of, require_dynamic
@@ -35,6 +37,16 @@ def distinct(models: dict[str, AnyModel]) -> list[str]:
     for name, model in models.items():
         found.setdefault((model.backbone, model.head), name)
     return list(found.values())
+
+
+def named(name: str) -> AnyModel:
+    """A model of params/models.yaml, or the one that BACKBONE/HEAD describes."""
+    backbone, slash, head = name.partition("/")
+    if not slash:
+        return pick(load_params().models, name, "benchmarks/exports.py")
+    light = {"widths": [8, 16, 24, 32], "depths": [1] * 4} if backbone == "light" else {}
+    stride = pick(BACKBONES, backbone, "benchmarks/exports.py")[0]
+    return SegmentationModel(backbone=backbone, head=head, channels=16, output_stride=stride, **light)
 
 
 def random_model(model: AnyModel, size: Sequence[int]) -> DenseModel:
@@ -100,11 +112,10 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
     parser.add_argument("--size", nargs=2, type=int, default=(64, 96))
     arguments = parser.parse_args()
-    models = load_params().models
     print(f"| model | backbone | head | largest | {' | '.join(arguments.formats)} |")
     print(f"|---|---|---|---:|{'---:|' * len(arguments.formats)}", flush=True)
-    for name in arguments.names or distinct(models):
-        model = pick(models, name, "benchmarks/exports.py")
+    for name in arguments.names or distinct(load_params().models):
+        model = named(name)
         try:
             graph = graph_of(random_model(model, arguments.size))
         except UserError as error:

@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py NAME ... [--formats onnx openvino] [--int8] [--size 240 320] [--rounds 30]
 
-For models of params/models.yaml with random weights, batch 1, one thread each. The runtimes and PyTorch take turns,
+For models named as in benchmarks/exports.py, with random weights, batch 1, one thread each. All take turns,
 image by image, so that what slows the machine slows them alike; a ratio is the median over the rounds. Which CPU this
 was, and whether it has the dot products of int8 (VNNI), is printed first: without them int8 is hardly faster.
 """
@@ -13,10 +13,8 @@ import time
 
 import numpy as np
 import torch
-from exports import metadata_of, random_model
+from exports import metadata_of, named, random_model
 
-from bcd.config.load import load_params
-from bcd.errors import pick
 from bcd.export import build, formats
 from bcd.export.formats import Call
 from bcd.export.graph import graph_of
@@ -30,7 +28,7 @@ WARM_UP = 3
 
 def calls_of(name: str, kinds: list[tuple[str, str]], size: tuple[int, int]) -> dict[str, Call]:
     """PyTorch first, then each format and precision, of one model."""
-    model = pick(load_params().models, name, "benchmarks/latency.py")
+    model = named(name)
     graph = graph_of(random_model(model, size))
     random = np.random.default_rng(0)
     noise = [random.normal(size=(1, 3, *size)).astype(np.float32) for _ in range(CALIBRATION)]

@@ -325,13 +325,12 @@ def predict(
     threads: Annotated[int | None, typer.Option(min=1, help="Of an exported file's runtime.")] = None,
 ) -> None:
     """Apply a model to a folder of images: class maps, or objects as COCO's JSON and their masks, and overlays."""
-    from bcd.export import EXPORTERS
     from bcd.export import predict as predicting
     from bcd.export.runtime import open_file
 
     progress = _progress()
     path = Path(model)
-    if path.is_file() or path.suffix.lstrip(".") in EXPORTERS:
+    if path.is_file() or (path.suffix and not path.is_dir()):  # a key has no suffix
         predictor = predicting.of_file(open_file(path, threads))
     else:
         predictor = predicting.of_run(_finished(model, suite))

@@ -57,7 +57,7 @@ def anchors_of(decoding: Mapping[str, Any], padded: tuple[int, int]) -> list[np.
             indexing="ij",
         )
         shifts = np.stack([x, y, x, y], -1).reshape(-1, 1, 4)
-        found.append((shifts + np.float32(level["cell"])).reshape(-1, 4))
+        found.append((shifts + np.array(level["cell"], np.float32)).reshape(-1, 4))
     return found
 
 
@@ -87,7 +87,7 @@ def _of_level(
     corners = _corners if decoding["coder"] == "sides" else _from_centre
     boxes = corners(deltas[rows], anchors[rows])
     height, width = size
-    return boxes.clip(0, np.float32([width, height, width, height])), flat[best], classes
+    return boxes.clip(0, np.array([width, height, width, height], np.float32)), flat[best], classes
 
 
 def _corners(deltas: np.ndarray, anchors: np.ndarray) -> np.ndarray:

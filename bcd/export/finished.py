@@ -77,8 +77,9 @@ def _key(run_hash: str, results: Path) -> str:
 def _evaluation(folder: Path, training: Training) -> Evaluation:
     """How an evaluation in the run's folder showed the images; else whole, as the recipe resizes them."""
     recipe = training.recipe
-    detection = isinstance(recipe, DetectionRecipe)
-    kind = DetectionEvaluation if detection else SegmentationEvaluation
+    kind: type[DetectionEvaluation] | type[SegmentationEvaluation] = SegmentationEvaluation
+    if isinstance(recipe, DetectionRecipe):
+        kind = DetectionEvaluation
     for path in sorted(folder.glob("eval-*.json")):
         content = read_json(path)
         return kind.model_validate({name: content[name] for name in kind.model_fields if name in content})

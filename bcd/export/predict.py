@@ -20,7 +20,7 @@ from bcd.export.decode import decode
 from bcd.export.finished import Finished
 from bcd.export.runtime import Opened, as_model
 from bcd.export.sidecar import View
-from bcd.export.view import batch, shown, view_of
+from bcd.export.view import batch, entering, shown, view_of
 from bcd.files import atomic_write, read_bytes
 from bcd.models.detection.detector import Detections, Detector
 from bcd.tasks.semantic import predict as predict_map
@@ -93,16 +93,11 @@ def objects(opened: Opened, image: np.ndarray, fixed: tuple[int, int] | None) ->
     view, decoding = opened.metadata.view, opened.metadata.decoding
     assert decoding is not None  # every detector has it
     part = shown(image, view)
-    if fixed and (part.shape[0] > fixed[0] or part.shape[1] > fixed[1]):
-        factor = min(fixed[0] / part.shape[0], fixed[1] / part.shape[1])
-        part = resize_linear(part, (max(1, int(factor * part.shape[0])), max(1, int(factor * part.shape[1]))))
-    entering = batch([part], view)
-    if fixed:
-        rest = [(0, side - own) for side, own in zip(fixed, entering.shape[2:], strict=True)]
-        entering = np.pad(entering, ((0, 0), (0, 0), *rest))
-    height, width = entering.shape[2:]
-    found = decode(opened.run(entering), decoding, (part.shape[0], part.shape[1]), (height, width))
-    scale = np.float32([image.shape[1] / part.shape[1], image.shape[0] / part.shape[0]] * 2)
+    rows, columns = fixed or batch([part], view).shape[2:]
+    padded = (rows, columns)
+    planes, (height, width) = entering(part, view, padded)
+    found = decode(opened.run(planes), decoding, (height, width), padded)
+    scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
     boxes, scores, classes = (torch.from_numpy(found[name]) for name in ("boxes", "scores", "classes"))
     return Detections(boxes * torch.from_numpy(scale), scores, classes)
 

@@ -7,6 +7,7 @@ classes often get equal logits there, and a tie goes to the lower class id (docs
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ def of_openvino(model: Any, images: Sequence[np.ndarray], *, everything: bool) -
     """
     import nncf
 
-    with _quiet():
+    with _quiet(), contextlib.redirect_stdout(io.StringIO()):  # bars of progress
         logging.getLogger("nncf").setLevel(logging.ERROR)
         kept = [] if everything else openvino_tails(model)
         quantised = nncf.quantize(

@@ -12,7 +12,6 @@ from bcd.config.schema.exports import Precision
 from bcd.config.schema.recipes import Resize, Sliding
 from bcd.runs.record import Json
 
-VERSION = 1
 # Instructions that decide how fast int8 and bfloat16 are, as Linux calls them on x86 and ARM.
 TELLING_FLAGS = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16",
@@ -50,7 +49,7 @@ class Metadata(Json):
     decoding what turns a detector's raw outputs into boxes, see `bcd.export.decode`; None for a segmentor
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     task: TaskName
     key: str
     run: str
@@ -142,7 +141,8 @@ def cpu() -> Cpu:
     """This machine's processor; without /proc/cpuinfo its architecture alone is known."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    pairs = [line.partition(":") for line in lines if ":" in line]
+    facts = {name.strip(): value.strip() for name, _, value in reversed(pairs)}  # of the first processor
     flags = set(f"{facts.get('flags', '')} {facts.get('Features', '')}".split())
     return Cpu(
         name=facts.get("model name") or platform.processor() or platform.machine(),

@@ -34,11 +34,11 @@ def images_of(run: Finished, split: str) -> Images:
         from bcd.data.semantic.split import open_split
 
         maps = open_split(run.root, training.data, split)
-        return Images(len(maps), lambda i: maps.read(i)[::2])  # type: ignore[return-value]
+        return Images(len(maps), lambda i: (maps.read(i)[0], maps.read(i)[2]))
     from bcd.data.objects.split import open_objects
 
     objects = open_objects(run.root, training.data, split, masks=False)
-    return Images(len(objects), lambda i: objects.read(i)[::2])  # type: ignore[return-value]
+    return Images(len(objects), lambda i: (objects.read(i)[0], objects.read(i)[2]))
 
 
 def view_of(run: Finished, images: Images | None) -> View:
@@ -88,15 +88,30 @@ def batch(images: Sequence[np.ndarray], view: View) -> np.ndarray:
     return np.pad(planes, ((0, 0), (0, 0), (0, rest[0]), (0, rest[1])))
 
 
-def inputs(images: Images, view: View, chosen: Sequence[int], size: tuple[int, int] | None) -> list[np.ndarray]:
-    """Inputs (1, 3, H, W) of the chosen images, brought to `size`; None leaves each at the size it is shown at."""
-    found = []
-    for index in chosen:
-        image = shown(images.read(index)[0], view)
-        if size and _size(image) != size:
-            image = resize_linear(image, size)
-        found.append(batch([image], view))
-    return found
+def inputs(images: Images, view: View, chosen: Sequence[int], size: tuple[int, int]) -> list[np.ndarray]:
+    """Inputs float32 (1, 3, *size) of the chosen images: a window from the middle where evaluation slides one."""
+    return [entering(_window(shown(images.read(i)[0], view), view, size), view, size)[0] for i in chosen]
+
+
+def entering(image: np.ndarray, view: View, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image, as it is `shown`, as an input float32 (1, 3, *size), and the height and width of its part of it.
+
+    A segmentor's is resized to `size`. A detector's keeps its shape: it shrinks until there is room, and is padded.
+    """
+    height, width = _size(image)
+    if view.pad is None:
+        return batch([image if (height, width) == size else resize_linear(image, size)], view), size
+    factor = min(1.0, size[0] / height, size[1] / width)
+    if factor < 1:
+        image = resize_linear(image, (max(1, int(factor * height)), max(1, int(factor * width))))
+    planes = normalise(image, view.mean, view.std)[None]
+    rest = [(0, side - own) for side, own in zip(size, planes.shape[2:], strict=True)]
+    return np.pad(planes, ((0, 0), (0, 0), *rest)), _size(image)
+
+
+def _window(image: np.ndarray, view: View, size: tuple[int, int]) -> np.ndarray:
+    top, left = ((own - side) // 2 for own, side in zip(_size(image), size, strict=True))
+    return image[top : top + size[0], left : left + size[1]] if view.sliding and min(top, left) >= 0 else image
 
 
 def parity_images(images: Images) -> list[int]:

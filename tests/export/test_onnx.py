@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support import smoke
-from support.exports import run_of, say
+from support.exports import DETECTOR, run_of, say
 
 from bcd.errors import UserError
 from bcd.export import build, parity, runtime
@@ -206,3 +207,25 @@ def test_files_that_are_not_ours_are_refused(exported, tmp_path):
     ):
         with pytest.raises(UserError, match=sentence):
             runtime.open_file(path)
+
+
+def test_a_detector_comes_with_its_decoder(trained, tmp_path, monkeypatch):
+    """Raw heads in the file, and beside it the module that makes boxes of them, without this package."""
+    monkeypatch.chdir(trained)
+    run = run_of(trained, DETECTOR)
+    path = export(run, Options(), tmp_path, say=say)
+    opened, model = runtime.open_file(path), load_trained(run.folder)[0]
+    height, width = opened.metadata.view.height, opened.metadata.view.width
+    inputs = images(1, height, width)
+    with torch.no_grad():
+        said = model.head.head(list(model.features(torch.from_numpy(inputs)).values()))
+    outputs = opened.run(inputs)
+    assert np.abs(outputs["class_logits"] - said["cls_logits"].numpy()).max() < parity.LIMIT
+    assert np.abs(outputs["box_deltas"] - said["bbox_regression"].numpy()).max() < parity.LIMIT
+    assert build.DECODER in read_as(Sidecar, sidecar_path(path)).files
+    spec = importlib.util.spec_from_file_location("bcd_decode", tmp_path / build.DECODER)
+    decoder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(decoder)
+    decoding = opened.metadata.decoding | {"score_threshold": 0.0}
+    found = decoder.decode(outputs, decoding, size=(height, width), padded=(height, width))
+    assert len(found["boxes"]) == decoding["max_detections"] and (np.diff(found["scores"]) <= 0).all()

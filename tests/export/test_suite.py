@@ -84,7 +84,7 @@ def test_the_table_compares_each_form_with_its_baseline_and_with_pytorch(runs):
             found = block.row(method).cells["miou"]
             plain = torch.row(method).cells["miou"]
             assert found.to_pytorch.values == pytest.approx(np.subtract(found.values, plain.values))
-    # Two methods in three metrics' worth of tests: cwd against none in each form, and each exported row against PyTorch.
+    # In each of two metrics: cwd against none in three forms, and two methods in two forms against PyTorch.
     assert content.comparisons == 2 * (3 * 1 + 2 * 2)
     text = markdown.render(content)
     assert "as onnx-int8**" in text and "Δ mIoU to PyTorch" in text and "onnxruntime" in content.caption
