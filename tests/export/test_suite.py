@@ -1,4 +1,4 @@
-"""Exported students in a suite: one job trains, exports and evaluates them, and the table compares them with PyTorch."""
+"""Exported students in a suite: a job trains, exports and evaluates them; the table compares them with PyTorch."""
 
 from pathlib import Path
 
