@@ -2,7 +2,7 @@
 
     python benchmarks/training_curves.py --suite camvid-pretrained --table lite --methods none bcd pbd --out loss.png
 
-Needs the finished runs of the table, and draws what their histories hold, a value every `log_every` steps. A line is
+Needs the finished runs of the table, and draws what their histories hold, means over `log_every` steps. A line is
 the mean over seeds, a band their standard deviation.
 """
 
