@@ -61,7 +61,8 @@ def report(suite: str, block: list[Row], metrics: list[str], baseline: str) -> N
                 gains = one - base
                 spread = gains.std(0, ddof=1) if len(gains) > 1 else np.full(len(names), np.nan)
                 cells = (
-                    f"{gains[:, c].mean():+.1f}" + (f" ± {spread[c]:.1f}" if len(gains) > 1 else "") for c in order
+                    f"{round(gains[:, c].mean(), 1) + 0:+.1f}" + (f" ± {spread[c]:.1f}" if len(gains) > 1 else "")
+                    for c in order
                 )
                 print(f"| {method} | {' | '.join(cells)} |")
 
