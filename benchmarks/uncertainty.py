@@ -64,7 +64,7 @@ def main() -> None:
         found = read_runs(suite.name, row.runs)
         values = np.stack([at_boundaries(run, found[run.key]) for run in row.runs])
         means, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.full(4, np.nan)
-        cells = [f"{mean:.2f}" + f" ± {std:.2f}" * (std == std) for mean, std in zip(means, spread, strict=True)]
+        cells = [f"{m:.2f}" + (f" ± {std:.2f}" if std == std else "") for m, std in zip(means, spread, strict=True)]
         print(f"| {row.pair.student} | {row.method} | {' | '.join(cells)} |", flush=True)
 
 
