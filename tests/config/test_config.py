@@ -79,7 +79,9 @@ def test_a_method_without_terms_is_an_error_but_for_none():
 @pytest.mark.parametrize("suite", sorted(path.stem for path in Path("params/suites").glob("*.yaml")))
 def test_every_shipped_suite_resolves(project, suite):
     runs = load(project, suite)
-    assert all(re.fullmatch(r"(semantic|detection|instance)/[\w.-]+/[\w.-]+/[\w.-]+/s\d+", key) for key in runs)
+    assert all(
+        re.fullmatch(r"(semantic|detection|instance)/[\w.-]+/[\w.-]+/[\w.-]+(@[\w.-]+)?/s\d+", key) for key in runs
+    )
 
 
 def test_unknown_suite_names_the_nearest(project):

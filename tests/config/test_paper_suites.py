@@ -12,10 +12,10 @@ from bcd.config.load import load_params
 from bcd.config.schema.recipes import AdamW, CropView, Resize, SegmentationRecipe
 from bcd.config.schema.suites import Params, Suite
 from bcd.config.suites import load_suite
+from bcd.data.palette import palette_of
 from bcd.errors import UserError
 from bcd.models import build
 from bcd.report import published
-from bcd.report.panels import palette_of
 from bcd.runs import expand
 from bcd.runs.spec import training_json
 from bcd.train.optimizer import make_optimizer, parameter_groups
