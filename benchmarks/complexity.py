@@ -63,13 +63,14 @@ def measured(model: AnyModel, classes: int, size: Sequence[int], runs: int) -> d
     """All measures of one model, in this process."""
     import torch
 
-    from bcd.models import count_parameters, flops
+    from bcd.models import build, count_parameters, flops
     from bcd.models.complexity import counted
-    from bcd.tasks import build_model
+    from bcd.models.detection import build_detector
 
     torch.manual_seed(0)
-    detector = isinstance(model, DetectionModel)
-    net = build_model(model.model_copy(update={"pretrained": "none"}), classes).eval()
+    plain = model.model_copy(update={"pretrained": "none"})
+    detector = isinstance(plain, DetectionModel)
+    net = (build_detector(plain, classes) if isinstance(plain, DetectionModel) else build(plain, classes)).eval()
     image = torch.randn(1, 3, *size)
     forward = _detection(net, size) if detector else net
     with torch.no_grad():
