@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bcd.cli.data import check, fetch
+from bcd.cli.export import export, predict
+from bcd.cli.options import Suite, Table, load
 from bcd.cli.terminal import announce, put, say
 from bcd.errors import UserError, pick
 
 if TYPE_CHECKING:
     from bcd.config.schema import suites
-    from bcd.data.acquire.download import Progress
-    from bcd.export.finished import Finished
     from bcd.runs.run import Run
 
 app = typer.Typer(
@@ -31,12 +31,6 @@ app = typer.Typer(
         "A suite is a file of params/suites/; without --suite it is the one named in params/suite.yaml."
     ),
 )
-Suite = Annotated[
-    str | None, typer.Option("--suite", "-s", help="Name of a file in params/suites/.", show_default=False)
-]
-Table = Annotated[
-    str | None, typer.Option("--table", "-t", help="One table of the suite; all by default.", show_default=False)
-]
 
 
 def _version(wanted: bool) -> None:
@@ -56,81 +50,13 @@ def _options(
     pass
 
 
-def _load(suite: str | None) -> tuple[suites.Params, suites.Suite]:
-    from bcd.config.load import default_suite, load_params
-    from bcd.config.suites import load_suite
-
-    return load_params(), load_suite(default_suite() if suite is None else suite)
-
-
 def _tables(suite: suites.Suite, table: str | None) -> list[str]:
     names = {t.name: t.name for t in suite.tables}
     return [pick(names, table, "--table")] if table else list(names)
 
 
-@app.command()
-def fetch(
-    name: Annotated[str, typer.Argument(help="A dataset of params/datasets.yaml.")],
-    mirror: Annotated[
-        Path | None,
-        typer.Option(envvar="BCD_MIRROR", help="Folder of archives with a MANIFEST.csv; tried before the network."),
-    ] = None,
-    force: Annotated[bool, typer.Option(help="Fetch and unpack again even if everything is there.")] = False,
-    verify: Annotated[bool, typer.Option(help="Only compare every file on disk with the manifest.")] = False,
-    accept: Annotated[
-        bool, typer.Option("--accept", help="Take over the files that you have changed in data/NAME.")
-    ] = False,
-) -> None:
-    """Bring a dataset to data/NAME: from a mirror, from its public address, or from its generator."""
-    from bcd.config.load import load_params
-    from bcd.data.acquire.obtain import accepted, obtain, verified
-    from bcd.data.findings import warnings
-
-    datasets = load_params().datasets
-    dataset = datasets[pick(datasets, name, "bcd fetch").files]  # a variant has the files of another dataset
-    root = Path("data") / dataset.files
-    if verify:
-        put(f"{root}: {len(verified(dataset.files, dataset, root).files)} files as recorded")
-        return
-    if accept and force:
-        raise UserError("bcd fetch: --accept keeps what you have changed and --force drops it; say one of them")
-    if accept:
-        done = accepted(dataset.files, dataset, root, progress=_progress())
-    else:
-        say(f"{dataset.files}: {dataset.source}; licence: {dataset.licence}")
-        done = obtain(dataset.files, dataset, root, mirror_dir=mirror, progress=_progress(), force=force)
-    note = f" ({done.note})" if done.note else ""
-    put(f"{root}: {', '.join(f'{n} {split}' for split, n in done.splits.items())}; {done.origin}{note}")
-    for sentence in warnings(done.check):
-        say(f"warning: {sentence}")
-
-
-@app.command()
-def check(name: Annotated[str, typer.Argument(help="A dataset of params/datasets.yaml that is fetched.")]) -> None:
-    """Look at every image and label of a dataset in data/NAME, and print what it holds: `bcd fetch` does it once."""
-    from bcd.config.load import load_params
-    from bcd.data.acquire.obtain import checked
-    from bcd.data.findings import table, warnings
-
-    datasets = load_params().datasets
-    dataset = datasets[pick(datasets, name, "bcd check").files]
-    found = checked(dataset.files, dataset, Path("data") / dataset.files, progress=_progress())
-    for line in table(found.check):
-        put(line)
-    for sentence in warnings(found.check):
-        put(f"warning: {sentence}")
-
-
-def _progress() -> Progress:
-    """Says how far a download or an unpacking is, at most once in two seconds."""
-    last = [time.monotonic()]
-
-    def progress(what: str, done: int, total: int | None) -> None:
-        if time.monotonic() - last[0] >= 2:
-            last[0] = time.monotonic()
-            say(f"{what}: {done}{f' of {total}' if total else ''}")
-
-    return progress
+app.command()(fetch)
+app.command()(check)
 
 
 @app.command()
@@ -175,7 +101,7 @@ def plan(
     from bcd.runs.resolve import missing_weights
     from bcd.runs.status import Verdict
 
-    params, wanted = _load(suite)
+    params, wanted = load(suite)
     rows = expand.suite_rows(params, wanted)
     runs = expand.distinct_runs(wanted.name, rows)
     stated = cost.parse_stated(step_seconds, {run.model for run in runs.values()})
@@ -232,7 +158,7 @@ def train(
     from bcd.runs.resolve import overridden
     from bcd.train import job
 
-    params, wanted = _load(suite)
+    params, wanted = load(suite)
     runs = expand.suite_runs(params, wanted)
     chosen = [pick(runs, key, f"suite {wanted.name}") for key in keys]
     if settings := settings_of(set_):
@@ -259,7 +185,7 @@ def follow(key: str, folder: Path, suite: Suite = None, parent: Annotated[int, t
     """Push the history of one training run to MLflow until process PARENT has ended."""
     from bcd.tracking import sync as tracking
 
-    tracking.follow(_load(suite)[1].name, key, folder, parent=parent)
+    tracking.follow(load(suite)[1].name, key, folder, parent=parent)
 
 
 @app.command()
@@ -268,87 +194,14 @@ def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.
     from bcd.runs import expand
     from bcd.train import job
 
-    params, wanted = _load(suite)
+    params, wanted = load(suite)
     run = pick(expand.suite_runs(params, wanted), key, f"suite {wanted.name}")
     for name, value in job.evaluate_finished(wanted.name, run, say).items():
         put(f"{name:10s} {value:.4f}")
 
 
-@app.command()
-def export(
-    run: Annotated[str, typer.Argument(help="A run's key, or its folder in results/store.")],
-    suite: Suite = None,
-    format_: Annotated[str, typer.Option("--format", "-f", help="onnx, openvino or executorch.")] = "onnx",
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise, but for the last convolution and the resize behind it.")
-    ] = False,
-    int8_all: Annotated[bool, typer.Option("--int8-all", help="Quantise those, too.")] = False,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width of the input open.")] = False,
-    opset: Annotated[int | None, typer.Option(min=1, help="Of ONNX.", show_default="20")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="File or folder.", show_default="exports/<key>[-int8][-dynamic].<suffix>")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
-    calibration: Annotated[
-        int | None,
-        typer.Option(min=1, help="Training images that int8 is calibrated on.", show_default="64, or all there are"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the calibration images.")] = 0,
-) -> None:
-    """Write a finished run as one file for another runtime, and a JSON beside it that says how it was made.
-
-    The file is compared with PyTorch on real images before it is written; a float file that differs by more than 0.001
-    in a logit is refused. Height and width are those at which the run was evaluated. docs/guides/export.md has more.
-    """
-    from bcd.export.build import Options
-    from bcd.export.build import export as build
-    from bcd.export.sidecar import Sidecar, sidecar_path
-    from bcd.runs.record import read_as
-
-    if int8 and int8_all:
-        raise UserError("bcd export: --int8-all quantises more than --int8; say one of them")
-    precision: Literal["float32", "int8", "int8-all"] = "int8-all" if int8_all else "int8" if int8 else "float32"
-    options = Options(format_, precision, dynamic, opset, calibration, seed)
-    path = build(_finished(run, suite), options, out, force=force, say=say)
-    parity = read_as(Sidecar, sidecar_path(path)).parity
-    put(f"{path}: {path.stat().st_size} bytes")
-    put(f"largest difference to PyTorch {parity.largest:.3g} in a logit; {parity.changed:.4%} of the pixels changed")
-
-
-@app.command()
-def predict(
-    model: Annotated[str, typer.Argument(help="An exported file, a run's key, or its folder in results/store.")],
-    folder: Annotated[Path, typer.Argument(help="Folder of images.")],
-    out: Annotated[Path, typer.Option(help="Folder for what is predicted.")],
-    suite: Suite = None,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds something.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of an exported file's runtime.")] = None,
-) -> None:
-    """Apply a model to a folder of images: class maps, or objects as COCO's JSON and their masks, and overlays."""
-    from bcd.export import predict as predicting
-    from bcd.export.runtime import open_file
-
-    progress = _progress()
-    path = Path(model)
-    if path.is_file() or (path.suffix and not path.is_dir()):  # a key has no suffix
-        predictor = predicting.of_file(open_file(path, threads))
-    else:
-        predictor = predicting.of_run(_finished(model, suite))
-    done = predicting.predict_folder(predictor, folder, out, force=force, progress=progress)
-    put(f"{out}: {done} images")
-
-
-def _finished(run: str, suite: str | None) -> Finished:
-    """The finished run that a key, or a folder of the store, names."""
-    from bcd.export import finished
-    from bcd.runs import expand
-
-    if Path(run).is_dir():
-        from bcd.config.load import load_params
-
-        return finished.of_folder(Path(run), load_params().datasets)
-    params, wanted = _load(suite)
-    return finished.of_run(wanted.name, pick(expand.suite_runs(params, wanted), run, f"suite {wanted.name}"))
+app.command()(export)
+app.command()(predict)
 
 
 @app.command()
@@ -367,7 +220,7 @@ def tables(
     """
     from bcd.report import tables as building
 
-    params, wanted = _load(suite)
+    params, wanted = load(suite)
     for name in _tables(wanted, table):
         if show:
             put(building.show(Path("results"), wanted.name, name, partial=partial))
@@ -397,7 +250,7 @@ def panels(suite: Suite = None, table: Table = None) -> None:
     """Draw image, label, teacher and students side by side with boundary errors marked: figures/*-panels.png."""
     from bcd.report.panels import table_panels
 
-    params, wanted = _load(suite)
+    params, wanted = load(suite)
     for name in _tables(wanted, table):
         put(table_panels(params, wanted, name, Path("results"), Path("data")))
 
@@ -414,7 +267,7 @@ def track(
     from bcd.tracking import ui as pages
 
     if sync:
-        params, wanted = _load(suite)
+        params, wanted = load(suite)
         put(tracking.sync(params, wanted, Path("results")))
     if ui:
         raise typer.Exit(pages.ui(port))
@@ -436,4 +289,4 @@ def dvc_commit(suite: Suite = None) -> None:
     """Tell DVC that the outputs Snakemake has just made are up to date."""
     from bcd.cli.dvc import commit
 
-    commit(_load(suite)[1].name)
+    commit(load(suite)[1].name)

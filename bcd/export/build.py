@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bcd.config.exportable import require_exportable
 from bcd.config.schema.data import TRAIN
+from bcd.config.schema.exports import Export
 from bcd.data.palette import palette_of
 from bcd.errors import UserError
 from bcd.export import decode, formats, parity
 from bcd.export.finished import Finished
-from bcd.export.graph import Graph, graph_of, require_dynamic
+from bcd.export.graph import Graph, graph_of
 from bcd.export.runtime import Opened, open_bytes
-from bcd.export.sidecar import Calibration, Metadata, Precision, Sidecar, View, cpu, sidecar_path, toolchain
+from bcd.export.sidecar import Calibration, Metadata, Sidecar, View, cpu, sidecar_path, toolchain
 from bcd.export.view import calibration_images, images_of, inputs, parity_images, view_of
 from bcd.files import atomic_write
 from bcd.runs.record import dump
@@ -27,52 +28,31 @@ DECODER = "bcd_decode.py"  # `bcd.export.decode`, beside a detector
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is asked of an export.
-
-    format       a key of `bcd.export.EXPORTERS`
-    precision    float32; int8; or int8-all, the last convolutions in int8 too
-    dynamic      whether height and width stay open
-    opset        of ONNX; None for our default
-    calibration  how many training images int8 is calibrated on; None for 64 or as many as there are
-    seed         draws them
-    """
-
-    format: str = "onnx"
-    precision: Precision = "float32"
-    dynamic: bool = False
-    opset: int | None = None
-    calibration: int | None = None
-    seed: int = 0
-
-
-def export(run: Finished, options: Options, out: Path | None = None, *, force: bool = False, say: Say) -> Path:
+def export(
+    run: Finished, form: Export, out: Path | None = None, *, opset: int | None = None, force: bool = False, say: Say
+) -> Path:
     """Write a run as a file of another runtime, its JSON beside it, and return the file's path.
 
-    out: the file, a folder for it, or None for the folder `exports`. force: replace what is there.
+    out: the file, a folder for it, or None for the folder `exports`. opset: of ONNX, None for our default. force:
+    replace what is there.
 
     Nothing is written unless the file agrees with PyTorch (`bcd.export.parity`). Raises UserError for what docs/guides/
     export.md lists.
     """
-    exporter = formats.exporter(options.format)
-    opset = exporter.default_opset(options.opset)
-    quantised = options.precision != "float32"
-    if options.calibration is not None and not quantised:
-        raise UserError("--calibration is for int8; say --int8 too, or leave it out")
-    if options.dynamic:
-        require_dynamic(run.spec.training.model)
-    path = output_path(run, options, out, exporter.SUFFIXES[0], force=force)
+    exporter = formats.exporter(form.format)
+    opset = exporter.default_opset(opset)
+    require_exportable(run.spec.training.model, dynamic=form.dynamic, where=run.key)
+    path = output_path(run, form, out, exporter.SUFFIXES[0], force=force)
     images = images_of(run, TRAIN)
     view = view_of(run, images)
-    drawn = calibration_images(images, options.calibration, options.seed) if quantised else []
+    drawn = calibration_images(images, form.calibration, form.seed) if form.quantised else []
     model, _ = load_trained(run.folder)
     graph = graph_of(model)
-    metadata = metadata_of(run, options, view, graph)
-    say(f"{path.name}: converting{f', quantising on {len(drawn)} training images' if quantised else ''}")
+    metadata = metadata_of(run, form, view, graph)
+    say(f"{path.name}: converting{f', quantising on {len(drawn)} training images' if form.quantised else ''}")
     files, scheme, kept = pack(graph, metadata, opset, inputs(images, view, drawn, (view.height, view.width)))
     say(f"{path.name}: comparing with PyTorch")
-    compared = _compare(open_bytes(files, path, options.format), graph, run, view)
+    compared = _compare(open_bytes(files, path, form.format), graph, run, view)
 
     written = {path.with_suffix(suffix).name: data for suffix, data in files.items()}
     if graph.decoding is not None:
@@ -85,8 +65,8 @@ def export(run: Finished, options: Options, out: Path | None = None, *, force: b
         bytes=sum(map(len, files.values())),
         toolchain=toolchain(exporter.PACKAGES),
         opset=opset,
-        calibration=Calibration(split=TRAIN, images=len(drawn), seed=options.seed, scheme=scheme, kept=kept)
-        if quantised
+        calibration=Calibration(split=TRAIN, images=len(drawn), seed=form.seed, scheme=scheme, kept=kept)
+        if form.quantised
         else None,
         cpu=cpu(),
         parity=compared,
@@ -110,22 +90,22 @@ def pack(
     return exporter.serialise(model, metadata.model_dump_json()), scheme, kept
 
 
-def output_path(run: Finished, options: Options, out: Path | None, suffix: str, *, force: bool) -> Path:
+def output_path(run: Finished, form: Export, out: Path | None, suffix: str, *, force: bool) -> Path:
     """Where the export goes; raises UserError for a file that is there, and for a name with another suffix."""
     name = run.key.partition("?")[0].replace("/", ".")
-    name += "" if options.precision == "float32" else f"-{options.precision}"
-    name += "-dynamic" if options.dynamic else ""
+    name += "" if form.precision == "float32" else f"-{form.precision}"
+    name += "-dynamic" if form.dynamic else ""
     path = FOLDER if out is None else out
     if out is None or out.is_dir():
         path = path / f"{name}{suffix}"
     if path.suffix != suffix:
-        raise UserError(f"--out {path}: a file of {options.format} ends in {suffix}; name it so, or name a folder")
+        raise UserError(f"--out {path}: a file of {form.format} ends in {suffix}; name it so, or name a folder")
     if path.exists() and not force:
         raise UserError(f"{path} exists; say --force to replace it, or --out for another place")
     return path
 
 
-def metadata_of(run: Finished, options: Options, view: View, graph: Graph) -> Metadata:
+def metadata_of(run: Finished, form: Export, view: View, graph: Graph) -> Metadata:
     """What the file says of itself."""
     training = run.spec.training
     return Metadata(
@@ -134,9 +114,9 @@ def metadata_of(run: Finished, options: Options, view: View, graph: Graph) -> Me
         run=run.spec.hash,
         weights_sha256=run.weights_sha256,
         model=f"{training.model.backbone} {training.model.head}",
-        format=options.format,
-        precision=options.precision,
-        dynamic=options.dynamic,
+        format=form.format,
+        precision=form.precision,
+        dynamic=form.dynamic,
         classes=training.data.classes,
         palette=palette_of(training.data.format, training.data.classes).tolist(),
         view=view,

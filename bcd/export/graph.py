@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from bcd.config.schema.models import AnyModel
-from bcd.errors import UserError
 from bcd.models.base import DenseModel
 from bcd.models.segmentor import Segmentor
 
 if TYPE_CHECKING:
     from bcd.models.detection.torchvision_detector import DenseDetector
-
-# Heads that pool a map to a grid of cells: traced with one size, their exported pooling is wrong at every other.
-STATIC_HEADS = ("psp", "uper")
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ DENSE_OUTPUTS = {"cls_logits": "class_logits", "bbox_regression": "box_deltas", 
 
 
 def graph_of(model: DenseModel) -> Graph:
-    """The graph of a trained model in evaluation mode; raises UserError for a detector that one graph cannot hold."""
+    """The graph of a model in evaluation mode, of those that `require_exportable` lets pass."""
     if isinstance(model, Segmentor):
         return Graph(SegmentorGraph(model).eval(), ("logits",))
     from torchvision.models.detection import FCOS
@@ -70,10 +65,7 @@ def graph_of(model: DenseModel) -> Graph:
     from bcd.models.detection.torchvision_detector import DenseDetector
 
     if not isinstance(model, DenseDetector):
-        raise UserError(
-            "only RetinaNet and FCOS of engine torchvision are exported: an R-CNN looks at regions that it finds in "
-            "between, as many as there are; choose one of those heads"
-        )
+        raise TypeError(f"no graph of a {type(model).__name__}")
     names = tuple(DENSE_OUTPUTS.values())
     if isinstance(model.head, FCOS):
         return Graph(DenseGraph(model).eval(), names, decoding_of(model, "sides"))
@@ -92,12 +84,3 @@ def decoding_of(model: DenseDetector, coder: str) -> dict[str, Any]:
         "max_detections": head.detections_per_img,
         "candidates": head.topk_candidates,
     }
-
-
-def require_dynamic(model: AnyModel) -> None:
-    """Raise UserError for a model whose graph cannot leave height and width open."""
-    if model.head in STATIC_HEADS:
-        raise UserError(
-            f"--dynamic: the head '{model.head}' pools to fixed grids, which exporters get wrong at other sizes; leave "
-            "--dynamic out, and export one file for each size"
-        )

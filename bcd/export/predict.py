@@ -16,10 +16,10 @@ from bcd.data.decode import read_image
 from bcd.data.palette import palette_of
 from bcd.data.semantic.transforms import resize_linear
 from bcd.errors import UserError
-from bcd.export.decode import decode
 from bcd.export.finished import Finished
-from bcd.export.runtime import Opened, as_model
+from bcd.export.runtime import Opened
 from bcd.export.sidecar import View
+from bcd.export.standin import ExportedSegmentor, detections
 from bcd.export.view import batch, entering, shown, view_of
 from bcd.files import atomic_write, read_bytes
 from bcd.models.detection.detector import Detections, Detector
@@ -54,7 +54,7 @@ def of_file(opened: Opened) -> Predictor:
     palette = np.array(metadata.palette, np.uint8)
     if metadata.task != "semantic":
         return Predictor(metadata.task, metadata.classes, palette, lambda image: objects(opened, image, fixed))
-    model, view = as_model(opened), metadata.view
+    model, view = ExportedSegmentor(opened), metadata.view
     return Predictor(metadata.task, metadata.classes, palette, lambda image: class_map(model, image, view, fixed))
 
 
@@ -90,16 +90,11 @@ def class_map(model: torch.nn.Module, image: np.ndarray, view: View, fixed: tupl
 
 def objects(opened: Opened, image: np.ndarray, fixed: tuple[int, int] | None) -> Detections:
     """What an exported detector finds in an image uint8 (H, W, 3), in its pixels."""
-    view, decoding = opened.metadata.view, opened.metadata.decoding
-    assert decoding is not None  # every detector has it
+    view = opened.metadata.view
     part = shown(image, view)
     rows, columns = fixed or batch([part], view).shape[2:]
-    padded = (rows, columns)
-    planes, (height, width) = entering(part, view, padded)
-    found = decode(opened.run(planes), decoding, (height, width), padded)
-    scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
-    boxes, scores, classes = (torch.from_numpy(found[name]) for name in ("boxes", "scores", "classes"))
-    return Detections(boxes * torch.from_numpy(scale), scores, classes)
+    planes, size = entering(part, view, (rows, columns))
+    return detections(opened.run(planes), opened, (rows, columns), size, (image.shape[0], image.shape[1]))
 
 
 def predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool = False, progress: Progress) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,20 +98,3 @@ def torch_call(module: nn.Module) -> Call:
             return [output.numpy() for output in module(torch.from_numpy(images))]
 
     return call
-
-
-def as_model(opened: Opened) -> nn.Module:
-    """A segmentor's file as the module that `Task.evaluate` asks for, so that no metric is written twice.
-
-    It has no parameters, and maps images float32 (N, 3, H, W) on the CPU to a dict with `logits`.
-    """
-    import torch
-    from torch import Tensor
-    from torch import nn as layers
-
-    class Exported(layers.Module):
-        def forward(self, image: Tensor) -> dict[str, Tensor]:
-            outputs: Mapping[str, np.ndarray] = opened.run(np.ascontiguousarray(image.numpy()))
-            return {name: torch.from_numpy(np.asarray(output)) for name, output in outputs.items()}
-
-    return Exported().eval()

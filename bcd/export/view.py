@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bcd.config.schema.data import TRAIN
+from bcd.config.schema.exports import CALIBRATION
 from bcd.data.semantic.split import evenly_spaced
 from bcd.data.semantic.transforms import evaluated_size, normalise, resize_linear, resize_pair
 from bcd.errors import UserError
@@ -16,7 +17,6 @@ from bcd.export.sidecar import View
 from bcd.runs.spec import DetectionEvaluation, SegmentationEvaluation
 
 PARITY_IMAGES = 4
-CALIBRATION_IMAGES = 64  # where nobody says how many, and the split has as many
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ def calibration_images(images: Images, wanted: int | None, seed: int) -> list[in
     """Training images drawn without replacement; raises UserError when more are asked for than there are."""
     if wanted is not None and wanted > images.count:
         raise UserError(
-            f"--calibration {wanted}: the split '{TRAIN}' has {images.count} images; ask for {images.count} or fewer"
+            f"calibration {wanted}: the split '{TRAIN}' has {images.count} images; ask for {images.count} or fewer"
         )
-    count = min(CALIBRATION_IMAGES, images.count) if wanted is None else wanted
+    count = min(CALIBRATION, images.count) if wanted is None else wanted
     return sorted(np.random.default_rng(seed).permutation(images.count)[:count].tolist())
 
 

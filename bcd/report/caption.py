@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from bcd.report.content import Comparison, ModelFacts, PairBlock, TableContent, Trace
-from bcd.report.render.text import heading, partial_text, title
+from bcd.report.render.text import heading, partial_text, scaled, title
 from bcd.report.stats import POWER
 from bcd.runs.record import ExportFacts
 
@@ -85,22 +85,19 @@ def _model(role: str, model: ModelFacts) -> str | None:
     height, width = model.macs_input
     weights = "no pretrained weights" if model.pretrained == "none" else f"weights {model.pretrained}"
     return (
-        f"{role} {model.name}: {_count(model.parameters)} parameters, {_count(model.macs)} MACs at "
+        f"{role} {model.name}: {scaled(model.parameters)} parameters, {scaled(model.macs)} MACs at "
         f"{height} x {width}, {weights}."
     )
 
 
-def _count(value: float) -> str:
-    """Three significant digits with a metric prefix: 1234567 -> '1.23 M'."""
-    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= factor:
-            return f"{value / factor:.3g}{prefix}"
-    return str(value)
-
-
 def _exports(content: TableContent) -> list[str]:
     """One sentence for each form in which students are shown beside PyTorch: no number stands without its toolchain."""
-    return [f"{pair.export}: {_export(pair.exported)}." for pair in content.pairs if pair.export and pair.exported]
+    forms = [f"{pair.export}: {_export(pair.exported)}." for pair in content.pairs if pair.export and pair.exported]
+    cost = (
+        "Time: of one image, as a ratio to PyTorch eager, one thread each, in turns in one process; it is the median "
+        "over seeds, and differs a little when it is measured again."
+    )
+    return [*dict.fromkeys(forms), *([cost] if forms else [])]
 
 
 def _export(facts: ExportFacts) -> str:
@@ -108,7 +105,6 @@ def _export(facts: ExportFacts) -> str:
     said = [tools, *([f"opset {facts.opset}"] if facts.opset else [])]
     if facts.calibration:
         said.append(f"calibrated on {facts.calibration} training images, {facts.scheme}")
-    said.append(f"a file of {_count(facts.bytes)}B")
     said.append(f"on a processor with {', '.join(facts.cpu_flags) or 'no instructions for int8 that we know of'}")
     return "; ".join(said)
 

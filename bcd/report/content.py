@@ -115,6 +115,16 @@ class PublishedCell(Strict):
     """The whole line as it stands there."""
 
 
+class FileCost(Strict):
+    """What the exported files of a row cost."""
+
+    bytes: float
+    """Mean over its runs."""
+    time: float | None
+    """Of one image, as a ratio to PyTorch eager in the same process; the median over its runs. None where no run has
+    one."""
+
+
 class MeasuredRow(Strict):
     """A method of a pair, or its teacher. What it is measured from is a `bcd.runs.expand.Row`."""
 
@@ -126,6 +136,8 @@ class MeasuredRow(Strict):
     """By metric."""
     published: dict[str, PublishedCell]
     """By metric, where there is one."""
+    file: FileCost | None = Field(default=None, exclude_if=not_)
+    """Of exported students; left out elsewhere."""
 
 
 class ModelFacts(Strict):

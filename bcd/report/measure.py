@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, median
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from bcd.report.content import (
     TEACHER,
     Cell,
     Comparison,
+    FileCost,
     MeasuredRow,
     ModelFacts,
     PairBlock,
@@ -31,7 +33,7 @@ from bcd.report.content import (
 )
 from bcd.report.stats import Difference, compare, detectable, holm, mean_std
 from bcd.runs.expand import Row, blocks, table_rows
-from bcd.runs.record import RunResult
+from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.status import Status
 from bcd.runs.usable import find_runs, read_rows, refusal
 
@@ -229,7 +231,11 @@ def _row(
             to_pytorch=compared(PYTORCH, metric),
         )
     return MeasuredRow(
-        method=method, runs=[_trace(one, results) for one in numbers.runs], cells=cells, published=beside
+        method=method,
+        runs=[_trace(one, results) for one in numbers.runs],
+        cells=cells,
+        published=beside,
+        file=_file_cost(numbers.runs),
     )
 
 
@@ -245,6 +251,17 @@ def _comparison(metric: str, paired: Paired, significant: bool, level: float) ->
         better=sign * found.mean > 0,
         detectable=None if significant else _number(detectable(found, level)),
     )
+
+
+def _file_cost(runs: Sequence[Status]) -> FileCost | None:
+    """None for runs in PyTorch."""
+    files = [one.finished.evaluation.exported for one in runs]
+    sizes = [file.bytes for file in files if file]
+    if not sizes:
+        return None
+    reports = [read_as(Report, one.rows_file.with_suffix(".json"), one.measure_again) for one in runs]
+    ratios = [report.latency.ratio for report in reports if report.latency]
+    return FileCost(bytes=fmean(sizes), time=median(ratios) if ratios else None)
 
 
 def _trace(one: Status, results: Path) -> Trace:

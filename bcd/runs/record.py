@@ -194,6 +194,20 @@ class ExportFacts(Json):
     changed: float
 
 
+class Latency(Json):
+    """What an exported file costs for one image beside PyTorch eager, one thread each, taking turns in one process.
+
+    ratio            of the times, the median over `rounds`; `low` and `high` are its quartiles
+    pytorch_seconds  PyTorch's median, for the size of things
+    """
+
+    ratio: float
+    low: float
+    high: float
+    rounds: Count1
+    pytorch_seconds: Seconds
+
+
 class Report(Json):
     """One evaluation in a run's folder: `eval-<hash>.json`; the rows and predictions lie beside it.
 
@@ -203,7 +217,7 @@ class Report(Json):
     weights_sha256      of the weights that were evaluated; empty, as the next, in a report from before it was recorded
     predictions_sha256  of the file with the predictions
     metrics             in percent, or as docs/reference/metrics.md says; NaN where undefined, which is null in the file
-    exported            the file that was evaluated; None for PyTorch
+    exported            the file that was evaluated; None for PyTorch, as is its `latency`
     seal                hash of all that it says, so that a number cannot change without a word
     """
 
@@ -218,6 +232,7 @@ class Report(Json):
     code: str
     seconds: float
     exported: ExportFacts | None = Field(default=None, exclude_if=not_)
+    latency: Latency | None = Field(default=None, exclude_if=not_)
     seal: str = ""
 
     def sealed(self) -> Report:

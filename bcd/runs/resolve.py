@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from bcd.config.architectures import POOLING_HEADS, SMALLEST_MIT_SIDE, SOURCES
 from bcd.config.check import check
+from bcd.config.exportable import require_exportable
 from bcd.config.index_weights import INDEX, weights_file
 from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms, override
@@ -66,7 +67,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
     _require_class_weights(recipe, dataset.classes, f"{where}: the recipe '{request.recipe}'")
     _require_taps(request.terms.terms, model, f"{where}: the method '{request.method}'")
     _require_normalisation(model, dataset, f"{where}: the model '{request.model}' on {request.dataset}")
-    export = pick(params.exports, request.export, f"{where}.exports") if request.export else None
+    export = _export(params, request.export, model, f"{where}.exports: the model '{request.model}'")
     return Run(
         key=request.key,
         training=Training(
@@ -208,6 +209,15 @@ def _require_normalisation(model: AnyModel, data: Dataset | DataUse, where: str)
             f"{data.mean} and std {data.std}; use a variant of the dataset with mean: {mean} and std: {std} "
             "(params/datasets.yaml)"
         )
+
+
+def _export(params: Params, name: str | None, model: AnyModel, where: str) -> Export | None:
+    """A form of params/exports.yaml that the model has."""
+    if name is None:
+        return None
+    export = pick(params.exports, name, where)
+    require_exportable(model, dynamic=export.dynamic, where=where)
+    return export
 
 
 def _evaluation(split: str, recipe: AnyRecipe, export: Export | None) -> Evaluation:

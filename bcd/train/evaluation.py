@@ -89,14 +89,13 @@ def _measure(
         raise UserError(f"{folder} is not finished; run the same command again to finish it")
     weights = finished.weights.sha256
     if form is None:
-        model, exported = load_model(task, spec.training.model, folder, weights), None
-        device = distributed.own_device()
+        file, model = None, load_model(task, spec.training.model, folder, weights)
+        result = task.evaluate(model, evaluation, distributed.own_device())
     else:
-        from bcd.export.evaluated import exported_model
+        from bcd.export.evaluated import exported
 
-        model, exported = exported_model(folder, spec, root, evaluation, form, say)
-        device = torch.device("cpu")
-    result = task.evaluate(model, evaluation, device)
+        file = exported(folder, spec, root, evaluation, form, say)
+        result = task.evaluate(file.model, evaluation, torch.device("cpu"))
     stem = _stem(evaluation)
     rows, predictions = folder / f"{stem}{ROWS}", folder / f"{stem}{PREDICTIONS}"
     save_rows(rows, result.rows, result.names)
@@ -113,7 +112,8 @@ def _measure(
         metrics=result.metrics,
         code=code,
         seconds=round(time.perf_counter() - begin, 3),
-        exported=exported,
+        exported=file.facts if file else None,
+        latency=file.latency if file else None,
     ).sealed()
     atomic_write(folder / f"{stem}.json", dump(shown | found.model_dump()))
     return found

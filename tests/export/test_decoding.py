@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from bcd.config.exportable import require_exportable
 from bcd.config.schema.models import DetectionModel
 from bcd.errors import UserError
 from bcd.export import decode
 from bcd.export.graph import graph_of
+from bcd.export.runtime import Opened, torch_call
+from bcd.export.sidecar import Metadata, View
+from bcd.export.standin import stand_in
 from bcd.models.detection import build_detector
 
 CLASSES = 3
@@ -58,6 +62,27 @@ def test_the_decoder_finds_what_the_detector_finds(head, levels, size):
     np.testing.assert_allclose(found["boxes"], expected.boxes.numpy(), atol=1e-3)
 
 
+def test_a_file_detects_as_its_detector_does_in_a_batch_and_at_original_sizes():
+    model = detector("fcos", [2, 5], convs=1)
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    sizes, originals = [(64, 96), (57, 80)], [(128, 192), (171, 160)]
+    with torch.no_grad():
+        scores = graph_of(model).module(images)[0].sigmoid().flatten()
+        model.head.score_thresh = float(scores.topk(120).values[-1]) * 0.5
+        expected = model.detect(images, sizes, originals)
+    graph = graph_of(model)
+    metadata = Metadata.model_construct(
+        outputs=list(graph.outputs), decoding=graph.decoding, dynamic=True,
+        view=View(mean=[0.0] * 3, std=[1.0] * 3, height=64, width=96), task="detection",
+    )  # fmt: skip
+    found = stand_in(Opened("file", metadata, torch_call(graph.module))).detect(images, sizes, originals)
+    for theirs, ours in zip(expected, found, strict=True):
+        assert len(ours.boxes) == len(theirs.boxes) > 3
+        assert ours.classes.tolist() == theirs.classes.tolist()
+        torch.testing.assert_close(ours.boxes, theirs.boxes, atol=2e-3, rtol=0)
+        torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-5, rtol=0)
+
+
 def test_the_decoder_needs_nothing_but_numpy():
     """It is copied beside an exported file, without the rest of this package."""
     tree = ast.parse(Path(decode.__file__).read_text())
@@ -67,5 +92,5 @@ def test_the_decoder_needs_nothing_but_numpy():
 
 
 def test_detectors_of_two_stages_are_refused():
-    with pytest.raises(UserError, match="only RetinaNet and FCOS .* are exported"):
-        graph_of(build_detector(described("faster_rcnn", [2, 5]), CLASSES))
+    with pytest.raises(UserError, match="key: only RetinaNet and FCOS .* are exported"):
+        require_exportable(described("faster_rcnn", [2, 5]), dynamic=False, where="key")

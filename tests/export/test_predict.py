@@ -12,9 +12,10 @@ from support import smoke
 from support.exports import MASKS, run_of, say
 from support.project import run
 
+from bcd.config.schema.exports import Export
 from bcd.errors import UserError
 from bcd.export import predict
-from bcd.export.build import Options, export
+from bcd.export.build import export
 from bcd.export.runtime import open_file
 from bcd.metrics import load_arrays
 
@@ -40,7 +41,7 @@ def test_class_maps_of_a_run_are_those_of_its_evaluation(segmentor, trained, tmp
 
 def test_an_image_of_another_size_gets_a_map_of_its_own_size(segmentor, tmp_path):
     pytest.importorskip("onnxruntime")
-    file = export(segmentor, Options(), tmp_path, say=say)
+    file = export(segmentor, Export(format="onnx"), tmp_path, say=say)
     photographs = tmp_path / "photographs" / "deep"
     photographs.mkdir(parents=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 77, 3), np.uint8)).save(photographs / "a.jpg")

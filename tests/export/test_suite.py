@@ -1,9 +1,14 @@
 """Exported students in a suite: a job trains, exports and evaluates them; the table compares them with PyTorch."""
 
+import contextlib
+import csv
+import io
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.project import copy_project
 from support.smoke import PAIR, TEACHER, say
 
 from bcd.config.load import load_params
@@ -12,15 +17,20 @@ from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.metrics import load_rows
 from bcd.report.measure import measure
-from bcd.report.render import long_csv, markdown
+from bcd.report.render import latex, long_csv, markdown, terminal
 from bcd.runs import code, expand
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.status import DATA, RESULTS, Verdict, judge_all
 from bcd.train import job
 
 pytest.importorskip("onnxruntime")
 
 FORMS = ("", "@onnx", "@onnx-int8")
+DETECTORS = (
+    "{dataset: scenes-smoke, teacher: smoke-retinanet, teacher_recipe: smoke-detector, student: smoke-retinanet, "
+    "recipe: smoke-detector}"
+)
+BOXES = "detection/scenes-smoke/smoke-retinanet-from-smoke-retinanet/none"
 SUITE = """\
 description: Exports of two steps.
 task: semantic
@@ -34,19 +44,38 @@ tables:
       - {dataset: scenes-smoke, teacher: smoke-teacher, teacher_recipe: smoke, student: smoke-student, recipe: smoke}
     exports: [onnx, onnx-int8]
     methods: [none, cwd]
+  - name: boxes
+    caption: The numbers mean nothing.
+    task: detection
+    seeds: 1
+    metrics: [ap, ap50]
+    main_metrics: [ap]
+    pairs: [{DETECTORS}]
+    exports: [onnx, onnx-int8]
+    methods: [none]
+    panels: {methods: [none], images: 2}
 panels: {methods: [none, cwd], images: 2}
 """
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, smoke_data) -> Path:
+    """A project in which every job of the suite has been done."""
+    folder = copy_project(tmp_path_factory.mktemp("chip"))
+    shutil.copytree(smoke_data, folder / "data" / "scenes-smoke")
+    with contextlib.chdir(folder):
+        Path("params/suites/chip.yaml").write_text(SUITE.replace("{DETECTORS}", DETECTORS))
+        exports = Path("params/exports.yaml")
+        exports.write_text(exports.read_text().replace("calibration: 64", "calibration: 4"))
+        for jobs in expand.groups(expand.suite_runs(load_params(), load_suite("chip"))).values():
+            job.run_group("chip", jobs, say)
+    return folder
+
+
 @pytest.fixture
-def runs(project):
-    Path("params/suites/chip.yaml").write_text(SUITE)
-    exports = Path("params/exports.yaml")
-    exports.write_text(exports.read_text().replace("calibration: 64", "calibration: 4"))
-    found = expand.suite_runs(load_params(), load_suite("chip"))
-    for jobs in expand.groups(found).values():
-        job.run_group("chip", jobs, say)
-    return found
+def runs(built, monkeypatch):
+    monkeypatch.chdir(built)
+    return expand.suite_runs(load_params(), load_suite("chip"))
 
 
 def result(runs, key: str) -> RunResult:
@@ -54,7 +83,9 @@ def result(runs, key: str) -> RunResult:
 
 
 def test_exports_are_evaluated_in_the_store_under_the_run_they_belong_to(runs):
-    assert set(runs) == {TEACHER} | {f"{PAIR}/{m}{f}/s{s}" for m in ("none", "cwd") for f in FORMS for s in (0, 1)}
+    expected = {f"{PAIR}/{m}{f}/s{s}" for m in ("none", "cwd") for f in FORMS for s in (0, 1)}
+    expected |= {TEACHER, "detection/scenes-smoke/smoke-retinanet/none/s0"} | {f"{BOXES}{form}/s0" for form in FORMS}
+    assert set(runs) == expected
     plain, onnx, int8 = (result(runs, f"{PAIR}/cwd{form}/s0") for form in FORMS)
     assert plain.store == onnx.store == int8.store and plain.weights_sha256 == int8.weights_sha256
     assert plain.evaluation.exported is None
@@ -108,22 +139,53 @@ def test_code_of_exports_makes_no_pytorch_run_stale():
     assert "bcd.export.openvino" not in onnx
 
 
-def test_a_table_of_detectors_has_no_exports(project):
-    path = Path("params/suites/smoke.yaml")
-    path.write_text(path.read_text().replace("    task: detection\n", "    task: detection\n    exports: [onnx]\n"))
-    with pytest.raises(UserError, match="exports: only segmentors are evaluated in other forms"):
-        load_suite("smoke")
+def test_detectors_are_evaluated_as_files_too(runs):
+    plain, onnx, int8 = (result(runs, f"{BOXES}{form}/s0") for form in FORMS)
+    assert plain.metrics.keys() == onnx.metrics.keys() and plain.evaluation.images == int8.evaluation.images
+    assert onnx.evaluation.exported.largest < 1e-3 < int8.evaluation.exported.largest
+
+
+def test_time_and_bytes_of_the_files_stand_in_every_format_of_the_table(runs):
+    params, suite = load_params(), load_suite("chip")
+    content = measure(params, suite, suite.tables[0], RESULTS, DATA)
+    torch, onnx, int8 = (block.row("cwd") for block in content.pairs)
+    one = result(runs, f"{PAIR}/cwd@onnx/s0")
+    report = read_as(Report, RESULTS / "store" / one.store / f"eval-{one.evaluation.hash}.json")
+    assert 0 < report.latency.low <= report.latency.ratio <= report.latency.high and report.latency.pytorch_seconds > 0
+    assert "latency" not in runs[f"{PAIR}/cwd@onnx/s0"].file("chip").read_text()  # it differs between two executions
+    assert torch.file is None and onnx.file.bytes == one.evaluation.exported.bytes != int8.file.bytes
+    assert onnx.file.time == pytest.approx(np.median([time_of(runs, "cwd", seed) for seed in (0, 1)]))
+    for text in (markdown.render(content), latex.render(content), terminal.render(content)):
+        assert f"{onnx.file.time:.2f}" in text and f"{onnx.file.bytes / 1000:.3g} kB" in text
+    lines = list(csv.DictReader(io.StringIO(long_csv.render(content))))
+    assert {(float(line["bytes"]), float(line["time"])) for line in lines if line["export"] == "onnx"} >= {
+        (onnx.file.bytes, onnx.file.time)
+    }
+
+
+def time_of(runs, method: str, seed: int) -> float:
+    one = result(runs, f"{PAIR}/{method}@onnx/s{seed}")
+    return read_as(Report, RESULTS / "store" / one.store / f"eval-{one.evaluation.hash}.json").latency.ratio
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("smoke-retinanet", "smoke-maskrcnn"), "only RetinaNet and FCOS of engine torchvision are exported"),
+        (("student: smoke-student", "student: smoke-pspnet"), "the head 'psp' pools to fixed grids"),
+    ],
+)
+def test_a_model_that_no_file_holds_is_refused_before_anything_is_trained(project, change, sentence):
+    path = Path("params/exports.yaml")
+    path.write_text(path.read_text() + "open: {format: onnx, dynamic: true}\n")
+    text = SUITE.replace("{DETECTORS}", DETECTORS).replace("[onnx, onnx-int8]", "[open]").replace(*change)
+    Path("params/suites/chip.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"chip.yaml: tables.*exports: the model '.*': {sentence}"):
+        expand.suite_runs(load_params(), load_suite("chip"))
 
 
 def test_an_export_that_is_not_defined_is_named(project):
     path = Path("params/suites/chip.yaml")
-    path.write_text(SUITE.replace("onnx-int8]", "onix]"))
+    path.write_text(SUITE.replace("{DETECTORS}", DETECTORS).replace("onnx-int8]", "onix]"))
     with pytest.raises(UserError, match="'onix' is not defined"):
         expand.suite_runs(load_params(), load_suite("chip"))
-
-
-def test_int8_needs_a_number_of_images(project):
-    path = Path("params/exports.yaml")
-    path.write_text("mine: {format: onnx, precision: int8}\n")
-    with pytest.raises(UserError, match="mine: int8 needs `calibration`"):
-        load_params()

@@ -11,6 +11,7 @@ from bcd.config.schema.base import Strict
 
 ExportFormat = Literal["onnx", "openvino", "executorch"]
 Precision = Literal["float32", "int8", "int8-all"]
+CALIBRATION = 64  # training images, where nobody says how many
 
 
 class Export(Strict):
@@ -23,15 +24,19 @@ class Export(Strict):
     leaves the last convolution and the resize in float32; int8-all quantises these, too."""
     dynamic: bool = Field(default=False, exclude_if=not_)
     """Height and width stay open, for datasets whose images differ in size."""
-    calibration: Annotated[int, Field(ge=0, le=10000)] = Field(default=0, exclude_if=not_)
-    """With int8: how many training images the ranges of activations are measured on."""
+    calibration: Annotated[int, Field(ge=1, le=10000)] | None = Field(default=None, exclude_if=not_)
+    """With int8: how many training images the ranges of activations are measured on; null for `CALIBRATION`, or all
+    that there are."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, exclude_if=not_)
     """With int8: those images are drawn with it."""
 
     @model_validator(mode="after")
     def _calibrated_where_quantised(self) -> Export:
-        if self.precision != "float32" and not self.calibration:
-            raise ValueError("int8 needs `calibration`, the number of training images to measure ranges on, such as 64")
-        if self.precision == "float32" and (self.calibration or self.seed):
+        if not self.quantised and (self.calibration or self.seed):
             raise ValueError("`calibration` and `seed` belong to the precision int8; remove them, or set it")
         return self
+
+    @property
+    def quantised(self) -> bool:
+        """Whether anything in it is int8."""
+        return self.precision != "float32"

@@ -132,8 +132,6 @@ class Table(Strict):
                 raise ValueError(f"{field}: '{twice}' stands twice; remove one")
         if twice := repeated(self.exports):
             raise ValueError(f"exports: '{twice}' stands twice; remove one")
-        if self.exports and self.task != "semantic":
-            raise ValueError("exports: only segmentors are evaluated in other forms; leave them out of this table")
         if any(pair in self.pairs[:i] for i, pair in enumerate(self.pairs)):
             raise ValueError("pairs: one pair stands twice; remove one")
         for metric in (*self.metrics, *self.main_metrics):

@@ -26,8 +26,9 @@ def render(content: TableContent) -> str:
     lines = [rf"% \usepackage{{{packages}}}", r"\begin{table*}", r"\centering", r"\small"]
     lines += [rf"\caption{{{escape(' '.join([content.caption, *content.notes]))}}}"]
     lines += [rf"\label{{tab:{content.suite}-{content.table}{'-partial' if content.partial else ''}}}"]
-    heads = [*map(text.title, metrics), *(f"published {text.title(m)}" for m in beside)]
-    lines += _tabular(content, heads, lambda row: _values(row, metrics, beside))
+    files = text.FILE_HEADS if content.exported else ()
+    heads = [*map(text.title, metrics), *files, *(f"published {text.title(m)}" for m in beside)]
+    lines += _tabular(content, heads, lambda row: _values(row, metrics, beside, files=bool(files)))
     if content.comparisons:
         lines += ["", r"\medskip"]
         heads = [f"Δ {text.title(m)}" for m in main]
@@ -64,8 +65,9 @@ def _line(cells: list[str]) -> str:
     return rf"{' & '.join(cells)} \\"
 
 
-def _values(row: MeasuredRow, metrics: list[str], beside: list[str]) -> list[str]:
+def _values(row: MeasuredRow, metrics: list[str], beside: list[str], *, files: bool) -> list[str]:
     values = [_marked(text.value_text(row.cells[m]), row.cells[m].verdict) for m in metrics]
+    values += map(escape, text.file_texts(row)) if files else []
     return [*values, *(escape(text.published_text(row, m)) for m in beside)]
 
 

@@ -12,7 +12,9 @@ COLUMNS = (
     "suite", "table", "dataset", "teacher", "student", "method", "metric", "runs",
     "mean", "std", "difference", "low", "high", "p", "significant", "published", "published_source",
 )  # fmt: skip
-EXPORT_COLUMNS = ("export", *(f"pytorch_{field}" for field in ("difference", "low", "high", "p", "significant")))
+EXPORT_COLUMNS = (
+    "export", "bytes", "time", *(f"pytorch_{field}" for field in ("difference", "low", "high", "p", "significant")),
+)  # fmt: skip
 PARTIAL_COLUMNS = ("missing", "partial")
 Field = str | float | None
 
@@ -20,7 +22,7 @@ Field = str | float | None
 def render(content: TableContent) -> str:
     """The lines; a field that does not apply is empty.
 
-    A table of exports has columns for the form, and for the difference to PyTorch.
+    A table of exports has columns for the form, what its files cost, and the difference to PyTorch.
     A partial table has two columns more. They say how many runs the row lacks and, on every line, what the whole table
     lacks.
     """
@@ -49,6 +51,8 @@ def _about(content: TableContent, pair: PairBlock, row: MeasuredRow) -> dict[str
     }
     if content.exported:
         facts["export"] = pair.export
+        if row.file:
+            facts |= {"bytes": row.file.bytes, "time": row.file.time}
     if content.partial:
         lacking = content.expected_runs(row) - len(row.runs)
         facts |= {"missing": lacking, "partial": text.partial_text(content.partial)}

@@ -10,7 +10,7 @@ def render(content: TableContent) -> str:
     """Each pair as one table: mean ± std of every metric, the differences of the main metrics, published numbers."""
     lines = [f"# {text.headline(content)}", "", content.caption, ""]
     beside = text.published_metrics(content)
-    heads = ["method", *map(text.title, content.metrics)]
+    heads = ["method", *map(text.title, content.metrics), *(text.FILE_HEADS if content.exported else ())]
     heads += [f"Δ {text.title(m)}" for m in content.main_metrics]
     heads += [f"Δ {text.title(m)} to PyTorch" for m in content.main_metrics if content.exported]
     heads += [f"published {text.title(m)}" for m in beside]
@@ -26,12 +26,13 @@ def render(content: TableContent) -> str:
 
 
 def _texts(row: MeasuredRow, content: TableContent, beside: list[str]) -> list[str]:
-    """The cells of a row: values, differences, published numbers."""
+    """The cells of a row: values, what its file costs, differences, published numbers."""
     main = [row.cells[m] for m in content.main_metrics]
     values = [_marked(text.value_text(row.cells[m]), row.cells[m].verdict) for m in content.metrics]
+    files = text.file_texts(row) if content.exported else []
     differences = [_compared(cell.difference) for cell in main]
     differences += [_compared(cell.to_pytorch) for cell in main if content.exported]
-    return [*values, *differences, *(text.published_text(row, m) for m in beside)]
+    return [*values, *files, *differences, *(text.published_text(row, m) for m in beside)]
 
 
 def _compared(found: Comparison | None) -> str:

@@ -17,9 +17,11 @@ def render(content: TableContent) -> str:
     names = [text.row_title(row, content) for pair in content.pairs for row in pair.rows]
     width = max(len(name) for name in ("method", *names))
     for pair in content.pairs:
-        lines += ["", text.heading(pair), _line("method", [f"{text.title(m):^22}" for m in main], width)]
+        heads = [*(f"{text.title(m):^22}" for m in main), *(f"{head:>8}" for head in text.FILE_HEADS if pair.export)]
+        lines += ["", text.heading(pair), _line("method", heads, width)]
         for row in pair.rows:
-            lines.append(_line(text.row_title(row, content), [_cell(row.cells[m]) for m in main], width))
+            files = [f"{words:>8}" for words in text.file_texts(row) if pair.export]
+            lines.append(_line(text.row_title(row, content), [*(_cell(row.cells[m]) for m in main), *files], width))
     lines += ["", f"* significantly better than {baseline}, † significantly worse (Holm)"]
     for note in content.notes:
         lines += textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)

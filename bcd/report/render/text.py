@@ -72,6 +72,24 @@ def difference_text(found: Comparison | None) -> str:
     return f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}]"
 
 
+FILE_HEADS = ("file", "time")
+
+
+def file_texts(row: MeasuredRow) -> list[str]:
+    """`12.3 MB` and `0.31`: the size of a row's exported files, and their time beside PyTorch's."""
+    if row.file is None:
+        return [NOTHING, NOTHING]
+    return [f"{scaled(row.file.bytes)}B", NOTHING if row.file.time is None else f"{row.file.time:.2f}"]
+
+
+def scaled(value: float) -> str:
+    """Three significant digits with a metric prefix: 1234567 -> '1.23 M'."""
+    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
 def signed(value: float) -> str:
     """Two decimals with a sign, but no sign for what rounds to nothing."""
     text = f"{value:+.2f}"

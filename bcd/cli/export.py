@@ -1,0 +1,97 @@
+"""`bcd export` and `bcd predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from bcd.cli.options import Suite, load, progress
+from bcd.cli.terminal import put, say
+from bcd.errors import UserError, pick
+
+if TYPE_CHECKING:
+    from bcd.export.finished import Finished
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="A run's key, or its folder in results/store.")],
+    suite: Suite = None,
+    format_: Annotated[str, typer.Option("--format", "-f", help="onnx, openvino or executorch.")] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise, but for the last convolution and the resize behind it.")
+    ] = False,
+    int8_all: Annotated[bool, typer.Option("--int8-all", help="Quantise those, too.")] = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width of the input open.")] = False,
+    opset: Annotated[int | None, typer.Option(min=1, help="Of ONNX.", show_default="20")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File or folder.", show_default="exports/<key>[-int8][-dynamic].<suffix>")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    calibration: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=10000, help="Training images that int8 is calibrated on.", show_default="64, or all there are"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Draws the calibration images.")] = 0,
+) -> None:
+    """Write a finished run as one file for another runtime, and a JSON beside it that says how it was made.
+
+    The file is compared with PyTorch on real images before it is written; a float file that differs by more than 0.001
+    in a logit is refused. Height and width are those at which the run was evaluated. docs/guides/export.md has more.
+    """
+    from bcd.config.schema.exports import Export
+    from bcd.export import EXPORTERS
+    from bcd.export.build import export as build
+    from bcd.export.sidecar import Sidecar, sidecar_path
+    from bcd.runs.record import read_as
+
+    if int8 and int8_all:
+        raise UserError("bcd export: --int8-all quantises more than --int8; say one of them")
+    if not (int8 or int8_all) and (calibration or seed):
+        raise UserError("bcd export: --calibration and --seed are for int8; say --int8 too, or leave them out")
+    pick(EXPORTERS, format_, "--format")
+    precision: Literal["float32", "int8", "int8-all"] = "int8-all" if int8_all else "int8" if int8 else "float32"
+    form = Export.model_validate(
+        {"format": format_, "precision": precision, "dynamic": dynamic, "calibration": calibration, "seed": seed}
+    )
+    path = build(_finished(run, suite), form, out, opset=opset, force=force, say=say)
+    parity = read_as(Sidecar, sidecar_path(path)).parity
+    put(f"{path}: {path.stat().st_size} bytes")
+    put(f"largest difference to PyTorch {parity.largest:.3g} in a logit; {parity.changed:.4%} of the pixels changed")
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="An exported file, a run's key, or its folder in results/store.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for what is predicted.")],
+    suite: Suite = None,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds something.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of an exported file's runtime.")] = None,
+) -> None:
+    """Apply a model to a folder of images: class maps, or objects as COCO's JSON and their masks, and overlays."""
+    from bcd.export import predict as predicting
+    from bcd.export.runtime import open_file
+
+    path = Path(model)
+    if path.is_file() or (path.suffix and not path.is_dir()):  # a key has no suffix
+        predictor = predicting.of_file(open_file(path, threads))
+    else:
+        predictor = predicting.of_run(_finished(model, suite))
+    done = predicting.predict_folder(predictor, folder, out, force=force, progress=progress())
+    put(f"{out}: {done} images")
+
+
+def _finished(run: str, suite: str | None) -> Finished:
+    """The finished run that a key, or a folder of the store, names."""
+    from bcd.export import finished
+    from bcd.runs import expand
+
+    if Path(run).is_dir():
+        from bcd.config.load import load_params
+
+        return finished.of_folder(Path(run), load_params().datasets)
+    params, wanted = load(suite)
+    return finished.of_run(wanted.name, pick(expand.suite_runs(params, wanted), run, f"suite {wanted.name}"))
