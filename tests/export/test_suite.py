@@ -158,7 +158,7 @@ def test_time_and_bytes_of_the_files_stand_in_every_format_of_the_table(runs):
     for text in (markdown.render(content), latex.render(content), terminal.render(content)):
         assert f"{onnx.file.time:.2f}" in text and f"{onnx.file.bytes / 1000:.3g} kB" in text
     lines = list(csv.DictReader(io.StringIO(long_csv.render(content))))
-    assert {(float(line["bytes"]), float(line["time"])) for line in lines if line["export"] == "onnx"} >= {
+    assert {(float(line["bytes"]), float(line["time"])) for line in lines if line["time"]} >= {
         (onnx.file.bytes, onnx.file.time)
     }
 
