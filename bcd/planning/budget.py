@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from bcd.config.schema.data import Dataset
@@ -19,7 +19,7 @@ HOUR = 3600
 class BudgetLine:
     """Of one table, or of all.
 
-    runs: of the table, teachers included; left: those to be trained, in so many jobs
+    runs: of the table, teachers and exports included; left: the trainings that these still need, in so many jobs
     seconds: of a GPU (or of a job that has none) for these; apart: the same with a job for each run
     low, high: the seconds by the least and the most that records say of each step
     unknown: how many of the left are in neither, because nobody knows how long their steps take
@@ -62,7 +62,7 @@ def report(
     cells = [heads, *(_cells(line, price) for line in lines)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     text = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-    left = [one for one in planned if one.status.left]
+    left = trainings(planned)
     return [*text, "", *(_origins(left, rates) if left else []), _disk(params, planned)]
 
 
@@ -71,9 +71,14 @@ def _line(name: str, jobs: list[list[Planned]], rates: Rates) -> BudgetLine:
     low, high = (_seconds(jobs, rates.bound(which))[0] for which in ("low", "high"))
     busy = sum(any(one.status.left for one in job) for job in jobs)
     runs = [one for job in jobs for one in job]
-    unknown = sum(one.status.left > 0 and one.seconds is None for one in runs)
-    left = sum(one.status.left > 0 for one in runs)
-    return BudgetLine(name, len(runs), left, busy, seconds, apart, low, high, unknown)
+    left = trainings(runs)
+    unknown = sum(one.seconds is None for one in left)
+    return BudgetLine(name, len(runs), len(left), busy, seconds, apart, low, high, unknown)
+
+
+def trainings(runs: Iterable[Planned]) -> list[Planned]:
+    """One run for each training that is left: an export is the training of its PyTorch model."""
+    return list({one.run.training.hash: one for one in runs if one.status.left}.values())
 
 
 def _seconds(jobs: list[list[Planned]], rates: Rates) -> tuple[float, float]:

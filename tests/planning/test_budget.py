@@ -172,3 +172,15 @@ def test_the_work_grows_with_the_runs_and_not_with_their_square(coco):
         return calls_of(lambda: budget.budget(copies, planned, rates))
 
     assert work(20) < 2.2 * work(10)
+
+
+def test_an_export_is_no_training_of_its_own(project):
+    suite = load_suite("chip")
+    params = load_params()
+    rows = expand.suite_rows(params, suite)
+    runs = expand.distinct_runs(suite.name, rows)
+    planned = survey.survey(suite.name, runs)
+    lines = {line.name: line for line in budget.budget(rows, planned, cost.measured(survey.RESULTS))}
+    students = {run.key for run in runs.values() if run.teacher and not run.export}
+    assert lines["all tables"].left == len(students) + 2  # and two teachers
+    assert lines["all tables"].runs == len(runs) > len(students) + 2
