@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from bcd.config.architectures import BACKBONES
+from bcd.config.exportable import require_exportable
 from bcd.config.load import load_params
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.errors import UserError, pick
 from bcd.export import build, formats, parity
-from bcd.export.graph import Graph, graph_of, require_dynamic
+from bcd.export.graph import Graph, graph_of
 from bcd.export.runtime import open_bytes, torch_call
 from bcd.export.sidecar import Metadata, View
 from bcd.models import build as build_segmentor
@@ -91,8 +92,7 @@ def cell(name: str, model: AnyModel, graph: Graph, kind: str, size: Sequence[int
     metadata = metadata_of(name, model, graph, kind, size)
     exporter = formats.exporter(metadata.format)
     try:
-        if metadata.dynamic:
-            require_dynamic(model)
+        require_exportable(model, dynamic=metadata.dynamic, where=name)
         files, _, _ = build.pack(graph, metadata, exporter.default_opset(None), [])
         opened = open_bytes(files, build.FOLDER / f"{name}{exporter.SUFFIXES[0]}", metadata.format, threads=1)
         sizes = [(size[0], size[1])] + (parity.other_sizes(*size) if metadata.dynamic else [])
@@ -117,6 +117,7 @@ def main() -> None:
     for name in arguments.names or distinct(load_params().models):
         model = named(name)
         try:
+            require_exportable(model, dynamic=False, where=name)
             graph = graph_of(random_model(model, arguments.size))
         except UserError as error:
             print(f"| `{name}` | {model.backbone} | {model.head} | – | {str(error).partition(';')[0]} |", flush=True)

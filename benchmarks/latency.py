@@ -1,15 +1,14 @@
 """What an exported file costs beside PyTorch: the ratio of their times, measured side by side in one process.
 
-    python benchmarks/latency.py NAME ... [--formats onnx openvino] [--int8] [--size 240 320] [--rounds 30]
+    python benchmarks/latency.py NAME ... [--formats onnx openvino] [--int8] [--size 240 320] [--rounds 20]
 
 For models named as in benchmarks/exports.py, with random weights, batch 1, one thread each. All take turns,
-image by image, so that what slows the machine slows them alike; a ratio is the median over the rounds. Which CPU this
+image by image, and time is that of the processor; a ratio is the median over the rounds. Which CPU this
 was, and whether it has the dot products of int8 (VNNI), is printed first: without them int8 is hardly faster.
 """
 
 import argparse
 import statistics
-import time
 
 import numpy as np
 import torch
@@ -18,12 +17,12 @@ from exports import metadata_of, named, random_model
 from bcd.export import build, formats
 from bcd.export.formats import Call
 from bcd.export.graph import graph_of
+from bcd.export.latency import ROUNDS, beside, seconds
 from bcd.export.runtime import open_bytes, torch_call
 from bcd.export.sidecar import TELLING_FLAGS, cpu, toolchain
 
 VNNI = ("avx512_vnni", "avx_vnni")
 CALIBRATION = 8  # images of noise: what int8 costs does not depend on its ranges
-WARM_UP = 3
 
 
 def calls_of(name: str, kinds: list[tuple[str, str]], size: tuple[int, int]) -> dict[str, Call]:
@@ -42,25 +41,13 @@ def calls_of(name: str, kinds: list[tuple[str, str]], size: tuple[int, int]) -> 
     return calls
 
 
-def seconds(calls: dict[str, Call], image: np.ndarray, rounds: int) -> dict[str, list[float]]:
-    """The time of each call in each round; in a round, all take their turn."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(WARM_UP + rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call(image)
-            if number >= WARM_UP:
-                found[name].append(time.perf_counter() - start)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="+")
     parser.add_argument("--formats", nargs="+", default=["onnx"])
     parser.add_argument("--int8", action="store_true", help="also in int8")
     parser.add_argument("--size", nargs=2, type=int, default=(240, 320))
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = cpu()
@@ -68,14 +55,13 @@ def main() -> None:
     print(f"VNNI: {'yes' if set(VNNI) & set(found.flags) else 'no'}; one thread, batch 1, {arguments.size}")
     packages = tuple(package for name in arguments.formats for package in formats.exporter(name).PACKAGES)
     print(", ".join(f"{name} {version}" for name, version in toolchain(packages).items()))
-    print("| model | runtime | ms | ratio to PyTorch | its quartiles |\n|---|---|---:|---:|---:|", flush=True)
+    print("| model | runtime | CPU ms | ratio to PyTorch | its quartiles |\n|---|---|---:|---:|---:|", flush=True)
     kinds = [(name, precision) for name in arguments.formats for precision in ("float32", "int8")[: 1 + arguments.int8]]
     image = np.random.default_rng(1).normal(size=(1, 3, *arguments.size)).astype(np.float32)
     for name in arguments.names:
         times = seconds(calls_of(name, kinds, tuple(arguments.size)), image, arguments.rounds)
         for runtime, own in times.items():
-            ratios = [a / b for a, b in zip(own, times["pytorch"], strict=True)]
-            low, middle, high = statistics.quantiles(ratios, n=4)
+            low, middle, high = beside(own, times["pytorch"])
             milliseconds = 1000 * statistics.median(own)
             print(f"| `{name}` | {runtime} | {milliseconds:.2f} | {middle:.2f} | {low:.2f} to {high:.2f} |", flush=True)
 

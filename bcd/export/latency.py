@@ -1,4 +1,8 @@
-"""What a file costs beside PyTorch: both take turns on one image in one process, so what slows one slows the other."""
+"""What a file costs beside PyTorch: both take turns on one image in one process, so what slows one slows the other.
+
+Time is that of the processor. With one thread it is what a user waits for on an idle machine, and it stays what it is
+while other jobs want the same core.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,17 @@ WARM_UP, ROUNDS = 3, 20
 
 
 def seconds(calls: Mapping[str, Call], image: np.ndarray, rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """The time of each call in each round on an input float32 (N, 3, H, W); in a round, all take their turn."""
+    """Seconds of the processor that each call takes in each round, in which all take their turn.
+
+    image: an input float32 (N, 3, H, W).
+    """
     found: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(WARM_UP + rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = time.process_time()
             call(image)
             if number >= WARM_UP:
-                found[name].append(time.perf_counter() - start)
+                found[name].append(time.process_time() - start)
     return found
 
 

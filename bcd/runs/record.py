@@ -195,7 +195,7 @@ class ExportFacts(Json):
 
 
 class Latency(Json):
-    """What an exported file costs for one image beside PyTorch eager, one thread each, taking turns in one process.
+    """The processor's time of a file for one image beside PyTorch eager, one thread each, in turns in one process.
 
     ratio            of the times, the median over `rounds`; `low` and `high` are its quartiles
     pytorch_seconds  PyTorch's median, for the size of things
