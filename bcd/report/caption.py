@@ -94,8 +94,8 @@ def _exports(content: TableContent) -> list[str]:
     """One sentence for each form in which students are shown beside PyTorch: no number stands without its toolchain."""
     forms = [f"{pair.export}: {_export(pair.exported)}." for pair in content.pairs if pair.export and pair.exported]
     cost = (
-        "Time: the processor's for one image, as a ratio to PyTorch eager, one thread each, in turns in one process; it "
-        "is the median over seeds, and differs a little when it is measured again."
+        "Time: the processor's for one image, as a ratio to PyTorch eager, one thread each, in turns in one process. "
+        "It is the median over seeds, and differs a little when it is measured again."
     )
     return [*dict.fromkeys(forms), *([cost] if forms else [])]
 
