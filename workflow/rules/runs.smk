@@ -32,7 +32,7 @@ for address, group in GROUPS.items():
             # What the results depend on: Snakemake repeats the job when one of these changes.
             fingerprints=[run.fingerprint for run in group],
         message:
-            f"train {address}: {', '.join(run.method for run in group)}"
+            f"train {address}: {', '.join(dict.fromkeys(run.method for run in group))}"
         shell:
             "workflow/scripts/launch.sh {resources.gpu} train --suite {params.suite:q} {params.runs:q} > {log:q} 2>&1"
 
