@@ -128,10 +128,16 @@ def _tests(content: TableContent) -> list[str]:
         interval += " over seeds and test images (the wider of a paired bootstrap and a t interval)."
     if content.exported:
         interval += " Δ to PyTorch: to the same runs as PyTorch evaluates them, likewise."
+    family = f"{content.comparisons} comparisons of this table"
+    if content.exported:
+        family = (
+            f"{content.comparisons} comparisons with '{content.baseline}' of each form, and over the "
+            f"{content.comparisons_to_pytorch} with PyTorch of each"
+        )
     return [
         interval,
         f"Bold: significantly better than '{content.baseline}'; †: significantly worse (Holm's correction over the "
-        f"{content.comparisons} comparisons of this table, 5 % level).",
+        f"{family}, 5 % level).",
     ]
 
 

@@ -33,7 +33,7 @@ class Comparison(Strict):
     p: float | None
     """Two-sided p-value, before the correction."""
     significant: bool
-    """Whether it is one after the correction over all comparisons of the table."""
+    """Whether it is one after the correction over its family: the table, or a form's differences to the same thing."""
     better: bool
     """Whether the mean lies on the metric's better side."""
     detectable: float | None = None
@@ -240,7 +240,9 @@ class TableContent(Strict):
     main_metrics: list[str]
     """The metrics whose differences are tested."""
     comparisons: int
-    """Size of the family that Holm's correction is over."""
+    """Size of the family that Holm's correction is over: the differences to the baseline, of one form each."""
+    comparisons_to_pytorch: int = Field(default=0, exclude_if=not_)
+    """The same of the differences to PyTorch; left out without exports."""
     sources: list[Source]
     """Of published numbers."""
     pairs: list[PairBlock]

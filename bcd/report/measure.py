@@ -31,7 +31,7 @@ from bcd.report.content import (
     TableContent,
     Trace,
 )
-from bcd.report.stats import Difference, compare, detectable, holm, mean_std
+from bcd.report.stats import Difference, compare, detectable, enough_replicates, holm, mean_std
 from bcd.runs.expand import Row, blocks, table_rows
 from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.status import Status
@@ -56,6 +56,17 @@ class Numbers:
     runs: list[Status]
     values: dict[str, list[float]]
     against: dict[str, Paired]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Whether a comparison is significant within its family.
+
+    level: p-values up to it would have been, too, given those of the family that are
+    """
+
+    significant: bool
+    level: float
 
 
 @dataclass(frozen=True)
@@ -97,13 +108,12 @@ def measure(
     read = [{row.method: _read(row, usable, table, metrics) for row in block} for block in blocks(rows)]
     forms = 1 + len(table.exports)  # of each pair, PyTorch's first
     numbers = [_numbers(one, read[i - i % forms] if i % forms else {}, table) for i, one in enumerate(read)]
-    rejected = holm(_family(numbers), ALPHA)
-    # What Holm's procedure asks of each comparison that it has not rejected, given those that it has.
-    level = ALPHA / max(1, list(rejected.values()).count(False))
+    families = [_decided(family) for family in _families(numbers, forms).values()]
+    decided = {place: one for family in families for place, one in family.items()}
     beside, sources = published.look_up(suite.name, table)
     measured = [
         [
-            _row(i, method, one, rejected, level, {} if i % forms else beside.get((i // forms, method), {}), results)
+            _row(i, method, one, decided, {} if i % forms else beside.get((i // forms, method), {}), results)
             for method, one in methods.items()
         ]
         for i, methods in enumerate(numbers)
@@ -115,7 +125,8 @@ def measure(
         baseline=table.baseline,
         metrics=metrics,
         main_metrics=table.main_metrics,
-        comparisons=len(rejected),
+        comparisons=_size(families, BASELINE),
+        comparisons_to_pytorch=_size(families, PYTORCH),
         sources=sources,
         pairs=[_block(block, usable, made) for block, made in zip(blocks(rows), measured, strict=True)],
         partial=PartialFacts(runs=len(wanted), missing=missing) if partial else None,
@@ -166,8 +177,14 @@ def _paired(own: Read, other: Read, table: Table) -> Paired | None:
     main = summariser(table.task, table.main_metrics)
     return Paired(
         {m: [own.values[seed][m] - other.values[seed][m] for seed in shared] for m in _metrics(table)},
-        compare(*both, metrics=table.main_metrics, summarise=main),
+        compare(*both, metrics=table.main_metrics, summarise=main, replicates=_replicates(table)),
     )
+
+
+def _replicates(table: Table) -> int:
+    """Enough for the table's largest family to have marks."""
+    rows = len(table.method_names) - (0 if table.exports else 1)  # the baseline, too, is compared with PyTorch
+    return enough_replicates(rows * len(table.main_metrics) * len(table.pairs), ALPHA)
 
 
 def _values(
@@ -184,15 +201,31 @@ def _values(
         ) from None
 
 
-def _family(numbers: Iterable[Mapping[str, Numbers]]) -> dict[Place, float]:
-    """The p-value of every comparison of the table."""
-    return {
-        (block, against, method, metric): difference.p
-        for block, methods in enumerate(numbers)
-        for method, one in methods.items()
-        for against, beside in one.against.items()
-        for metric, difference in beside.differences.items()
-    }
+def _families(numbers: Sequence[Mapping[str, Numbers]], forms: int) -> dict[tuple[int, str], dict[Place, float]]:
+    """The p-values of every comparison, by form and by what is compared with.
+
+    Each form asks for itself whether methods gain, and what it costs. Together they would be one family in which a gain
+    that four forms show counts four times, and a file that is equal to PyTorch as often.
+    """
+    families: dict[tuple[int, str], dict[Place, float]] = {}
+    for block, methods in enumerate(numbers):
+        for method, one in methods.items():
+            for against, beside in one.against.items():
+                family = families.setdefault((block % forms, against), {})
+                family |= {(block, against, method, m): found.p for m, found in beside.differences.items()}
+    return families
+
+
+def _decided(family: Mapping[Place, float]) -> dict[Place, Decided]:
+    """What Holm's procedure says of each comparison of a family."""
+    rejected = holm(family, ALPHA)
+    level = ALPHA / max(1, list(rejected.values()).count(False))
+    return {place: Decided(significant, level) for place, significant in rejected.items()}
+
+
+def _size(families: Iterable[Mapping[Place, Decided]], against: str) -> int:
+    """Of the families that compare with that; those of a partial table may differ, and the largest counts."""
+    return max((len(family) for family in families if next(iter(family))[1] == against), default=0)
 
 
 def _number(value: float) -> float | None:
@@ -207,18 +240,17 @@ def _row(
     block: int,
     method: str,
     numbers: Numbers,
-    rejected: Mapping[Place, bool],
-    level: float,
+    decided: Mapping[Place, Decided],
     beside: dict[str, PublishedCell],
     results: Path,
 ) -> MeasuredRow:
-    """One row of the block with that index; p-values up to `level` would have been rejected, too."""
+    """One row of the block with that index."""
 
     def compared(against: str, metric: str) -> Comparison | None:
         found = numbers.against.get(against)
         if found is None or metric not in found.differences:
             return None
-        return _comparison(metric, found, rejected[block, against, method, metric], level)
+        return _comparison(metric, found, decided[block, against, method, metric])
 
     cells = {}
     for metric, values in numbers.values.items():
@@ -239,7 +271,7 @@ def _row(
     )
 
 
-def _comparison(metric: str, paired: Paired, significant: bool, level: float) -> Comparison:
+def _comparison(metric: str, paired: Paired, decided: Decided) -> Comparison:
     found, sign = paired.differences[metric], -1 if metric in LOWER_IS_BETTER else 1
     return Comparison(
         values=[_number(value) for value in paired.paired[metric]],
@@ -247,9 +279,9 @@ def _comparison(metric: str, paired: Paired, significant: bool, level: float) ->
         low=_number(found.low),
         high=_number(found.high),
         p=_number(found.p),
-        significant=significant,
+        significant=decided.significant,
         better=sign * found.mean > 0,
-        detectable=None if significant else _number(detectable(found, level)),
+        detectable=None if decided.significant else _number(detectable(found, decided.level)),
     )
 
 

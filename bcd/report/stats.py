@@ -14,6 +14,7 @@ from bcd.errors import UserError
 
 LEVEL = 0.95
 POWER = 0.8  # the chance to be found that `detectable` asks for; Cohen's convention
+REPLICATES = 2000  # of the bootstrap, where a family has no need of more
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -50,7 +51,7 @@ def compare(
     b: Sequence[Mapping[str, np.ndarray]],
     *,
     metrics: Sequence[str] = ("miou",),
-    replicates: int = 2000,
+    replicates: int = REPLICATES,
     seed: int = 0,
     summarise: Callable[..., Mapping[str, float | np.ndarray]] = semantic.summarise,
 ) -> dict[str, Difference]:
@@ -119,6 +120,14 @@ def detectable(found: Difference, level: float) -> float:
     noncentrality = special.nctdtrinc(found.df, 1 - POWER, t) if found.error else 0.0
     normal = distributions.norm.isf(level / 2) + distributions.norm.ppf(POWER)
     return float(np.maximum(found.error * noncentrality, found.spread * normal))
+
+
+def enough_replicates(comparisons: int, alpha: float = 0.05) -> int:
+    """Bootstrap replicates with which `holm` can reject in a family of so many comparisons: REPLICATES, or more.
+
+    The smallest p-value of B replicates is 2 / (B + 1), and the first comparison is asked for alpha / comparisons.
+    """
+    return max(REPLICATES, math.ceil(2 * comparisons / alpha))
 
 
 def holm(pvalues: Mapping[Key, float], alpha: float = 0.05) -> dict[Key, bool]:

@@ -115,8 +115,9 @@ def test_the_table_compares_each_form_with_its_baseline_and_with_pytorch(runs):
             found = block.row(method).cells["miou"]
             plain = torch.row(method).cells["miou"]
             assert found.to_pytorch.values == pytest.approx(np.subtract(found.values, plain.values))
-    # In each of two metrics: cwd against none in three forms, and two methods in two forms against PyTorch.
-    assert content.comparisons == 2 * (3 * 1 + 2 * 2)
+    assert content.comparisons == 2 * 1  # in each of two metrics cwd against none, in each form
+    assert content.comparisons_to_pytorch == 2 * 2  # both methods, in each of the other forms
+    assert "2 comparisons with 'none' of each form, and over the 4 with PyTorch of each" in content.caption
     text = markdown.render(content)
     assert "as onnx-int8**" in text and "Δ mIoU to PyTorch" in text and "onnxruntime" in content.caption
     assert long_csv.render(content).splitlines()[0].endswith("pytorch_p,pytorch_significant")

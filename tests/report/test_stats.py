@@ -191,6 +191,16 @@ def test_unpaired_input_is_refused():
         stats.compare(a, b, summarise=mean_of_rows)
 
 
+@pytest.mark.parametrize("comparisons", [1, 50, 51, 84, 321])
+def test_a_clear_difference_is_marked_however_many_comparisons_there_are(comparisons):
+    """With 2000 replicates no p-value is below 0.001, and more than 50 comparisons ask the first one for less."""
+    replicates = stats.enough_replicates(comparisons)
+    assert (replicates == stats.REPLICATES) == (comparisons <= 50)
+    clear = compare(*pair(5, 40, effect=9.0), replicates=replicates)
+    family = {"clear": clear.p} | {str(i): 1.0 for i in range(comparisons - 1)}
+    assert stats.holm(family)["clear"]
+
+
 def test_holm_by_hand():
     # Sorted: .01 <= .05/4, .013 <= .05/3, .04 > .05/2 stops, so .045 stays although it is below .05/1.
     assert stats.holm({"a": 0.04, "b": 0.01, "c": 0.045, "d": 0.013}) == {"a": False, "b": True, "c": False, "d": True}
