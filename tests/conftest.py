@@ -15,6 +15,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Files whose few tests take minutes, longest first: handed out last, one would keep one worker busy and the other idle.
 LONG = (
     "test_workflow.py",
+    "test_carried_exports.py",
     "test_track.py",
     "test_loop.py",
     "test_torchrun.py",

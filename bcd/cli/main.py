@@ -173,10 +173,11 @@ def _follow_live(suite: str, runs: list[Run]) -> None:
     """Start a process beside the training of each long run that shows its curves in MLflow while it lasts."""
     from bcd.train import job
 
-    for run in runs:
+    trained = {run.key_in_pytorch: run for run in runs}  # the forms of a student are one training, and one MLflow run
+    for key, run in trained.items():
         if run.runtime.live_tracking and int(os.environ.get("RANK", 0)) == 0:
             folder = job.resolve(suite, run).folder(job.RESULTS)
-            command = [sys.executable, "-m", "bcd.cli", "follow", run.key, str(folder), "--suite", suite]
+            command = [sys.executable, "-m", "bcd.cli", "follow", key, str(folder), "--suite", suite]
             subprocess.Popen([*command, "--parent", str(os.getpid())], stdin=subprocess.DEVNULL, start_new_session=True)
 
 

@@ -46,6 +46,11 @@ class Run:
         return f"{task}/{dataset}/{pair}/{repetition}"
 
     @property
+    def key_in_pytorch(self) -> str:
+        """The key of the same student without an export; its own for a run in PyTorch."""
+        return self.key.replace(f"@{self.export}/", "/", 1) if self.export else self.key
+
+    @property
     def distilled_from(self) -> Run | None:
         """The teacher, if a term of the run looks at it."""
         return self.teacher if self.training.terms else None

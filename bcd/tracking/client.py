@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,17 @@ def known_runs(client: Any, experiment: str) -> dict[str, dict[str, Any]]:
                 found.setdefault(run.data.tags["bcd.key"], {})[run.data.tags["bcd.store"]] = run
         token = page.token or ""
     return found
+
+
+def remove_exports(client: Any, known: Mapping[str, Mapping[str, Any]]) -> None:
+    """Mark the MLflow runs of exported files as deleted: they were runs of their own once, and are their student's now.
+
+    known: as of `known_runs`.
+    """
+    for key, runs in known.items():
+        if "@" in key.partition("?")[0]:  # which stands in no name
+            for run in runs.values():
+                client.delete_run(run.info.run_id)
 
 
 def supersede(client: Any, current: str, runs: dict[str, Any]) -> None:

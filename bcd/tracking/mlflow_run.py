@@ -7,20 +7,21 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bcd.config.overrides import flat_term, term_keys
-from bcd.runs.record import Record, RunResult
+from bcd.runs.record import ExportFacts, Record, RunResult
 from bcd.runs.spec import RunSpec, digest
 from bcd.train import history
 
 Item = TypeVar("Item")
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # MLflow's limits
 LONGEST_VALUE = 500  # of a parameter, in characters; MLflow takes 6000 but shows them in a table
+CHIP = "chip"  # begins the names of what an exported file was measured to be
 CURVE = "train/loss"  # logged in every line of a history, so its last step says how far a run was logged
 
 
@@ -32,7 +33,8 @@ class TrackedRun:
     spec        what it is
     folder      its place in the store
     record      None while it trains
-    result      None until it is evaluated
+    result      None until it is evaluated in PyTorch
+    exports     its evaluations as exported files, by the names that params/exports.yaml has for them
     tables      where it appears
     panel       PNG bytes of its predictions, if there are any
     """
@@ -43,13 +45,22 @@ class TrackedRun:
     folder: Path
     record: Record | None = None
     result: RunResult | None = None
+    exports: Mapping[str, RunResult] = field(default_factory=dict)
     tables: tuple[str, ...] = ()
     panel: bytes | None = None
 
     @property
     def state(self) -> str:
         """Hash of everything that final metrics and tags are made of."""
-        return digest({"edge": self.result and self.result.model_dump(), "tables": self.tables})
+        exports = {name: result.model_dump() for name, result in self.exports.items()}
+        # Left out when they say nothing, so that students without exports stay as they were synced.
+        edges = {"edge": self.result and self.result.model_dump()} | ({"exports": exports} if exports else {})
+        return digest(edges | {"tables": self.tables})
+
+    @property
+    def results(self) -> list[RunResult]:
+        """Its evaluations, PyTorch's first."""
+        return [*([self.result] if self.result else []), *self.exports.values()]
 
 
 def params(spec: RunSpec) -> dict[str, str]:
@@ -66,7 +77,7 @@ def params(spec: RunSpec) -> dict[str, str]:
 def tags(tracked: TrackedRun) -> dict[str, str]:
     """What a run can be searched and filtered by."""
     task, dataset, models, method, repetition = tracked.key.split("/")
-    training, record, result = tracked.spec.training, tracked.record, tracked.result
+    training, record = tracked.spec.training, tracked.record
     found = {
         "key": tracked.key, "suite": tracked.suite, "store": tracked.spec.hash, "task": task, "dataset": dataset,
         "models": models, "method": method, "repetition": repetition.removeprefix("s"),
@@ -77,16 +88,35 @@ def tags(tracked: TrackedRun) -> dict[str, str]:
         found |= {"code.train": record.code.train, "code.evaluate": record.code.evaluate}
         found |= {"git.commit": str(record.git.commit), "git.dirty": str(record.git.dirty)}
         found["pretrained"] = record.pretrained
-    if result:
-        found |= {"code.train": result.code.train, "code.evaluate": result.code.evaluate}
+    if tracked.results:  # of one training, so that each says the same of it
+        result = tracked.results[0]
         data = result.data
+        found |= {"code.train": result.code.train, "weights_sha256": result.weights_sha256}
         found |= {"data.origin": data.origin, "data.official": str(data.official), "data.note": data.note,
                   "data.licence": data.licence}  # fmt: skip
         if result.teacher:
             found |= {f"teacher.{name}": value for name, value in result.teacher.model_dump().items()}
-        found |= {"weights_sha256": result.weights_sha256, "evaluation": result.evaluation.hash}
-        found["split"] = result.evaluation.split
+    if tracked.result:
+        found |= _evaluation_tags(tracked.result)
+    for name, result in tracked.exports.items():
+        of_file = _evaluation_tags(result) | _file_tags(result.evaluation.exported)
+        found |= {f"{CHIP}.{_plain(name)}.{fact}": value for fact, value in of_file.items()}
+    found["exports"] = ", ".join(tracked.exports)
     return {f"bcd.{name}": value for name, value in found.items() if value}
+
+
+def final_metrics(tracked: TrackedRun, record: Record) -> dict[str, float]:
+    """What a run has come to, an exported file's as `chip/<export>/<metric>`.
+
+    An undefined metric, such as the AP of large objects where there are none, is left out: nan never equals nan.
+    """
+    found: dict[str, float] = {"parameters": record.parameters, "macs": record.macs}
+    found |= {"train_seconds": record.train_seconds, "peak_memory_bytes": record.peak_memory_bytes}
+    found |= tracked.result.metrics if tracked.result else {}
+    for name, result in tracked.exports.items():
+        of_file = result.metrics | _file_metrics(result.evaluation.exported)
+        found |= {f"{CHIP}/{_plain(name)}/{metric}": value for metric, value in of_file.items()}
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
 def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -> str:
@@ -109,14 +139,14 @@ def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -
     lines = [line for line in history.read(tracked.folder) if line["step"] > logged]
     last = lines[-1]["step"] if lines else 0
     points = [
-        (_curve_name(name), value, end - round(1000 * step_seconds * (last - line["step"])), round(line["step"]))
+        (f"train/{_plain(name)}", value, end - round(1000 * step_seconds * (last - line["step"])), round(line["step"]))
         for line in lines
         for name, value in line.items()
         if name != "step"
     ]
     _log_metrics(client, run_id, points)
-    if tracked.record and tracked.result:
-        _finish(client, known, tracked, tracked.record, tracked.result, end)
+    if tracked.record and tracked.results:
+        _finish(client, known, tracked, tracked.record, end)
     return run_id
 
 
@@ -138,14 +168,10 @@ def _log_metrics(client: Any, run_id: str, points: Iterable[tuple[str, float, in
         client.log_batch(run_id, metrics=chunk)
 
 
-def _finish(client: Any, known: Any, tracked: TrackedRun, record: Record, result: RunResult, end: int) -> None:
+def _finish(client: Any, known: Any, tracked: TrackedRun, record: Record, end: int) -> None:
     """Final metrics that are new or different, artifacts and the end."""
-    run_id, before = known.info.run_id, known.data.metrics
-    # An undefined metric, such as the AP of large objects where there are none, is not written: nan never equals nan.
-    defined = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
-    final = defined | {"parameters": result.parameters, "macs": result.macs}
-    final |= {"train_seconds": record.train_seconds, "peak_memory_bytes": record.peak_memory_bytes}
-    changed = {k: float(v) for k, v in final.items() if before.get(k) != v}
+    run_id, before, said = known.info.run_id, known.data.metrics, tags(tracked)
+    changed = {k: v for k, v in final_metrics(tracked, record).items() if before.get(k) != v}
     now = round(1000 * time.time())  # of two values at one step, MLflow shows that of the later time
     _log_metrics(client, run_id, [(name, value, now, record.steps) for name, value in changed.items()])
     client.log_artifact(run_id, str(tracked.folder / "record.json"))
@@ -154,6 +180,9 @@ def _finish(client: Any, known: Any, tracked: TrackedRun, record: Record, result
             path = Path(folder) / "predictions.png"
             path.write_bytes(tracked.panel)
             client.log_artifact(run_id, str(path))
+    for name in known.data.tags:  # MLflow deletes no metric, so `bcd.exports` says which exports still count
+        if name.startswith(("bcd.exports", f"bcd.{CHIP}.")) and name not in said:
+            client.delete_tag(run_id, name)
     client.set_terminated(run_id, "FINISHED", end)
     client.set_tag(run_id, "bcd.synced", tracked.state)
 
@@ -182,9 +211,32 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-def _curve_name(name: str) -> str:
-    """MLflow allows word characters, dashes, dots, blanks, colons and slashes in the name of a metric."""
-    return f"train/{re.sub(r'[^A-Za-z0-9_. :/-]', '_', name)}"
+def _evaluation_tags(result: RunResult) -> dict[str, str]:
+    evaluation = result.evaluation
+    return {"code.evaluate": result.code.evaluate, "evaluation": evaluation.hash, "split": evaluation.split}
+
+
+def _file_tags(facts: ExportFacts | None) -> dict[str, str]:
+    """What made an exported file, "" for what it does not have."""
+    if facts is None:
+        return {}
+    return {
+        "files": ", ".join(facts.files),
+        "toolchain": ", ".join(f"{package} {version}" for package, version in facts.toolchain.items()),
+        "opset": str(facts.opset or ""),
+        "calibration": str(facts.calibration or ""),
+        "scheme": facts.scheme,
+        "cpu_flags": ", ".join(facts.cpu_flags),
+    }
+
+
+def _file_metrics(facts: ExportFacts | None) -> dict[str, float]:
+    return {"bytes": facts.bytes, "largest": facts.largest, "changed": facts.changed} if facts else {}
+
+
+def _plain(name: str) -> str:
+    """MLflow allows word characters, dashes, dots, blanks, colons and slashes in the name of a metric or a tag."""
+    return re.sub(r"[^A-Za-z0-9_. :/-]", "_", name)
 
 
 def _chunks(items: list[Item], size: int) -> Iterator[list[Item]]:

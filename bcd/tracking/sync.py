@@ -1,4 +1,5 @@
-"""MLflow: one experiment for each suite, one MLflow run for each trained model; see docs/guides/tracking.md.
+"""MLflow: one experiment for each suite, one MLflow run for each trained model, whatever forms it was evaluated in; see
+docs/guides/tracking.md.
 
 Tracking is a view of the records: it can be thrown away and made again with `sync`, and nothing fails because a server
 is down. An MLflow run is found again by its key and its spec's hash: a resumed or repeated run updates the one it has.
@@ -11,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from bcd.config.schema.suites import Params, Suite
 from bcd.errors import UserError
 from bcd.runs import store
 from bcd.runs.expand import suite_runs, table_rows
-from bcd.runs.record import read_spec
+from bcd.runs.record import RunResult, read_spec
 from bcd.runs.status import Status, judge_all
 from bcd.tracking.client import (
     connected_to,
     known_runs,
     local_database,
     reason,
+    remove_exports,
     supersede,
     tracking_errors,
     tracking_uri,
@@ -37,7 +39,7 @@ from bcd.tracking.state import TrackingState, is_copied, note_copied, server
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What a sync did: finished runs of the suite, how many were written, and why it ended early, if it did."""
+    """What a sync did: trained models of the suite, how many were written, and why it ended early, if it did."""
 
     suite: str
     uri: str
@@ -74,7 +76,7 @@ def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Pa
     return report
 
 
-def _copy(suite: str, entries: Sequence[tuple[Status, TrackedRun]], results: Path, data: Path) -> int:
+def _copy(suite: str, entries: Sequence[tuple[Status | None, TrackedRun]], results: Path, data: Path) -> int:
     """Write what MLflow does not hold yet of these runs; returns how many were written."""
     written = 0
     with connected_to(suite, results) as (client, experiment):
@@ -83,14 +85,15 @@ def _copy(suite: str, entries: Sequence[tuple[Status, TrackedRun]], results: Pat
             mine = known.get(tracked.key, {})
             found = mine.get(tracked.spec.hash)
             if found is None or found.data.tags.get("bcd.synced") != tracked.state:
-                push(client, experiment, found, replace(tracked, panel=_panel(status, data)))
+                push(client, experiment, found, replace(tracked, panel=_panel(status, data) if status else None))
                 written += 1
             supersede(client, tracked.spec.hash, mine)
+        remove_exports(client, known)
         note_copied(suite, _states(entries), results)
     return written
 
 
-def _states(entries: Sequence[tuple[Status, TrackedRun]]) -> list[list[str]]:
+def _states(entries: Sequence[tuple[Status | None, TrackedRun]]) -> list[list[str]]:
     return [[tracked.key, tracked.spec.hash, tracked.state] for _, tracked in entries]
 
 
@@ -127,21 +130,39 @@ def follow(
             time.sleep(min(1.0, interval))
 
 
-def _finished(params: Params, suite: Suite, results: Path, data: Path) -> list[tuple[Status, TrackedRun]]:
-    """Every run of the suite that has its small JSON and its record, also where these are not today's."""
+def _finished(params: Params, suite: Suite, results: Path, data: Path) -> list[tuple[Status | None, TrackedRun]]:
+    """Every trained model of the suite that has a small JSON and its record, also where these are not today's.
+
+    With each stands its status in PyTorch, None where only exported files of it are evaluated.
+    """
     tables: dict[str, list[str]] = {}
     for table in suite.tables:
         for row in table_rows(params, suite, table):
             for run in row.runs:
-                tables.setdefault(run.key, []).append(table.name)
+                tables.setdefault(run.key_in_pytorch, []).append(table.name)
+    forms: dict[str, dict[str | None, Status]] = {}
+    for status in judge_all(suite.name, suite_runs(params, suite).values(), results, data).values():
+        if status.result:
+            forms.setdefault(status.run.key_in_pytorch, {})[status.run.export] = status
     found = []
-    for key, status in judge_all(suite.name, suite_runs(params, suite).values(), results, data).items():
-        result = status.result
-        folder = result and results / "store" / result.store
-        if result and folder and (record := store.record(folder)):
+    for key, statuses in forms.items():
+        evaluated = _of_one_training({name: status.finished for name, status in statuses.items()})
+        folder = results / "store" / next(iter(evaluated.values())).store
+        if record := store.record(folder):
+            exports = {name: result for name, result in evaluated.items() if name is not None}
             names = tuple(dict.fromkeys(tables[key]))
-            found.append((status, TrackedRun(key, suite.name, record.spec, folder, record, result, names)))
+            tracked = TrackedRun(key, suite.name, record.spec, folder, record, evaluated.get(None), exports, names)
+            found.append((statuses.get(None), tracked))
     return found
+
+
+def _of_one_training(results: Mapping[str | None, RunResult]) -> dict[str | None, RunResult]:
+    """Of a student's evaluations those of the weights that PyTorch's is of, or the first, where it has none.
+
+    Others are of a training before or after that one, and are measured anew when `snakemake` is called.
+    """
+    main = results.get(None) or next(iter(results.values()))
+    return {name: result for name, result in results.items() if result.store == main.store}
 
 
 def _panel(status: Status, data: Path) -> bytes | None:
