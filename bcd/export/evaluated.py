@@ -48,7 +48,8 @@ def exported(
     assert record is not None  # its evaluation begins with that
     run = Finished(folder, spec, spec.hash, root, evaluation, record.weights.sha256)
     suffix = exporter(form.format).SUFFIXES[0]
-    path = export(run, form, folder / f"export-{digest(form.model_dump())}{suffix}", force=True, say=say)
+    # Another evaluation may show images at another size, so the form alone is no name.
+    path = export(run, form, folder / f"export-{digest(evaluation.model_dump())}{suffix}", force=True, say=say)
     opened = open_file(path, THREADS)
     return Exported(
         cast(DenseModel, stand_in(opened)), _facts(read_as(Sidecar, sidecar_path(path))), _latency(run, opened)

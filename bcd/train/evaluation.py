@@ -65,9 +65,10 @@ def _why_again(report: Report, stem: Path, weights_sha256: str, data_sha256: str
         return "it is of other weights" if report.weights_sha256 else "it does not say of which weights it is"
     if report.seal != report.sealed().seal:
         return "what it says was changed since it was written" if report.seal else "it has no seal"
-    files = {ROWS: report.rows_sha256, PREDICTIONS: report.predictions_sha256}
-    for ending, recorded in files.items():
-        file = stem.with_name(stem.name + ending)
+    files = {stem.name + ROWS: report.rows_sha256, stem.name + PREDICTIONS: report.predictions_sha256}
+    files |= report.exported.files if report.exported else {}
+    for name, recorded in files.items():
+        file = stem.with_name(name)
         if not file.exists() or sha256_file(file) != recorded:
             return f"{file.name} is missing or damaged"
     return ""

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from support.project import copy_project
 from support.smoke import PAIR, TEACHER, say
 
 from bcd.config.load import load_params
+from bcd.config.schema.recipes import Resize
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
+from bcd.export.runtime import open_file
 from bcd.files import sha256_file
 from bcd.metrics import load_rows
 from bcd.report.measure import measure
@@ -121,6 +124,31 @@ def test_the_table_compares_each_form_with_its_baseline_and_with_pytorch(runs):
     text = markdown.render(content)
     assert "as onnx-int8**" in text and "Δ mIoU to PyTorch" in text and "onnxruntime" in content.caption
     assert long_csv.render(content).splitlines()[0].endswith("pytorch_p,pytorch_significant")
+
+
+def test_a_file_that_is_damaged_or_gone_is_made_again(runs):
+    run = runs[f"{PAIR}/cwd@onnx/s0"]
+    one = result(runs, run.key)
+    (file,) = exported(one)
+    for damage in (file.unlink, lambda: file.write_bytes(b"not what it was")):
+        damage()
+        run.file("chip").unlink()
+        job.run_group("chip", [run], say)
+        assert sha256_file(file) == one.evaluation.exported.files[file.name]
+        assert result(runs, run.key) == one
+
+
+def test_two_ways_of_showing_images_have_a_file_each(runs):
+    run = runs[f"{PAIR}/cwd@onnx/s0"]
+    (file,) = exported(result(runs, run.key))
+    whole = file.read_bytes()
+    resize = Resize(short_sides=[40], max_long_side=40)
+    other = replace(run, evaluation=run.evaluation.model_copy(update={"resize": resize}), key=f"{run.key}-resized")
+    job.run_group("chip", [other], say)
+    assert file.read_bytes() == whole
+    assert open_file(file).metadata.view.height == 48
+    (second,) = exported(read_as(RunResult, other.file("chip")))
+    assert open_file(second).metadata.view.height == 40
 
 
 def test_float32_labels_nearly_every_pixel_as_pytorch_does(runs):
