@@ -57,7 +57,10 @@ def export(
     form = Export.model_validate(
         {"format": format_, "precision": precision, "dynamic": dynamic, "calibration": calibration, "seed": seed}
     )
-    path = build(_finished(run, suite), form, out, opset=opset, force=force, say=say)
+    finished = _finished(run, suite)
+    if finished.evaluation.export:
+        raise UserError(f"{run} is a file already, {_kept(finished)}; name the run without `@...` to export it anew")
+    path = build(finished, form, out, opset=opset, force=force, say=say)
     parity = read_as(Sidecar, sidecar_path(path)).parity
     put(f"{path}: {path.stat().st_size} bytes")
     put(f"largest difference to PyTorch {parity.largest:.3g} in a logit; {parity.changed:.4%} of the pixels changed")
@@ -79,9 +82,19 @@ def predict(
     if path.is_file() or (path.suffix and not path.is_dir()):  # a key has no suffix
         predictor = predicting.of_file(open_file(path, threads))
     else:
-        predictor = predicting.of_run(_finished(model, suite))
+        finished = _finished(model, suite)
+        if finished.evaluation.export:
+            predictor = predicting.of_file(open_file(_kept(finished), threads))
+        else:
+            predictor = predicting.of_run(finished)
     done = predicting.predict_folder(predictor, folder, out, force=force, progress=progress())
     put(f"{out}: {done} images")
+
+
+def _kept(finished: Finished) -> Path:
+    from bcd.export.finished import kept_file
+
+    return kept_file(finished.folder, finished.evaluation)
 
 
 def _finished(run: str, suite: str | None) -> Finished:

@@ -9,8 +9,7 @@ from typing import cast
 
 from bcd.config.schema.exports import Export
 from bcd.export.build import export
-from bcd.export.finished import Finished
-from bcd.export.formats import exporter
+from bcd.export.finished import Finished, kept_file
 from bcd.export.graph import graph_of
 from bcd.export.latency import beside_pytorch
 from bcd.export.runtime import Opened, open_file
@@ -20,7 +19,7 @@ from bcd.export.view import images_of, inputs
 from bcd.models.base import DenseModel
 from bcd.runs import store
 from bcd.runs.record import ExportFacts, Latency, read_as
-from bcd.runs.spec import Evaluation, RunSpec, digest
+from bcd.runs.spec import Evaluation, RunSpec
 from bcd.train.trained import load_trained
 
 THREADS = 1  # as a training job has, so that jobs do not disturb each other
@@ -47,9 +46,7 @@ def exported(
     record = store.record(folder)
     assert record is not None  # its evaluation begins with that
     run = Finished(folder, spec, spec.hash, root, evaluation, record.weights.sha256)
-    suffix = exporter(form.format).SUFFIXES[0]
-    # Another evaluation may show images at another size, so the form alone is no name.
-    path = export(run, form, folder / f"export-{digest(evaluation.model_dump())}{suffix}", force=True, say=say)
+    path = export(run, form, kept_file(folder, evaluation), force=True, say=say)
     opened = open_file(path, THREADS)
     return Exported(
         cast(DenseModel, stand_in(opened)), _facts(read_as(Sidecar, sidecar_path(path))), _latency(run, opened)

@@ -9,10 +9,11 @@ from pathlib import Path
 from bcd.config.schema.data import TRAIN, Dataset
 from bcd.config.schema.recipes import DetectionRecipe
 from bcd.errors import UserError
+from bcd.export.formats import exporter
 from bcd.runs import store
 from bcd.runs.record import RunResult, read_as, read_json
 from bcd.runs.run import Run
-from bcd.runs.spec import RESULTS, DetectionEvaluation, Evaluation, RunSpec, SegmentationEvaluation, Training
+from bcd.runs.spec import RESULTS, DetectionEvaluation, Evaluation, RunSpec, SegmentationEvaluation, Training, digest
 from bcd.runs.status import DATA, judge_all
 
 
@@ -36,12 +37,24 @@ class Finished:
 
 
 def of_run(suite: str, run: Run, results: Path = RESULTS, data: Path = DATA) -> Finished:
-    """A run of a suite; raises UserError unless it is trained with today's params, data and teacher."""
+    """A run of a suite; raises UserError unless it is trained with today's params, data and teacher.
+
+    The `evaluation` of an exported student names its form, whose file is the run's `kept_file`.
+    """
     status = judge_all(suite, [run], results, data)[run.key]
     record = store.record(status.folder) if status.folder else None
     if not status.trained or status.folder is None or record is None:
         raise UserError(f"{run.key} is {status.verdict}, not finished; run `bcd train --suite {suite} {run.key}` first")
     return Finished(status.folder, record.spec, run.key, data / run.files, run.evaluation, record.weights.sha256)
+
+
+def kept_file(folder: Path, evaluation: Evaluation) -> Path:
+    """Where the file of an exported student lies, in the run's folder of the store, once it is evaluated so.
+
+    Another evaluation may show images at another size, so the form alone is no name.
+    """
+    assert evaluation.export is not None
+    return folder / f"export-{digest(evaluation.model_dump())}{exporter(evaluation.export.format).SUFFIXES[0]}"
 
 
 def of_folder(folder: Path, datasets: Mapping[str, Dataset], results: Path = RESULTS, data: Path = DATA) -> Finished:
@@ -65,11 +78,11 @@ def of_folder(folder: Path, datasets: Mapping[str, Dataset], results: Path = RES
 
 
 def _key(run_hash: str, results: Path) -> str:
-    """The first key of a small JSON below `results` that names the run, else its hash."""
+    """The first key of a small JSON below `results` that names the run in PyTorch, else its hash."""
     for path in sorted(results.glob("*/*/**/*.json")):
         if path.parts[len(results.parts) + 1] in ("teachers", "runs", "overrides"):
             found = read_as(RunResult, path)
-            if found.store == run_hash:
+            if found.store == run_hash and not found.evaluation.exported:
                 return found.key
     return run_hash
 
@@ -82,6 +95,7 @@ def _evaluation(folder: Path, training: Training) -> Evaluation:
         kind = DetectionEvaluation
     for path in sorted(folder.glob("eval-*.json")):
         content = read_json(path)
-        return kind.model_validate({name: content[name] for name in kind.model_fields if name in content})
+        shown = {name: content[name] for name in kind.model_fields if name in content}
+        return kind.model_validate(shown | {"export": None})
     pad = {"pad": recipe.view.pad} if isinstance(recipe, DetectionRecipe) else {}
     return kind.model_validate({"split": TRAIN, "resize": recipe.view.resize, **pad})

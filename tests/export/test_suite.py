@@ -4,18 +4,21 @@ import contextlib
 import csv
 import io
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.project import copy_project
+from support.project import run as run_command
 from support.smoke import PAIR, TEACHER, say
 
 from bcd.config.load import load_params
 from bcd.config.schema.recipes import Resize
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
+from bcd.export import finished
 from bcd.export.runtime import open_file
 from bcd.files import sha256_file
 from bcd.metrics import load_rows
@@ -27,6 +30,8 @@ from bcd.runs.status import DATA, RESULTS, Verdict, judge_all
 from bcd.train import job
 
 pytest.importorskip("onnxruntime")
+
+BCD = str(Path(sys.executable).parent / "bcd")
 
 FORMS = ("", "@onnx", "@onnx-int8")
 DETECTORS = (
@@ -149,6 +154,34 @@ def test_two_ways_of_showing_images_have_a_file_each(runs):
     assert open_file(file).metadata.view.height == 48
     (second,) = exported(read_as(RunResult, other.file("chip")))
     assert open_file(second).metadata.view.height == 40
+
+
+def test_the_key_of_an_exported_student_names_its_file(runs, built, tmp_path):
+    key = f"{PAIR}/cwd@onnx-int8/s0"
+    one = result(runs, key)
+    (file,) = exported(one)
+    refused = run_command(BCD, "export", key, "--suite", "chip", cwd=built, check=False)
+    assert refused.returncode == 2 and f"{key} is a file already, {file}; name the run without" in refused.stdout
+    run_command(
+        BCD,
+        "predict",
+        key,
+        "data/scenes-smoke/images/test",
+        "--out",
+        str(tmp_path / "key"),
+        "--suite",
+        "chip",
+        cwd=built,
+    )
+    run_command(BCD, "predict", str(file), "data/scenes-smoke/images/test", "--out", str(tmp_path / "file"), cwd=built)
+    theirs, ours = (sorted((tmp_path / name / "labels").iterdir()) for name in ("key", "file"))
+    assert [path.read_bytes() for path in theirs] == [path.read_bytes() for path in ours]
+
+
+def test_the_folder_of_a_run_with_exports_is_its_pytorch_model(runs):
+    one = result(runs, f"{PAIR}/cwd@onnx/s0")
+    found = finished.of_folder(RESULTS / "store" / one.store, load_params().datasets)
+    assert found.key == f"{PAIR}/cwd/s0" and found.evaluation.export is None
 
 
 def test_float32_labels_nearly_every_pixel_as_pytorch_does(runs):
