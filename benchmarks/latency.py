@@ -3,8 +3,9 @@
     python benchmarks/latency.py NAME ... [--formats onnx openvino] [--int8] [--size 240 320] [--rounds 20]
 
 For models named as in benchmarks/exports.py, with random weights, batch 1, one thread each. All take turns,
-image by image, and time is that of the processor; a ratio is the median over the rounds. Which CPU this
-was, and whether it has the dot products of int8 (VNNI), is printed first: without them int8 is hardly faster.
+image by image, and time is that of the processor; a ratio is the median over the rounds. GMAC/s is what the model's
+multiply-accumulates (`bcd.models.complexity`) come to: near the core's peak no runtime can be much faster. Which CPU
+this was, and whether it has the dot products of int8 (VNNI), is printed first: without them int8 is hardly faster.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from bcd.export.graph import graph_of
 from bcd.export.latency import ROUNDS, beside, seconds
 from bcd.export.runtime import open_bytes, torch_call
 from bcd.export.sidecar import TELLING_FLAGS, cpu, toolchain
+from bcd.models.complexity import counted
 
 VNNI = ("avx512_vnni", "avx_vnni")
 CALIBRATION = 8  # images of noise: what int8 costs does not depend on its ranges
@@ -55,15 +57,21 @@ def main() -> None:
     print(f"VNNI: {'yes' if set(VNNI) & set(found.flags) else 'no'}; one thread, batch 1, {arguments.size}")
     packages = tuple(package for name in arguments.formats for package in formats.exporter(name).PACKAGES)
     print(", ".join(f"{name} {version}" for name, version in toolchain(packages).items()))
-    print("| model | runtime | CPU ms | ratio to PyTorch | its quartiles |\n|---|---|---:|---:|---:|", flush=True)
+    print(
+        "| model | runtime | CPU ms | GMAC/s | ratio to PyTorch | its quartiles |\n|---|---|---:|---:|---:|---:|",
+        flush=True,
+    )
     kinds = [(name, precision) for name in arguments.formats for precision in ("float32", "int8")[: 1 + arguments.int8]]
     image = np.random.default_rng(1).normal(size=(1, 3, *arguments.size)).astype(np.float32)
     for name in arguments.names:
-        times = seconds(calls_of(name, kinds, tuple(arguments.size)), image, arguments.rounds)
+        calls = calls_of(name, kinds, tuple(arguments.size))
+        macs = counted(lambda calls=calls: calls["pytorch"](image))
+        times = seconds(calls, image, arguments.rounds)
         for runtime, own in times.items():
             low, middle, high = beside(own, times["pytorch"])
-            milliseconds = 1000 * statistics.median(own)
-            print(f"| `{name}` | {runtime} | {milliseconds:.2f} | {middle:.2f} | {low:.2f} to {high:.2f} |", flush=True)
+            median = statistics.median(own)
+            cells = f"{1000 * median:.2f} | {macs / median / 1e9:.1f} | {middle:.2f} | {low:.2f} to {high:.2f}"
+            print(f"| `{name}` | {runtime} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
