@@ -7,6 +7,7 @@ Nothing is sent anywhere: by default OpenVINO's converter and NNCF report what t
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,15 @@ def convert(graph: Graph, example: np.ndarray, *, dynamic: bool, opset: int | No
         model = openvino.convert_model(graph.module, example_input=images, input=[[-1, 3, height, width]])
     for name, output in zip(graph.outputs, model.outputs, strict=True):
         output.get_tensor().set_names({name})
+    return named_by_place(model)
+
+
+def named_by_place(model: Any) -> Any:
+    """The model with names that equal exports have, too: OpenVINO numbers what PyTorch gave no name, process-wide."""
+    model.set_friendly_name(KEY)
+    for place, node in enumerate(model.get_ordered_ops()):
+        if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}.{place}")
     return model
 
 
@@ -60,7 +70,7 @@ def serialise(model: Any, metadata: str) -> Files:
 
     for key in list(model.get_rt_info()):
         model.set_rt_info("", key)  # what the conversion was called with
-    model.set_rt_info(metadata, KEY)
+    named_by_place(model).set_rt_info(metadata, KEY)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=False)
