@@ -105,8 +105,9 @@ def of_executorch(model: Any, images: Sequence[np.ndarray], *, everything: bool)
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     with quiet(), torch.no_grad():
-        module = with_own_biases(model.module())
+        module = model.module()
         kept = [] if everything else traced_tails(module.graph)
+        module = with_own_parameters(module, kept)
         quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
         if kept:
             quantizer.set_filter_function(lambda node: node.name not in kept)
@@ -117,25 +118,26 @@ def of_executorch(model: Any, images: Sequence[np.ndarray], *, everything: bool)
         return torch.export.export(converted, (torch.from_numpy(images[0]),)), EXECUTORCH_SCHEME, kept
 
 
-def with_own_biases(module: Any) -> Any:
-    """A traced module whose convolutions that share a bias, as a head does on every level, get copies of their own.
+def with_own_parameters(module: Any, kept: Sequence[str]) -> Any:
+    """A traced module whose convolutions outside `kept` share no weights and biases, as a head's do on every level.
 
-    XNNPACK's biases have the scale of the input, which differs between the uses; ExecuTorch stores a shared one once,
-    with the scale of the first use, and its runtime then refuses the file.
+    XNNPACK's quantizer passes by a convolution whose weights are another one's too. It stays in float, but its bias
+    does not, and ExecuTorch's runtime then refuses the file.
     """
     seen = set[str]()
     for node in list(module.graph.nodes):
-        if not _is_convolution(node) or len(node.args) < 3 or node.args[2] is None:
+        if not _is_convolution(node) or node.name in kept:
             continue
-        bias = node.args[2]
-        if bias.target in seen:
-            name = f"bias_of_{node.name}"
-            module.register_buffer(name, attrgetter(bias.target)(module).detach().clone())
-            with module.graph.inserting_before(node):
-                own = module.graph.get_attr(name)
-            own.meta = dict(bias.meta)
-            node.update_arg(2, own)
-        seen.add(bias.target)
+        for place, shared in list(enumerate(node.args))[1:3]:
+            if shared is not None and shared.target in seen:
+                name = f"{node.name}_{place}"
+                module.register_buffer(name, attrgetter(shared.target)(module).detach().clone())
+                with module.graph.inserting_before(node):
+                    own = module.graph.get_attr(name)
+                own.meta = dict(shared.meta)
+                node.update_arg(place, own)
+            elif shared is not None:
+                seen.add(shared.target)
     module.recompile()
     return module
 
