@@ -33,10 +33,11 @@ WARM_UP = 4  # batches that batch norms see
 
 
 def distinct(models: dict[str, AnyModel]) -> list[str]:
-    """The first name of each pair of backbone and head."""
-    found: dict[tuple[str, str], str] = {}
+    """The first name of each pair of backbone and head; of detectors, in each engine."""
+    found: dict[tuple[str, ...], str] = {}
     for name, model in models.items():
-        found.setdefault((model.backbone, model.head), name)
+        engine = model.detection.engine if isinstance(model, DetectionModel) else ""
+        found.setdefault((model.backbone, model.head, engine), name)
     return list(found.values())
 
 

@@ -5,11 +5,7 @@ A program plans its memory for one image of one size; a batch is run image by im
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +13,12 @@ import numpy as np
 from bcd.errors import UserError
 from bcd.export.formats import Call, Files
 from bcd.export.graph import Graph
+from bcd.export.quiet import quiet
 
 SUFFIXES = (".pte",)
 EXTRA = "executorch"
 PACKAGES = ("executorch", "torchao")
+FORWARD = "forward"
 KEY = "bcd"  # the method without inputs that returns our metadata
 
 
@@ -36,7 +34,7 @@ def convert(graph: Graph, example: np.ndarray, *, dynamic: bool, opset: int | No
 
     if dynamic:
         raise UserError("--dynamic: an ExecuTorch program plans its memory for one size; leave it out")
-    with torch.no_grad():
+    with quiet(), torch.no_grad():
         return torch.export.export(graph.module, (torch.from_numpy(example),), strict=False)
 
 
@@ -49,7 +47,7 @@ def quantise(model: Any, images: Sequence[np.ndarray], *, everything: bool) -> t
 
 def serialise(model: Any, metadata: str) -> Files:
     """See `bcd.export.formats.Exporter`."""
-    with _quiet():
+    with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
@@ -63,7 +61,7 @@ def session(files: Files, threads: int | None) -> tuple[str | None, Call]:
     """See `bcd.export.formats.Exporter`. The number of threads is that of the process, and stays so."""
     import torch
 
-    with _quiet():
+    with quiet():
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
 
@@ -71,29 +69,17 @@ def session(files: Files, threads: int | None) -> tuple[str | None, Call]:
             portable_lib._unsafe_reset_threadpool(threads)
         try:
             program = Runtime.get().load_program(files[SUFFIXES[0]])
-            method = program.load_method("forward")
+            found = {name: program.load_method(name) for name in (FORWARD, KEY) if name in program.method_names}
         except RuntimeError as error:
             raise UserError(f"ExecuTorch cannot read it ({error})") from error
-    if method is None:
-        raise UserError("ExecuTorch finds no method `forward` in it")
-    text = program.load_method(KEY) if KEY in program.method_names else None
+    if FORWARD not in found:
+        raise UserError(f"ExecuTorch finds no method `{FORWARD}` in it")
+    text = str(found[KEY].execute([])[0]) if KEY in found else None
 
     def call(images: np.ndarray) -> list[np.ndarray]:
-        each = [method.execute([torch.from_numpy(image[None].copy())]) for image in images]
+        # Asked of the program each time: it owns the bytes that its methods read, and they do not keep it alive.
+        run = program.load_method(FORWARD).execute
+        each = [run([torch.from_numpy(image[None].copy())]) for image in images]
         return [np.concatenate([np.array(output) for output in outputs]) for outputs in zip(*each, strict=True)]
 
-    return str(text.execute([])[0]) if text else None, call
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the toolchain logs of every pass off the terminal."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(level)
+    return text, call

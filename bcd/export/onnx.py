@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +10,7 @@ import numpy as np
 from bcd.errors import UserError
 from bcd.export.formats import Call, Files
 from bcd.export.graph import Graph
+from bcd.export.quiet import quiet
 
 SUFFIXES = (".onnx",)
 EXTRA = "chip"
@@ -53,7 +50,7 @@ def convert(graph: Graph, example: np.ndarray, *, dynamic: bool, opset: int | No
     sides = {0: Dim("batch"), **({2: Dim.DYNAMIC, 3: Dim.DYNAMIC} if dynamic else {})}
     # Two images: torch.export takes a side of 1 for one that is always 1.
     images = torch.from_numpy(np.concatenate([example, example]))
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.module, (images,), dynamo=True, verbose=False, opset_version=opset, input_names=[INPUT],
             output_names=list(graph.outputs), dynamic_shapes=(sides,),
@@ -126,19 +123,3 @@ def _session(data: bytes, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = options.inter_op_num_threads = threads
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its advice to its own developers off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -6,20 +6,18 @@ classes often get equal logits there, and a tie goes to the lower class id (docs
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bcd.export.quiet import quiet
+
 OPENVINO_SCHEME = "NNCF preset MIXED, activations asymmetric by tensor, weights symmetric by channel"
 EXECUTORCH_SCHEME = "torchao PT2E for XNNPACK, activations int8 by tensor, weights int8 by channel"
-# What an OpenVINO model consists of that is float arithmetic, and not sizes or constants.
-ARITHMETIC = ("Convolution", "GroupConvolution", "Add", "Interpolate", "Reshape", "Transpose", "Concat")
 ONNX_SCHEME = "onnxruntime QDQ, activations uint8 by tensor (min-max), weights int8 by channel"
 
 
@@ -42,7 +40,7 @@ def of_onnx(model: Any, images: Sequence[np.ndarray], *, everything: bool) -> tu
             return None if found is None else {name: found}
 
     kept = [] if everything else tails(model)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         target = Path(folder) / "int8.onnx"
         quantize_static(
             model, target, Images(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
@@ -73,8 +71,7 @@ def of_openvino(model: Any, images: Sequence[np.ndarray], *, everything: bool) -
     """
     import nncf
 
-    with _quiet(), contextlib.redirect_stdout(io.StringIO()):  # bars of progress
-        logging.getLogger("nncf").setLevel(logging.ERROR)
+    with quiet():
         kept = [] if everything else openvino_tails(model)
         quantised = nncf.quantize(
             model, nncf.Dataset(list(images)), preset=nncf.QuantizationPreset.MIXED, subset_size=len(images),
@@ -90,8 +87,8 @@ def openvino_tails(model: Any) -> list[str]:
     while left:
         node = left.pop()
         name, kind = node.get_friendly_name(), node.get_type_name()
-        if name in found or kind not in ARITHMETIC:
-            continue
+        if name in found or kind in ("Parameter", "Constant") or not node.get_output_element_type(0).is_real():
+            continue  # what is not real computes sizes
         found[name] = None
         if "Convolution" not in kind:
             left += [node.input_value(i).get_node() for i in range(node.get_input_size())]
@@ -107,9 +104,10 @@ def of_executorch(model: Any, images: Sequence[np.ndarray], *, everything: bool)
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         module = model.module()
         kept = [] if everything else traced_tails(module.graph)
+        module = with_own_parameters(module, kept)
         quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
         if kept:
             quantizer.set_filter_function(lambda node: node.name not in kept)
@@ -118,6 +116,34 @@ def of_executorch(model: Any, images: Sequence[np.ndarray], *, everything: bool)
             prepared(torch.from_numpy(image))
         converted = convert_pt2e(prepared)
         return torch.export.export(converted, (torch.from_numpy(images[0]),)), EXECUTORCH_SCHEME, kept
+
+
+def with_own_parameters(module: Any, kept: Sequence[str]) -> Any:
+    """A traced module whose convolutions outside `kept` share no weights and biases, as a head's do on every level.
+
+    XNNPACK's quantizer passes by a convolution whose weights are another one's too. It stays in float, but its bias
+    does not, and ExecuTorch's runtime then refuses the file.
+    """
+    seen = set[str]()
+    for node in list(module.graph.nodes):
+        if not _is_convolution(node) or node.name in kept:
+            continue
+        for place, shared in list(enumerate(node.args))[1:3]:
+            if shared is not None and shared.target in seen:
+                name = f"{node.name}_{place}"
+                module.register_buffer(name, attrgetter(shared.target)(module).detach().clone())
+                with module.graph.inserting_before(node):
+                    own = module.graph.get_attr(name)
+                own.meta = dict(shared.meta)
+                node.update_arg(place, own)
+            elif shared is not None:
+                seen.add(shared.target)
+    module.recompile()
+    return module
+
+
+def _is_convolution(node: Any) -> bool:
+    return node.op == "call_function" and "conv" in str(node.target)
 
 
 def traced_tails(graph: Any) -> list[str]:
@@ -129,18 +155,6 @@ def traced_tails(graph: Any) -> list[str]:
         if node.op != "call_function" or node.name in found:
             continue
         found[node.name] = None
-        if "conv" not in str(node.target):
+        if not _is_convolution(node):
             left += node.all_input_nodes
     return list(found)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the advice to pre-process a model, which the exporter has optimised already, off the terminal."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
