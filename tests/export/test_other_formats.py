@@ -11,9 +11,10 @@ from support import smoke
 from support.exports import DETECTOR, run_of, say
 
 from bcd.config.load import load_params
+from bcd.config.schema.exports import Export
 from bcd.errors import UserError
 from bcd.export import parity, runtime
-from bcd.export.build import Options, export
+from bcd.export.build import export
 from bcd.export.formats import exporter
 from bcd.export.graph import Graph, graph_of
 from bcd.export.sidecar import Sidecar, sidecar_path
@@ -35,7 +36,7 @@ def name(request) -> str:
 def exported(trained, name, tmp_path_factory) -> Path:
     """The path of the teacher's float32 file."""
     with contextlib.chdir(trained):
-        return export(run_of(trained, smoke.TEACHER), Options(format=name), tmp_path_factory.mktemp(name), say=say)
+        return export(run_of(trained, smoke.TEACHER), Export(format=name), tmp_path_factory.mktemp(name), say=say)
 
 
 def noise(count: int, height: int = 48, width: int = 48) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_a_file_says_what_pytorch_says_and_what_it_is(segmentor, name, exported,
 
 
 def test_equal_exports_are_equal_files(segmentor, name, exported, tmp_path):
-    again = export(segmentor, Options(format=name), tmp_path, say=say)
+    again = export(segmentor, Export(format=name), tmp_path, say=say)
     assert read_as(Sidecar, sidecar_path(again)) == read_as(Sidecar, sidecar_path(exported))
 
 
@@ -98,7 +99,7 @@ def test_the_gate_sees_other_weights(segmentor, exported):
 
 
 def test_int8_is_calibrated_written_and_read(segmentor, name, tmp_path):
-    path = export(segmentor, Options(format=name, precision="int8", calibration=6), tmp_path, say=say)
+    path = export(segmentor, Export(format=name, precision="int8", calibration=6), tmp_path, say=say)
     beside, images = read_as(Sidecar, sidecar_path(path)), noise(3)
     assert beside.parity.limit is None and beside.calibration.images == 6 and beside.calibration.kept
     scale = np.abs(logits_of(segmentor, images)).max()
@@ -129,7 +130,7 @@ def test_int8_keeps_the_last_convolutions_of_a_detector_on_every_level(name):
 def test_a_detector_says_what_pytorch_says(trained, name, tmp_path, monkeypatch):
     monkeypatch.chdir(trained)
     run = run_of(trained, DETECTOR)
-    opened = runtime.open_file(export(run, Options(format=name), tmp_path, say=say))
+    opened = runtime.open_file(export(run, Export(format=name), tmp_path, say=say))
     model, _ = load_trained(run.folder)
     images = noise(2, opened.metadata.view.height, opened.metadata.view.width)
     with torch.no_grad():
@@ -142,16 +143,16 @@ def test_a_detector_says_what_pytorch_says(trained, name, tmp_path, monkeypatch)
 def test_height_and_width_stay_open_where_the_format_can(segmentor, name, tmp_path):
     if name == "executorch":
         with pytest.raises(UserError, match="--dynamic: an ExecuTorch program plans its memory for one size"):
-            export(segmentor, Options(format=name, dynamic=True), tmp_path, say=say)
+            export(segmentor, Export(format=name, dynamic=True), tmp_path, say=say)
         return
-    opened = runtime.open_file(export(segmentor, Options(format=name, dynamic=True), tmp_path, say=say))
+    opened = runtime.open_file(export(segmentor, Export(format=name, dynamic=True), tmp_path, say=say))
     images = noise(2, 41, 70)
     assert np.abs(opened.run(images)["logits"] - logits_of(segmentor, images)).max() < parity.LIMIT
 
 
 def test_what_does_not_fit_is_told_in_a_sentence(segmentor, name, exported, tmp_path):
     with pytest.raises(UserError, match="--opset is for --format onnx"):
-        export(segmentor, Options(format=name, opset=20), tmp_path, say=say)
+        export(segmentor, Export(format=name), tmp_path, opset=20, say=say)
     opened = runtime.open_file(exported)
     with pytest.raises(UserError, match="takes images of 48 x 48 .height x width., not 40 x 48"):
         opened.run(noise(1, 40, 48))
