@@ -49,7 +49,7 @@ def logits_of(run, images: np.ndarray) -> np.ndarray:
 
 
 def convolutions(name: str, model) -> list[bool]:
-    """Of a quantised model's convolutions, in their order, whether their map, and in ExecuTorch their weights, are int8."""
+    """Of a quantised model's convolutions, in their order, whether they run in int8."""
     if name == "openvino":
         found = [node for node in model.get_ordered_ops() if "Convolution" in node.get_type_name()]
         return [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in found]
