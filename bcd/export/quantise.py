@@ -69,9 +69,9 @@ def of_openvino(model: Any, images: Sequence[np.ndarray], *, everything: bool) -
 
     The default preset has symmetric ranges for activations too, which destroys transformers.
     """
-    import nncf
-
     with quiet():
+        import nncf
+
         kept = [] if everything else openvino_tails(model)
         quantised = nncf.quantize(
             model, nncf.Dataset(list(images)), preset=nncf.QuantizationPreset.MIXED, subset_size=len(images),
@@ -98,13 +98,14 @@ def openvino_tails(model: Any) -> list[str]:
 def of_executorch(model: Any, images: Sequence[np.ndarray], *, everything: bool) -> tuple[Any, str, list[str]]:
     """A `torch.export.ExportedProgram` quantised for XNNPACK; returns what `of_onnx` returns."""
     import torch
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     with quiet(), torch.no_grad():
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
         module = model.module()
         kept = [] if everything else traced_tails(module.graph)
         module = with_own_parameters(module, kept)

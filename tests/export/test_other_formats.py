@@ -50,12 +50,12 @@ def logits_of(run, images: np.ndarray) -> np.ndarray:
 
 
 def convolutions(name: str, model) -> list[bool]:
-    """Of a quantised model's convolutions, in their order, whether they take int8."""
+    """Of a quantised model's convolutions, in their order, whether they run in int8."""
     if name == "openvino":
         found = [node for node in model.get_ordered_ops() if "Convolution" in node.get_type_name()]
         return [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in found]
     found = [node for node in model.graph.nodes if node.op == "call_function" and "conv" in str(node.target)]
-    return ["dequantize" in str(node.args[0].target) for node in found]
+    return [all("dequantize" in str(part.target) for part in node.args[:2]) for node in found]
 
 
 def resize_takes_int8(name: str, model) -> bool:
