@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bcd.models.base import DenseModel
 from bcd.models.segmentor import Segmentor
@@ -56,20 +59,44 @@ class DenseGraph(nn.Module):
 DENSE_OUTPUTS = {"cls_logits": "class_logits", "bbox_regression": "box_deltas", "bbox_ctrness": "centerness"}
 
 
+def in_whole_numbers(module: nn.Module) -> nn.Module:
+    """Let timm's convolutions with TensorFlow's padding SAME compute it without fractions; returns the same module.
+
+    They round `side / stride` up as floating-point numbers. With a height and width that stay open, the exporter
+    simplifies such expressions layer by layer, and does not come to an end with an EfficientNet. The padding is equal.
+    """
+    for one in module.modules():
+        if isinstance(one, Conv2dSame) and all(_reach(one, i) >= one.stride[i] - 1 for i in (0, 1)):
+            one.forward = MethodType(_same, one)  # type: ignore[method-assign]
+    return module
+
+
+def _reach(conv: Conv2dSame, axis: int) -> int:
+    """How many pixels a kernel reaches beyond its first."""
+    return (conv.kernel_size[axis] - 1) * conv.dilation[axis]
+
+
+def _same(conv: Conv2dSame, x: Tensor) -> Tensor:
+    """The convolution, padded so that each side becomes side / stride, rounded up."""
+    rows, columns = (_reach(conv, i) - (side - 1) % conv.stride[i] for i, side in enumerate(x.shape[-2:]))
+    padded = functional.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+    return functional.conv2d(padded, conv.weight, conv.bias, conv.stride, (0, 0), conv.dilation, conv.groups)
+
+
 def graph_of(model: DenseModel) -> Graph:
     """The graph of a model in evaluation mode, of those that `require_exportable` lets pass."""
     if isinstance(model, Segmentor):
-        return Graph(SegmentorGraph(model).eval(), ("logits",))
+        return Graph(in_whole_numbers(SegmentorGraph(model).eval()), ("logits",))
     from torchvision.models.detection import FCOS
 
     from bcd.models.detection.torchvision_detector import DenseDetector
 
     if not isinstance(model, DenseDetector):
         raise TypeError(f"no graph of a {type(model).__name__}")
-    names = tuple(DENSE_OUTPUTS.values())
+    names, module = tuple(DENSE_OUTPUTS.values()), in_whole_numbers(DenseGraph(model).eval())
     if isinstance(model.head, FCOS):
-        return Graph(DenseGraph(model).eval(), names, decoding_of(model, "sides"))
-    return Graph(DenseGraph(model).eval(), names[:2], decoding_of(model, "centre"))
+        return Graph(module, names, decoding_of(model, "sides"))
+    return Graph(module, names[:2], decoding_of(model, "centre"))
 
 
 def decoding_of(model: DenseDetector, coder: str) -> dict[str, Any]:

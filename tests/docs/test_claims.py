@@ -36,7 +36,12 @@ def measured(table: str) -> list[dict[str, str]]:
 
 
 def cell(table: str, **where: str) -> dict[str, str]:
-    found = [line for line in measured(table) if all(line[name] == value for name, value in where.items())]
+    """The line of a table; `TABLE@FORM` is of students in that form of params/exports.yaml."""
+    name, _, form = table.partition("@")
+    lines = measured(name)
+    if "export" in lines[0]:
+        where["export"] = form
+    found = [line for line in lines if all(line[column] == value for column, value in where.items())]
     assert len(found) == 1, f"{table}: {len(found)} lines with {where}"
     return found[0]
 
