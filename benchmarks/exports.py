@@ -101,7 +101,7 @@ def cell(name: str, model: AnyModel, graph: Graph, kind: str, size: Sequence[int
         inputs = [random.normal(size=(1, 3, *one)).astype(np.float32) for one in sizes]
         found = parity.compare(opened, graph, inputs, ["noise"], gate=False)
     except UserError as error:
-        return str(error).partition(";")[0]
+        return str(error).removeprefix(f"{name}: ").partition(";")[0]
     except Exception as error:  # of the toolchain, whatever it is
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
     return f"{found.largest:.1e}"
@@ -121,7 +121,8 @@ def main() -> None:
             require_exportable(model, dynamic=False, where=name)
             graph = graph_of(random_model(model, arguments.size))
         except UserError as error:
-            print(f"| `{name}` | {model.backbone} | {model.head} | – | {str(error).partition(';')[0]} |", flush=True)
+            why = str(error).removeprefix(f"{name}: ").partition(";")[0]
+            print(f"| `{name}` | {model.backbone} | {model.head} | – | {why} |", flush=True)
             continue
         image = np.random.default_rng(0).normal(size=(1, 3, *arguments.size)).astype(np.float32)
         scale = max(float(np.abs(output).max()) for output in torch_call(graph.module)(image))
