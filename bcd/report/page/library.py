@@ -7,27 +7,35 @@ from functools import cache
 from importlib.metadata import distribution
 
 PACKAGE = "vl-convert-python"
-SNIPPET = "window.vega = vega; window.vegaLite = vegaLite;"
+AUTHORS = (
+    "Vega, Vega-Lite and Vega-Embed: copyright 2015 University of Washington Interactive Data Lab, BSD 3-Clause licence. The modules "
+    "of D3 in them: copyright 2010 Mike Bostock, ISC licence. The package that bundles them has the BSD 3-Clause licence:"
+)
+SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 
 @dataclass(frozen=True)
 class Library:
-    """JavaScript that defines `vega` and `vegaLite`, what it is, and the words of its licence."""
+    """JavaScript that defines `vegaEmbed`; what and whose it is, and the words of its licence."""
 
     script: str
     versions: str
+    authors: str
     licence: str
 
 
 @cache
 def charts() -> Library:
-    """Vega and Vega-Lite, without anything that they would load; bundled once a process, in about two seconds."""
+    """Vega, Vega-Lite and Vega-Embed, without anything that they would load; bundled once a process, in about two seconds."""
     import vl_convert
 
     script = vl_convert.javascript_bundle(SNIPPET)
     lite = vl_convert.get_vegalite_versions()[-1]
-    versions = f"Vega {vl_convert.get_vega_version()} and Vega-Lite {lite}, bundled by {PACKAGE} {vl_convert.__version__}"
-    return Library(script.replace("</script", "<\\/script"), versions, _licence())
+    versions = (
+        f"Vega {vl_convert.get_vega_version()}, Vega-Lite {lite} and Vega-Embed {vl_convert.get_vega_embed_version()}, "
+        f"bundled by {PACKAGE} {vl_convert.__version__}"
+    )
+    return Library(script.replace("</script", "<\\/script"), versions, AUTHORS, _licence())
 
 
 def _licence() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,8 @@ def render(
     charts = library.charts()
     return environment.get_template("page.html").render(
         suite=suite,
-        claims=[asdict(claim) for claim in verdicts.claims(contents, costs.sizes(records))],
+        claims=verdicts.claims(contents, costs.sizes(records)),
+        reach=reach,
         rule=verdicts.RULE,
         tables=tables,
         captions={table.name: table.caption for table in suite.tables},
@@ -54,6 +54,12 @@ def render(
         library=Markup(charts.script),
         data=embedded({"suite": suite.name, "tables": tables, "pictures": pictures}),
     )
+
+
+def reach(verdict: verdicts.Verdict) -> float:
+    """The farthest from zero that an interval of a verdict's rows goes: what they are drawn in scale to."""
+    found = [one.difference for one in verdict.evidence if one.difference]
+    return max((abs(end) for one in found for end in (one.low, one.high) if end is not None), default=0.0)
 
 
 def embedded(value: Any) -> Markup:
