@@ -26,12 +26,16 @@ Json = dict[str, Any]
 def table(content: TableContent) -> Json:
     """A table as JSON values: columns, then blocks of rows of cells, one for each column."""
     columns = columns_of(content)
+    blocks = [_block(content, pair, columns) for pair in content.pairs]
+    rows = [row for block in blocks for row in block["rows"]]
+    for i, column in enumerate(columns):  # so that its means may end at one place
+        column["room"] = max(len(row["cells"][i]["more"]) for row in rows)
     return {
         "name": content.table,
         "baseline": content.baseline,
         "columns": columns,
         "metrics": [{"name": metric, "title": title(metric)} for metric in content.main_metrics],
-        "blocks": [_block(content, pair, columns) for pair in content.pairs],
+        "blocks": blocks,
         "notes": content.notes,
         "caption": content.caption,
         "sources": [{"number": one.number, "text": source_text(one)} for one in content.sources],
@@ -60,9 +64,11 @@ def _column(kind: str, metric: str, words: str, main: bool) -> Json:
 
 
 def _block(content: TableContent, pair: PairBlock, columns: list[Json]) -> Json:
+    runs = [run for row in pair.rows for run in row.runs]
     return {
         "heading": heading(pair),
         "rows": [_row(content, row, columns) for row in pair.rows],
+        "all_stale": bool(runs) and all(run.stale for run in runs),
         "gaps": {metric: _gap(pair, content.baseline, metric) for metric in content.main_metrics},
     }
 

@@ -17,6 +17,11 @@ from bcd.report.render.text import partial_text
 from bcd.runs.record import Record
 
 TEMPLATES = Path(__file__).with_name("templates")
+TASKS = {
+    "semantic": "semantic segmentation",
+    "detection": "object detection",
+    "instance": "instance segmentation",
+}
 SCRIPTS = ("page.js", "tables.js", "charts.js", "viewer.js", "trace.js")
 
 
@@ -41,6 +46,7 @@ def render(
     return environment.get_template("page.html").render(
         suite=suite,
         claims=verdicts.claims(contents, costs.sizes(records)),
+        tasks=TASKS,
         reach=reach,
         rule=verdicts.RULE,
         tables=tables,

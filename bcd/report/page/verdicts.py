@@ -162,7 +162,7 @@ def row_words(method: str, metric: str, found: Comparison | None, comparisons: i
 def _power(found: Comparison) -> str:
     """What the lack of a mark does not say."""
     says = "That is not evidence of no effect"
-    if found.detectable is None or found.detectable > 100:  # metrics end there
+    if found.detectable is None or not 0.05 <= found.detectable <= 100:  # metrics end there, and 0.0 would say nothing
         return f"{says}."
     return f"{says}: one of {found.detectable:.1f} points would have been marked with a probability of {100 * POWER:g} %."
 
@@ -179,7 +179,7 @@ def _verdict(question: Question, task: str, tables: Sequence[TableContent]) -> V
     metrics = question.metrics[task]
     evidence = list(_evidence([table for table in tables if task_of(table) == task], metrics))
     judgement = judge(one.difference for one in evidence if one.difference)
-    partial = any(table.partial for table in tables)
+    partial = any(table.partial and table.partial.count for table in tables)
     return Verdict(task, judgement, _sum(judgement, evidence, metrics, partial), evidence)
 
 
@@ -208,12 +208,16 @@ def _of_row(table: TableContent, pair: PairBlock, row: MeasuredRow, metric: str)
 def _sum(judgement: Judgement, evidence: Sequence[Evidence], metrics: Sequence[str], partial: bool) -> str:
     rows = [one.difference for one in evidence if one.difference]
     names = " and ".join(NAMES.get(metric, title(metric)) for metric in metrics)
-    better = sum(one.verdict == "better" for one in rows)
+    better, worse = (sum(one.verdict == side for one in rows) for side in ("better", "worse"))
+    against = f" {worse} of {len(rows)} rows {'is' if worse == 1 else 'are'} marked worse." if worse else ""
     words = {
         Judgement.SUPPORTED: f"{_all(len(rows))} better in {names} than the undistilled student.",
-        Judgement.PARTLY: f"{better} of {len(rows)} rows are marked better in {names}; the others do not show it.",
+        Judgement.PARTLY: (
+            f"{better} of {len(rows)} rows {'is' if better == 1 else 'are'} marked better in {names}; the others do not "
+            f"show it.{against}"
+        ),
         Judgement.NOT_SHOWN: (
-            f"No row is marked better in {names}. The tables do not show it, which is not to say that it is false."
+            f"No row is marked better in {names}. The tables do not show it, which is not to say that it is false.{against}"
         ),
         Judgement.CONTRADICTED: f"{_all(len(rows))} worse in {names} than the undistilled student.",
         Judgement.UNTESTABLE: (

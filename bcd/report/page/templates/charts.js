@@ -1,6 +1,7 @@
 "use strict";
 // The charts: differences with their intervals, and learning curves. Vega draws them as SVG, which has text and roles.
-const LINES = ["#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#9c755f", "#edc948", "#ff9da7", "#8c8c8c"];
+const LINES = ["#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#9c755f", "#b6992d", "#d37295", "#79706e",
+               "#86bcb6", "#ffbe7d", "#8cd17d", "#ff9d9a", "#d4a6c8", "#499894", "#d7b5a6", "#f1ce63", "#a0cbe8", "#bab0ac"];
 
 function theme() {
   const [ink, muted, line] = ["ink", "muted", "line"].map(colour);
@@ -58,13 +59,13 @@ function forestPanel(table, block, { name, title }, width, labels) {
                  scale: { domain: ["better", "worse", "none"], range: [colour("better"), colour("worse"), colour("muted")] } };
   const says = { field: "says", type: "nominal" };
   return {
-    width, height: { step: 24 }, title: { text: `Δ ${title}`, subtitle: block.gaps[name], offset: 10 },
+    width, height: { step: 24 }, title: { text: `Δ ${title}`, subtitle: block.gaps[name], offset: 10, frame: "group" },
     layer: [
       { data: { values: [{ zero: 0 }] }, mark: { type: "rule", color: colour("strong"), aria: false }, encoding: { x: { field: "zero", type: "quantitative" } } },
       { data: { values: forestSeeds(block, name) }, mark: { type: "point", filled: true, size: 14, opacity: 0.75, color: colour("seed"), yOffset: 7, aria: false },
         encoding: { x: { field: "value", type: "quantitative" }, y } },
       { data: { values: rows }, mark: { type: "rule", strokeWidth: 1.8, aria: false },
-        encoding: { x: { field: "low", type: "quantitative", title: null, axis: { tickCount: 5, format: "+~g" } }, x2: { field: "high" }, y, color: tint, tooltip: says } },
+        encoding: { x: { field: "low", type: "quantitative", title: null, axis: { tickCount: 5, format: "+.3~r", labelExpr: "datum.value === 0 ? '0' : datum.label" } }, x2: { field: "high" }, y, color: tint, tooltip: says } },
       { data: { values: rows }, mark: { type: "point", filled: true, size: 70, opacity: 1, cursor: "pointer" },
         encoding: { x: { field: "mean", type: "quantitative" }, y, color: tint, tooltip: says, description: says,
                     shape: { field: "mark", type: "nominal", legend: null, scale: { domain: ["better", "worse", "none"], range: ["triangle-up", "triangle-down", "circle"] } } } },
