@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distribution
 
+from bcd.errors import UserError
+
 PACKAGE = "vl-convert-python"
 AUTHORS = (
     "Vega, Vega-Lite and Vega-Embed: copyright 2015 University of Washington Interactive Data Lab, BSD 3-Clause licence. The modules "
@@ -26,8 +28,14 @@ class Library:
 
 @cache
 def charts() -> Library:
-    """Vega, Vega-Lite and Vega-Embed, without anything that they would load; bundled once a process, in about two seconds."""
-    import vl_convert
+    """Vega, Vega-Lite and Vega-Embed, without anything that they would load; bundled once a process, in about two seconds.
+
+    Raises UserError if the package is not installed.
+    """
+    try:
+        import vl_convert
+    except ImportError:
+        raise UserError(f"the page's charts need {PACKAGE}, which is not installed; run `make install`") from None
 
     script = vl_convert.javascript_bundle(SNIPPET)
     lite = vl_convert.get_vegalite_versions()[-1]

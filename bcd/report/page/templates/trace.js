@@ -9,9 +9,9 @@ function facts(pairs) {
 
 function state(run) {
   const said = [];
-  if (run.stale) said.push("stale: the code has changed since");
+  if (run.stale) said.push("stale");
   if (run.standing.length) said.push(`stood still: ${run.standing.join(", ")}`);
-  return said.join("; ") || "today’s code";
+  return said.join("; ") || "today’s";
 }
 
 function runsTable(row, values) {
@@ -48,7 +48,8 @@ function openTrace(block, method, metric) {
       ["of single seeds", found ? found.values.map(signed).join(", ") : null],
       ["p-value", found && found.p !== null ? `${found.p.toPrecision(2)} before the correction` : null],
       ["mark", found ? (numbers.mark ? `significantly ${numbers.mark}` : "none: the table does not show a difference") : null],
-      ["of the code", row.commits.length ? code(row.commits.join(", ")) : null],
+      ["trained by commit", row.commits.length ? code(row.commits.join(", ")) : null],
+      ["stale", row.stale.length ? `${row.stale.join(", ")}: the code has changed since` : null],
     ]),
     make("h3", {}, "Runs"),
     row.runs.length ? runsTable(row, numbers.values) : make("p", {}, "Not run yet: this table is partial."),

@@ -36,13 +36,10 @@ function show(part) {
   slider.setAttribute("aria-valuetext", `${slider.value} of ${order.length}, ${image.name}`);
   const seed = (method) => make("small", {}, `seed ${viewer.runs[method]}`);
   const teacher = viewer.methods.includes("teacher") ? [figure(viewer, image, "teacher", errors, ["teacher"])] : [];
-  part.querySelector(".frames").replaceChildren(
-    figure(viewer, image, "image", errors, ["image"]),
-    figure(viewer, image, "label", errors, ["label"]),
-    ...teacher,
-    figure(viewer, image, left, errors, [make("b", {}, left), seed(left)]),
-    figure(viewer, image, right, errors, [make("b", {}, right), seed(right)]),
-  );
+  part.querySelector(".known").replaceChildren(
+    figure(viewer, image, "image", errors, ["image"]), figure(viewer, image, "label", errors, ["label"]), ...teacher);
+  part.querySelector(".compared").replaceChildren(
+    ...[left, right].map((method) => figure(viewer, image, method, errors, [make("b", {}, method), seed(method)])));
 }
 
 function showPanels(details) {
