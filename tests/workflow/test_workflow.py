@@ -77,6 +77,7 @@ def test_a_bare_snakemake_builds_every_table_and_figure(built):
     for table in ("all-labels", "few-labels"):
         for pattern in TABLES:
             assert (built / "results" / "smoke" / pattern.format(table)).stat().st_size > 0
+    assert (built / "results" / "smoke" / "report.html").stat().st_size > 0
     trace = json.loads((built / "results/smoke/tables/all-labels.json").read_text())
     assert "pbd" in json.dumps(trace)
     assert json.loads((built / "results/smoke/tracking.json").read_text())["synced"] is True

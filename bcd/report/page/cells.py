@@ -53,7 +53,9 @@ def columns_of(content: TableContent) -> list[Json]:
             columns.append(_column("difference", metric, f"Δ {title(metric)}", main))
         if main and content.exported:
             columns.append(_column("to_pytorch", metric, f"Δ {title(metric)} to PyTorch", main))
-    columns += [_column("published", metric, f"published {title(metric)}", True) for metric in published_metrics(content)]
+    columns += [
+        _column("published", metric, f"published {title(metric)}", True) for metric in published_metrics(content)
+    ]
     if content.exported:
         columns += [_column(head, "", head, True) for head in FILE_HEADS]
     return columns

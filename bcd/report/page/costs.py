@@ -29,7 +29,10 @@ def costs(content: TableContent, records: Mapping[str, Record]) -> dict[str, Any
         {
             "heading": heading(pair),
             "rows": [
-                {"title": row.method, "cells": [*_trained(row, records), *(file_texts(row) if content.exported else [])]}
+                {
+                    "title": row.method,
+                    "cells": [*_trained(row, records), *(file_texts(row) if content.exported else [])],
+                }
                 for row in pair.rows
             ],
         }

@@ -110,9 +110,7 @@ def _objects(
         known = objects.annotated(truth, image.shape[:2])
         found = {method: of_images[index] for method, of_images in predictions.items()}
         label, *tiles = objects.object_tiles(image, known, found, colours, factor)
-        seen = {
-            method: Seen(_photograph(tile, album), None, tile) for method, tile in zip(found, tiles, strict=True)
-        }
+        seen = {method: Seen(_photograph(tile, album), None, tile) for method, tile in zip(found, tiles, strict=True)}
         images.append(_shown(name, _photograph(enlarged(image, factor), album), _photograph(label, album), seen))
     return images
 

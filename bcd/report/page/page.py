@@ -103,7 +103,9 @@ def _first_runs(pair: PairBlock, baseline: str, usable: Mapping[str, Status]) ->
 def _curves(pair: PairBlock, results: Path) -> list[dict[str, Any]]:
     """The losses of every run of a pair."""
     return [
-        {"method": row.method, "run": run.repetition, **curve(results / run.store)} for row in pair.rows for run in row.runs
+        {"method": row.method, "run": run.repetition, **curve(results / run.store)}
+        for row in pair.rows
+        for run in row.runs
     ]
 
 

@@ -113,7 +113,9 @@ def claims(tables: Sequence[TableContent], sizes: Mapping[str, Size]) -> list[Cl
     sizes: of the model of each run, by its key, as records say.
     """
     tasks = list(dict.fromkeys(task for table in tables if (task := task_of(table))))
-    asked = [_judged(question, tasks, tables) for question in QUESTIONS if set(question.metrics) & {*tasks} or not tasks]
+    asked = [
+        _judged(question, tasks, tables) for question in QUESTIONS if set(question.metrics) & {*tasks} or not tasks
+    ]
     return [*asked, _cost(tasks, tables, sizes)]
 
 
@@ -164,7 +166,9 @@ def _power(found: Comparison) -> str:
     says = "That is not evidence of no effect"
     if found.detectable is None or not 0.05 <= found.detectable <= 100:  # metrics end there, and 0.0 would say nothing
         return f"{says}."
-    return f"{says}: one of {found.detectable:.1f} points would have been marked with a probability of {100 * POWER:g} %."
+    return (
+        f"{says}: one of {found.detectable:.1f} points would have been marked with a probability of {100 * POWER:g} %."
+    )
 
 
 # --- claims that tables answer -------------------------------------------------------------------------------------
@@ -209,15 +213,13 @@ def _sum(judgement: Judgement, evidence: Sequence[Evidence], metrics: Sequence[s
     rows = [one.difference for one in evidence if one.difference]
     names = " and ".join(NAMES.get(metric, title(metric)) for metric in metrics)
     better, worse = (sum(one.verdict == side for one in rows) for side in ("better", "worse"))
-    against = f" {worse} of {len(rows)} rows {'is' if worse == 1 else 'are'} marked worse." if worse else ""
+    against = f" {_marked(worse, rows)} worse." if worse else ""
     words = {
         Judgement.SUPPORTED: f"{_all(len(rows))} better in {names} than the undistilled student.",
-        Judgement.PARTLY: (
-            f"{better} of {len(rows)} rows {'is' if better == 1 else 'are'} marked better in {names}; the others do not "
-            f"show it.{against}"
-        ),
+        Judgement.PARTLY: f"{_marked(better, rows)} better in {names}; the others do not show it.{against}",
         Judgement.NOT_SHOWN: (
-            f"No row is marked better in {names}. The tables do not show it, which is not to say that it is false.{against}"
+            f"No row is marked better in {names}. The tables do not show it, which is not to say that it is false."
+            f"{against}"
         ),
         Judgement.CONTRADICTED: f"{_all(len(rows))} worse in {names} than the undistilled student.",
         Judgement.UNTESTABLE: (
@@ -225,6 +227,10 @@ def _sum(judgement: Judgement, evidence: Sequence[Evidence], metrics: Sequence[s
         ),
     }[judgement]
     return f"{words} Runs are missing, so this may change." if partial else words
+
+
+def _marked(some: int, rows: Sequence[Comparison]) -> str:
+    return f"{some} of {len(rows)} rows {'is' if some == 1 else 'are'} marked"
 
 
 def _all(rows: int) -> str:
@@ -257,7 +263,9 @@ def _cost_of(task: str, tables: Sequence[TableContent], sizes: Mapping[str, Size
     if larger:
         words = f"{larger} of {len(compared)} distilled students differ in parameters or operations."
         return Verdict(task, Judgement.CONTRADICTED, words, [])
-    students = dict.fromkeys(f"{pair.student.name} ({_size(found)})" for pair in blocks if (found := _undistilled(pair, sizes)))
+    students = dict.fromkeys(
+        f"{pair.student.name} ({_size(found)})" for pair in blocks if (found := _undistilled(pair, sizes))
+    )
     words = (
         f"Each distilled student is the same network as the undistilled one: {', '.join(students)}. What a loss learns "
         "is never saved with it."

@@ -114,5 +114,3 @@ def test_cost_is_compared_run_by_run(project):
     verdict = named(claims([content], larger), "No extra cost").verdicts[0]
     assert verdict.judgement == "contradicted" and verdict.words.startswith("1 of 16 distilled students")
     assert named(claims([content], {}), "No extra cost").verdicts[0].judgement == "not testable here"
-
-
