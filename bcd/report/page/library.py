@@ -10,9 +10,9 @@ from bcd.errors import UserError
 
 PACKAGE = "vl-convert-python"
 AUTHORS = (
-    "Vega, Vega-Lite and Vega-Embed: copyright 2015 University of Washington Interactive Data Lab, BSD 3-Clause licence. "
-    "The modules of D3 in them: copyright 2010 Mike Bostock, ISC licence. The package that bundles them has the BSD "
-    "3-Clause licence:"
+    "Vega, Vega-Lite and Vega-Embed: copyright 2015 University of Washington Interactive Data Lab, BSD 3-Clause "
+    "licence. The modules of D3 in them: copyright 2010 Mike Bostock, ISC licence. The package that bundles them has "
+    "the BSD 3-Clause licence:"
 )
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
