@@ -149,6 +149,7 @@ def _numbers(cell: Cell) -> Json:
     return cell.model_dump(include={"values", "difference", "to_pytorch"}) | {
         "text": value_text(cell),
         "difference_text": difference_text(cell.difference),
+        "to_pytorch_text": difference_text(cell.to_pytorch),
         "mark": cell.verdict or "",
     }
 

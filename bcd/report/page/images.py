@@ -93,7 +93,7 @@ def _semantic(
             method: _seen_map(np.where(label == IGNORE, IGNORE, ids), errors, palette, album)
             for (method, ids), errors in zip(maps.items(), wrong, strict=True)
         }
-        images.append(_shown(name, _photograph(image, album), _map(label, palette, album), seen))
+        images.append(_shown(name, photograph(image, album), _map(label, palette, album), seen))
     return images
 
 
@@ -110,8 +110,8 @@ def _objects(
         known = objects.annotated(truth, image.shape[:2])
         found = {method: of_images[index] for method, of_images in predictions.items()}
         label, *tiles = objects.object_tiles(image, known, found, colours, factor)
-        seen = {method: Seen(_photograph(tile, album), None, tile) for method, tile in zip(found, tiles, strict=True)}
-        images.append(_shown(name, _photograph(enlarged(image, factor), album), _photograph(label, album), seen))
+        seen = {method: Seen(photograph(tile, album), None, tile) for method, tile in zip(found, tiles, strict=True)}
+        images.append(_shown(name, photograph(enlarged(image, factor), album), photograph(label, album), seen))
     return images
 
 
@@ -171,7 +171,8 @@ def _png(ids: np.ndarray, palette: bytes, album: Album, transparent: int | None 
     return album.add("png", data.getvalue())
 
 
-def _photograph(image: np.ndarray, album: Album) -> str:
+def photograph(image: np.ndarray, album: Album) -> str:
+    """The name in the album of a picture uint8 (H, W, 3) RGB, at most LONGEST pixels long."""
     data = BytesIO()
     picture = _reduced(Image.fromarray(image), Image.Resampling.LANCZOS)
     picture.save(data, format="WEBP", quality=QUALITY, method=6)

@@ -13,7 +13,7 @@ from support.suite_results import load
 from bcd.data.palette import palette_of
 from bcd.errors import UserError
 from bcd.metrics import load_arrays
-from bcd.report.page.images import LONGEST, Album, differences, viewer
+from bcd.report.page.images import LONGEST, Album, differences, photograph, viewer
 from bcd.runs.expand import suite_runs
 from bcd.runs.usable import read_runs
 
@@ -80,10 +80,8 @@ def test_equal_pictures_are_kept_once(project):
 
 
 def test_large_images_are_reduced():
-    from bcd.report.page.images import _photograph
-
     album = Album()
-    name = _photograph(np.zeros((480, 2 * LONGEST, 3), np.uint8), album)
+    name = photograph(np.zeros((480, 2 * LONGEST, 3), np.uint8), album)
     assert pixels(album.pictures[name]).shape[:2] == (240, LONGEST)
 
 

@@ -46,6 +46,7 @@ function openTrace(block, method, metric) {
       ["value", numbers.text],
       [`difference to ${table.baseline}`, found ? numbers.difference_text : null],
       ["of single seeds", found ? found.values.map(signed).join(", ") : null],
+      ["difference to PyTorch", numbers.to_pytorch ? numbers.to_pytorch_text : null],
       ["p-value", found && found.p !== null ? `${found.p.toPrecision(2)} before the correction` : null],
       ["mark", found ? (numbers.mark ? `significantly ${numbers.mark}` : "none: the table does not show a difference") : null],
       ["trained by commit", row.commits.length ? code(row.commits.join(", ")) : null],
