@@ -19,6 +19,7 @@ rule all:
     default_target: True
     input:
         rules.tables.input,
+        rules.report.output,
         rules.track.output,
         rules.data.output,
         # The tables need them only where they are made anew; a run file that was deleted comes back all the same.

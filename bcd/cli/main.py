@@ -14,6 +14,7 @@ import typer
 from bcd.cli.data import check, fetch
 from bcd.cli.export import export, predict
 from bcd.cli.options import Suite, Table, load
+from bcd.cli.report import report
 from bcd.cli.terminal import announce, put, say
 from bcd.errors import UserError, pick
 
@@ -254,6 +255,9 @@ def panels(suite: Suite = None, table: Table = None) -> None:
     params, wanted = load(suite)
     for name in _tables(wanted, table):
         put(table_panels(params, wanted, name, Path("results"), Path("data")))
+
+
+app.command()(report)
 
 
 @app.command()

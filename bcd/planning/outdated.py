@@ -17,7 +17,10 @@ from bcd.data.acquire.look import looked_at
 from bcd.data.acquire.obtain import asked, looked_at_by
 from bcd.errors import UserError
 from bcd.report.outputs import (
+    html_made_of,
     json_made_of,
+    page_file,
+    page_made_of,
     panels_file,
     panels_made_of,
     png_made_of,
@@ -68,10 +71,15 @@ def _tables(
     suite: Suite, rows: Mapping[str, list[Row]], hashes: Mapping[str, str | None], results: Path
 ) -> Iterator[tuple[Path, str]]:
     why = "was made of other runs, or otherwise, than today's params say"
+    today = {}
     for table in suite.tables:
         mine = {run.key: hashes[run.key] for run in runs_of(rows[table.name])}
+        today[table.name] = table_made_of(suite, table, mine)
         json, png = table_file(results, suite.name, table.name, "json"), panels_file(results, suite.name, table.name)
-        if json.exists() and json_made_of(json) != table_made_of(suite, table, mine):
+        if json.exists() and json_made_of(json) != today[table.name]:
             yield json, why
         if png.exists() and png_made_of(png) != panels_made_of(table, mine):
             yield png, why
+    page = page_file(results, suite.name)
+    if page.exists() and html_made_of(page) != page_made_of(today):
+        yield page, why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,8 @@ from bcd.runs.record import read_json
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, digest
 
-MADE_OF = "made-of"  # the text of a PNG file that says it
+MADE_OF = "made-of"  # the text of a PNG file that says it, and the meta element of a page
+HEAD = 4096  # bytes of a page, which begins with it
 
 
 def table_file(results: Path, suite: str, table_name: str, kind: str, *, partial: bool = False) -> Path:
@@ -31,6 +33,11 @@ def table_file(results: Path, suite: str, table_name: str, kind: str, *, partial
 def panels_file(results: Path, suite: str, table_name: str) -> Path:
     """Where the picture of a table lies."""
     return results / suite / "figures" / f"{table_name}-panels.png"
+
+
+def page_file(results: Path, suite: str, *, partial: bool = False) -> Path:
+    """Where the page of a suite lies; that of partial tables lies beside them."""
+    return results / suite / ("partial/report.partial.html" if partial else "report.html")
 
 
 def table_request(suite: Suite, table: Table) -> dict[str, Any]:
@@ -60,6 +67,11 @@ def panels_made_of(table: Table, runs: Mapping[str, str | None]) -> str:
     return digest({"request": panels_request(table), "runs": runs})
 
 
+def page_made_of(tables: Mapping[str, str]) -> str:
+    """Hash of what a suite's page would be made of today; tables: name -> its `table_made_of`."""
+    return digest({"tables": tables})
+
+
 def json_made_of(path: Path) -> str | None:
     """What a table's JSON file says that it is made of; None where it says nothing, or is no such file."""
     try:
@@ -78,3 +90,13 @@ def png_made_of(path: Path) -> str | None:
             return image.info.get(MADE_OF)
     except OSError:
         return None
+
+
+def html_made_of(path: Path) -> str | None:
+    """What a page says that it is made of; None where it says nothing, or is no such file."""
+    try:
+        with path.open("rb") as page:
+            found = re.search(rb'<meta name="made-of" content="([0-9a-f]+)">', page.read(HEAD))
+    except OSError:
+        return None
+    return found[1].decode() if found else None

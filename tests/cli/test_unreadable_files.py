@@ -65,7 +65,7 @@ def built(tmp_path_factory, finished):  # noqa: F811
 
 def status_of(patch, *command) -> int:
     for module in (objects, semantic):
-        module._opened.cache_clear()  # what another command of this process has opened
+        module.opened.cache_clear()  # what another command of this process has opened
     patch.setattr(sys, "argv", ["bcd", *command])
     with pytest.raises(SystemExit) as ended:
         main()

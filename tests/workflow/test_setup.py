@@ -79,7 +79,9 @@ def test_setuptools_without_pkg_resources_is_told_in_one_sentence(monkeypatch):
         build(None, 3)
 
 
-@pytest.mark.parametrize("command", ["fetch", "plan", "train", "evaluate", "tables", "panels", "track", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["fetch", "plan", "train", "evaluate", "tables", "panels", "report", "track", "doctor"]
+)
 def test_every_command_explains_itself(command):
     assert "Usage" in run(BCD, command, "--help", cwd=ROOT).stdout
 

@@ -77,6 +77,7 @@ def test_a_bare_snakemake_builds_every_table_and_figure(built):
     for table in ("all-labels", "few-labels"):
         for pattern in TABLES:
             assert (built / "results" / "smoke" / pattern.format(table)).stat().st_size > 0
+    assert (built / "results" / "smoke" / "report.html").stat().st_size > 0
     trace = json.loads((built / "results/smoke/tables/all-labels.json").read_text())
     assert "pbd" in json.dumps(trace)
     assert json.loads((built / "results/smoke/tracking.json").read_text())["synced"] is True
@@ -247,9 +248,9 @@ def test_results_that_come_without_snakemakes_notes_are_judged_by_what_they_say(
 
     students = {f"train_semantic_scenes_smoke_smoke_student_from_smoke_teacher_s{i}" for i in range(2)}
     assert planned(METHODS, "term: cwd, taps: [logits], weight: 3", "term: cwd, taps: [logits], weight: 7") == {
-        *students, "table", "panels", "track"
+        *students, "table", "panels", "report", "track"
     }  # fmt: skip
-    assert planned("params/suites/smoke.yaml", "caption: ", "caption: Of late, ") == {"table"}
+    assert planned("params/suites/smoke.yaml", "caption: ", "caption: Of late, ") == {"table", "report"}
     assert {"data_scenes_smoke", *students} < planned(
         "params/datasets.yaml", "{seed: 7, size: 48}", "{seed: 8, size: 48}"
     )

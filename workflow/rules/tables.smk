@@ -1,4 +1,4 @@
-# Tables, figures, panels and MLflow, from the runs' small JSON files and the store.
+# Tables, figures, panels, the page and MLflow, from the runs' small JSON files and the store.
 rule table:
     input:
         lambda wildcards: run_files(TABLE_RUNS[wildcards.table]),
@@ -49,6 +49,22 @@ rule tables:
         expand(f"{OUT}/figures/{{table}}-panels.png", table=TABLE_RUNS),
     message:
         f"tables of suite {SUITE}"
+
+
+rule report:
+    input:
+        expand(f"{OUT}/tables/{{table}}.json", table=TABLE_RUNS),
+    output:
+        f"{OUT}/report.html",
+    log:
+        f"{OUT}/logs/report.log",
+    localrule: True
+    params:
+        suite=SUITE,
+    message:
+        f"page of suite {SUITE}"
+    shell:
+        "bcd report --suite {params.suite:q} > {log:q} 2>&1"
 
 
 # A dead tracking server is reported in the output, never an error: `bcd track --sync` repairs it later.

@@ -55,11 +55,11 @@ def row_drawer(
     root: Path, data: DataUse, split: str, palette: np.ndarray, *, masks: bool
 ) -> Callable[[int, Mapping[str, Drawn]], np.ndarray]:
     """A function that draws the row of one image of a split from its index and the predictions for it."""
-    images = _opened(root, data.model_dump_json(), split, masks)
+    images = opened(root, data.model_dump_json(), split, masks)
 
     def draw(index: int, predictions: Mapping[str, Drawn]) -> np.ndarray:
         image, truth, _ = images.read(index)
-        return object_row(image, _annotated(truth, image.shape[:2]), predictions, palette)
+        return object_row(image, annotated(truth, image.shape[:2]), predictions, palette)
 
     return draw
 
@@ -129,7 +129,7 @@ def _is_hit(box: np.ndarray, kind: int, truth: Drawn) -> bool:
     return bool((overlap >= HIT_IOU * area).any())
 
 
-def _annotated(truth: Objects, shape: tuple[int, ...]) -> Drawn:
+def annotated(truth: Objects, shape: tuple[int, ...]) -> Drawn:
     """What a detector should find; large objects first, so that small ones are drawn on top."""
     kept = np.flatnonzero(~truth.crowd)
     boxes = truth.boxes[kept]
@@ -143,6 +143,6 @@ def _annotated(truth: Objects, shape: tuple[int, ...]) -> Drawn:
 
 
 @lru_cache(maxsize=2)
-def _opened(root: Path, data: str, split: str, masks: bool) -> ObjectSplit:
-    """Opened once for the pictures of many runs; `data` is JSON, which can be hashed."""
+def opened(root: Path, data: str, split: str, masks: bool) -> ObjectSplit:
+    """A split that is opened once for the pictures of many runs; `data` is JSON, which can be hashed."""
     return open_objects(root, DataUse.model_validate_json(data), split, masks=masks)

@@ -43,7 +43,7 @@ def table_panels(
     all_rows = table_rows(params, suite, table)
     rows = {row.method: row.runs[0] for row in all_rows if row.pair == table.pairs[0] and row.export is None}
     shown = {method: rows[method] for method in (TEACHER, *table.panel_methods)}
-    if _images_of(shown[TEACHER]) != _images_of(rows["none"]):
+    if not same_images(shown[TEACHER], rows["none"]):
         del shown[TEACHER]
     usable = read_runs(suite.name, shown.values(), results, data)
     picture = _picture({method: usable[run.key] for method, run in shown.items()}, table.panels.images, data)
@@ -66,6 +66,11 @@ def read_predictions(one: Status, read: Reader[Prediction]) -> dict[int, Predict
         return read(load_arrays(path))
     except (ValueError, KeyError, IndexError) as error:
         raise UserError(f"{path} cannot be read ({error}); {one.measure_again}") from error
+
+
+def same_images(one: Run, other: Run) -> bool:
+    """Whether two runs are evaluated on the same images, as large in both."""
+    return _images_of(one) == _images_of(other)
 
 
 def _images_of(run: Run) -> tuple[object, ...]:

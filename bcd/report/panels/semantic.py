@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def row_drawer(
     root: Path, data: DataUse, split: str, palette: np.ndarray
 ) -> Callable[[int, Mapping[str, np.ndarray]], np.ndarray]:
     """A function that draws the row of one image of a split from its index and the predictions for it."""
-    images = _opened(root, data.model_dump_json(), split)
+    images = opened(root, data.model_dump_json(), split)
     return lambda index, predictions: map_row(*images.read(index)[:2], predictions, palette)
 
 
@@ -50,16 +50,21 @@ def map_row(
     Returns:
         uint8 (H', W', 3) RGB canvas.
     """
-    valid = label != IGNORE
-    band = class_band(label, valid, band_width(label.shape, MetricOptions().boundary_ratio), frame=True) & valid
     tiles = [image, _coloured(label, palette)]
-    for predicted in predictions.values():
+    for predicted, wrong in zip(predictions.values(), boundary_errors(label, predictions.values()), strict=True):
         coloured = _coloured(predicted, palette)
-        coloured[~valid] = IGNORED_COLOUR
-        coloured[band & (predicted != label)] = ERROR_COLOUR
+        coloured[label == IGNORE] = IGNORED_COLOUR
+        coloured[wrong] = ERROR_COLOUR
         tiles.append(coloured)
     factor = enlargement(label.shape)
     return in_a_row([enlarged(tile, factor) for tile in tiles])
+
+
+def boundary_errors(label: np.ndarray, predictions: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Where each predicted map uint8 (H, W) has a boundary error as `map_row` says; bool (H, W)."""
+    valid = label != IGNORE
+    band = class_band(label, valid, band_width(label.shape, MetricOptions().boundary_ratio), frame=True) & valid
+    return [band & (predicted != label) for predicted in predictions]
 
 
 def _coloured(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -69,6 +74,6 @@ def _coloured(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _opened(root: Path, data: str, split: str) -> Split:
-    """Opened once for the pictures of many runs; `data` is JSON, which can be hashed."""
+def opened(root: Path, data: str, split: str) -> Split:
+    """A split that is opened once for the pictures of many runs; `data` is JSON, which can be hashed."""
     return open_split(root, DataUse.model_validate_json(data), split)

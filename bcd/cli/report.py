@@ -1,0 +1,32 @@
+"""`bcd report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bcd.cli.options import Suite, load
+from bcd.cli.terminal import put
+
+
+def report(
+    suite: Suite = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Show the partial tables: results/SUITE/partial/report.partial.html.")
+    ] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+) -> None:
+    """Build the page of a suite from its tables: results/SUITE/report.html, one file that needs no network.
+
+    It has a verdict for each claim, the tables with their charts, the images, the learning curves, costs and traces.
+    """
+    import webbrowser
+
+    from bcd.report.page.page import build
+
+    page = build(*load(suite), Path("results"), Path("data"), partial=partial)
+    put(page)
+    if open_:
+        webbrowser.open(page.resolve().as_uri())
