@@ -1,4 +1,4 @@
-"""What MLflow shows of a suite as a whole: its description, and the columns with which its list of runs opens."""
+"""What MLflow shows of a suite as a whole: its description, and the views of its runs that MLflow offers by name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MOST_METRICS = 6  # columns of metrics that fit beside a name
 HOW_TO_READ = """\
 Each *mean of ... seeds* holds the means over the seeds of one method; open it for the seeds. Teachers stand apart.
 
-- Show one kind of run with `params.role = 'mean'`, `'student'` or `'teacher'` in the search field, then choose the
-  chart view for bars. Group by `method`, `dataset`, `pair` or `task`.
+- The menu *Views* has the means alone, and the students by method; the chart view draws bars of the main metrics.
+- Search for `params.role = 'mean'`, `'student'` or `'teacher'`; group by `method`, `dataset`, `pair` or `task`.
 - `miou`, `ap` and their like are of the evaluation, in percent; `sd/...` is a standard deviation over seeds.
 - `teacher/...` is the teacher's value. `gap_closed/...` is (student - none) / (teacher - none), with the student `none`
   of the same seed: 0 is training without a teacher, 1 is the teacher.
@@ -32,18 +32,39 @@ def note(suite: Suite) -> str:
     )
 
 
-def view(suite: Suite) -> dict[str, Any]:
-    """The state of MLflow's list of runs: its columns, and charts that show more than ten runs."""
+def views(suite: Suite) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Address -> name and state of each view of the list of runs that MLflow's menu *Views* offers."""
     main = list(dict.fromkeys(metric for table in suite.tables for metric in table.main_metrics))[:MOST_METRICS]
-    gaps = [f"gap_closed/{metric}" for metric in main]
-    columns = [f"params.`{name}`" for name in ("method", "repetition", "dataset", "task")]
-    columns += [f"metrics.`{name}`" for name in (*main, *gaps)]
-    return {"selectedColumns": columns, "runsHiddenMode": "SHOW_ALL"}
+    gaps = [f"gap_closed/{name}" for name in main]
+    columns = ["params.`method`", *(f"metrics.`{name}`" for name in main + gaps)]
+    columns += [f"params.`{name}`" for name in ("dataset", "pair", "task", "repetition", "labels")]
+    state = {
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Run Name`", *columns, "runDateAndNestInfo", "duration"],
+        "columnWidths": {"attributes.`Run Name`": 280, "params.`method`": 100},
+        "runsHiddenMode": "SHOW_ALL",  # charts show ten runs otherwise
+        "chartsSearchFilter": f"^({'|'.join(main + gaps)})$",
+    }
+    students = {
+        "searchFilter": "params.role = 'student' and tags.`bcd.superseded` IS NULL",
+        "orderByKey": "params.`method`",  # by the time of creation MLflow shows the parents of what it finds, too
+        "orderByAsc": True,
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "method"}]},
+    }
+    return {
+        VIEW: ("Means and their seeds", state),
+        f"{VIEW}-means": ("Means", state | {"searchFilter": "params.role = 'mean'"}),
+        f"{VIEW}-students": ("Students by method", state | students),
+    }
 
 
 def tags(suite: Suite) -> dict[str, str]:
     """The tags of a suite's experiment."""
-    return {"mlflow.note.content": note(suite), f"mlflow.sharedViewState.{VIEW}": json.dumps(view(suite))}
+    found = {"mlflow.note.content": note(suite)}
+    for key, (name, state) in views(suite).items():
+        view = {"name": name, "createdAt": 0, "state": json.dumps(state)}
+        found[f"mlflow.sharedViewState.{key}"] = json.dumps(view)
+    return found
 
 
 def address(experiment: str | None) -> str:

@@ -104,6 +104,7 @@ def _push(client: Any, experiment: str, run: Any | None, group: str, mean: MeanR
         log_params(client, run_id, {k: v for k, v in mean.params.items() if k not in run.data.params})
         set_tags(client, run, mean.tags)
         log_finals(client, run, mean.metrics)
-        client.set_terminated(run_id, "FINISHED", run.info.start_time)
+        took = round(1000 * mean.metrics.get("train_seconds", 0))
+        client.set_terminated(run_id, "FINISHED", run.info.start_time + took)
         client.set_tag(run_id, "bcd.synced", mean.state)
     return run_id
