@@ -181,7 +181,8 @@ def _source(tracked: TrackedRun, commit: str | None) -> dict[str, str]:
     base, _, settings = tracked.key.partition("?")
     options = "".join(f" --set {one}" for one in settings.split(",") if one)
     command = f"bcd train --suite {tracked.suite} {base}{options}"
-    found = {"name": command, "type": "LOCAL"} | ({"git.commit": commit} if commit else {})
+    # Of the type LOCAL, MLflow shows nothing but what stands behind the last slash.
+    found = {"name": command, "type": "JOB"} | ({"git.commit": commit} if commit else {})
     return {f"mlflow.source.{part}": value for part, value in found.items()}
 
 

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.project import ROOT
 from support.suite_results import (  # noqa: F401
     change_weight,
     copied,
@@ -546,8 +548,21 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     port = free_port()
     if number == signal.SIGTERM:
         block_lock()  # runs can be looked at all the same
+    process = pages(port)
+    # Every process that has the project's database or port on its command line.
+    started = {pid for pid, command in processes().items() if str(project) in command or f"{port}" in command}
+    assert len(started) > 1
+    os.kill(process.pid, number)
+    assert process.wait(60) == 128 + number
+    opened = "" if number == signal.SIGTERM else f"/{search()[0].info.experiment_id}/runs"
+    assert f"runs: http://127.0.0.1:{port}/#/experiments{opened}?workflowType" in process.stdout.read()
+    assert not started & set(processes())
+
+
+def pages(port):
+    """A process that serves MLflow's pages."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bcd.cli", "track", "--ui", "--port", str(port)],
+        [sys.executable, "-m", "bcd.cli", "track", "--ui", "--suite", "smoke", "--port", str(port)],
         start_new_session=True,
         preexec_fn=hear_interrupts,
         stdout=subprocess.PIPE,
@@ -561,13 +576,36 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
             return False
 
     wait_for(answers, 120)
-    # Every process that has the project's database or port on its command line.
-    started = {pid for pid, command in processes().items() if str(project) in command or f"{port}" in command}
-    assert len(started) > 1
-    os.kill(process.pid, number)
-    assert process.wait(60) == 128 + number
-    assert f"runs: http://127.0.0.1:{port}/#/experiments" in process.stdout.read()
-    assert not started & set(processes())
+    return process
+
+
+@pytest.mark.slow
+def test_the_filters_of_the_guide_find_what_they_say_on_a_server(project, monkeypatch):
+    guide = (ROOT / "docs/guides/tracking.md").read_text()
+    filters = re.findall(r"^\| ``(.*)`` \|", guide, re.MULTILINE)
+    change_metric(f"{STUDENT}/cwd/s0", 99.0)
+    (RESULTS / "smoke/runs" / STUDENT / "kd/s0.json").unlink()
+    port = free_port()
+    process = pages(port)
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        report = sync.sync(*load())
+        assert (report.error, report.written) == (None, 1) and sync.sync(*load()).written == 0
+        found = {text: search(filter_string=text.replace("'scenes'", "'scenes-smoke'")) for text in filters}
+    finally:
+        process.terminate()
+        process.wait(60)
+    gaps = [run for run in found.pop("metrics.`gap_closed/miou` > 0.5") if run.data.params["role"] == "student"]
+    assert f"{STUDENT}/cwd/s0" in {run.data.tags["bcd.key"] for run in gaps}
+    assert all(run.data.metrics["gap_closed/miou"] > 0.5 for run in gaps)
+    assert {text: len(runs) for text, runs in found.items()} == {
+        "params.role = 'mean'": 17,
+        "params.role = 'student' and tags.`bcd.superseded` IS NULL": 27,
+        "params.role = 'teacher'": 3,
+        "params.method = 'bcd' and params.role != 'mean' and tags.`bcd.superseded` IS NULL": 6,
+        "params.dataset = 'scenes' and params.task = 'semantic'": 28,
+        "params.labels != 'all'": 6,
+    }
 
 
 def hear_interrupts():
