@@ -271,13 +271,13 @@ def track(
     from bcd.tracking import sync as tracking
     from bcd.tracking import ui as pages
 
-    if sync:
-        params, wanted = load(suite)
-        put(tracking.sync(params, wanted, Path("results")))
-    if ui:
-        raise typer.Exit(pages.ui(port))
     if not (sync or ui):
         raise UserError("bcd track: say --sync or --ui")
+    params, wanted = load(suite)
+    if sync:
+        put(tracking.sync(params, wanted, Path("results")))
+    if ui:
+        raise typer.Exit(pages.ui(port, suite=wanted.name))
 
 
 @app.command()

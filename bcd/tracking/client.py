@@ -1,4 +1,4 @@
-"""The connection to MLflow: where it is, the suite's experiment, and the runs that we wrote there."""
+"""The connection to MLflow: where it is, the suite's experiment, and what is in it."""
 
 from __future__ import annotations
 
@@ -87,38 +87,23 @@ def connected_to(suite: str, results: Path) -> Iterator[tuple[Any, str]]:
         yield client, _experiment(client, suite, results / "mlartifacts" if local else None)
 
 
-def known_runs(client: Any, experiment: str) -> dict[str, dict[str, Any]]:
-    """Key -> spec hash -> MLflow run of everything in the experiment that we wrote."""
-    found: dict[str, dict[str, Any]] = {}
+def all_runs(client: Any, experiment: str) -> list[Any]:
+    """Every MLflow run of an experiment that is not deleted."""
+    found: list[Any] = []
     token = None
     while token != "":
         page = client.search_runs([experiment], max_results=1000, page_token=token)
-        for run in page:
-            if {"bcd.key", "bcd.store"} <= run.data.tags.keys():
-                found.setdefault(run.data.tags["bcd.key"], {})[run.data.tags["bcd.store"]] = run
+        found += page
         token = page.token or ""
     return found
 
 
-def remove_exports(client: Any, known: Mapping[str, Mapping[str, Any]]) -> None:
-    """Mark the MLflow runs of exported files as deleted: they were runs of their own once, and are their student's now.
-
-    known: as of `known_runs`.
-    """
-    for key, runs in known.items():
-        if "@" in key.partition("?")[0]:  # which stands in no name
-            for run in runs.values():
-                client.delete_run(run.info.run_id)
-
-
-def supersede(client: Any, current: str, runs: dict[str, Any]) -> None:
-    """Tag the MLflow runs of one key: all but that of the spec hash `current` are superseded."""
-    for spec_hash, run in runs.items():
-        marked = "bcd.superseded" in run.data.tags
-        if spec_hash != current and not marked:
-            client.set_tag(run.info.run_id, "bcd.superseded", "true")
-        elif spec_hash == current and marked:
-            client.delete_tag(run.info.run_id, "bcd.superseded")
+def describe(client: Any, experiment: str, tags: Mapping[str, str]) -> None:
+    """Set those tags of an experiment that differ."""
+    before = client.get_experiment(experiment).tags
+    for name, value in tags.items():
+        if before.get(name) != value:
+            client.set_experiment_tag(experiment, name, value)
 
 
 def tracking_errors() -> tuple[type[Exception], ...]:

@@ -1,28 +1,28 @@
-"""One run as MLflow shows it: parameters, curves, metrics, tags and artifacts, and writing what is missing of them."""
+"""One run as MLflow shows it: parameters, metrics, tags and datasets. Pure; `bcd.tracking.push` writes them."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from bcd.config.overrides import flat_term, term_keys
+from bcd.config.schema.data import TRAIN
 from bcd.runs.record import ExportFacts, Record, RunResult
 from bcd.runs.spec import RunSpec, digest
-from bcd.train import history
+from bcd.tracking.naming import RunName
 
-Item = TypeVar("Item")
-METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # MLflow's limits
+LAYOUT = "2"  # of an MLflow run: one of another layout is made anew, as MLflow can take nothing back that was logged
 LONGEST_VALUE = 500  # of a parameter, in characters; MLflow takes 6000 but shows them in a table
 CHIP = "chip"  # begins the names of what an exported file was measured to be
-CURVE = "train/loss"  # logged in every line of a history, so its last step says how far a run was logged
+COSTS = ("parameters", "macs", "train_seconds", "peak_memory_bytes")
+DIGEST = 16  # digits that MLflow shows of the hash of a dataset
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class TrackedRun:
     record      None while it trains
     result      None until it is evaluated in PyTorch
     exports     its evaluations as exported files, by the names that params/exports.yaml has for them
+    against     its teacher's values and the gap closed, as of `bcd.tracking.compare.against_teacher`
     tables      where it appears
+    files       the folder of its data
     panel       PNG bytes of its predictions, if there are any
     """
 
@@ -46,16 +48,22 @@ class TrackedRun:
     record: Record | None = None
     result: RunResult | None = None
     exports: Mapping[str, RunResult] = field(default_factory=dict)
+    against: Mapping[str, float] = field(default_factory=dict)
     tables: tuple[str, ...] = ()
+    files: str = ""
     panel: bytes | None = None
 
     @property
     def state(self) -> str:
-        """Hash of everything that final metrics and tags are made of."""
+        """Hash of everything that final metrics, tags and datasets are made of."""
         exports = {name: result.model_dump() for name, result in self.exports.items()}
-        # Left out when they say nothing, so that students without exports stay as they were synced.
-        edges = {"edge": self.result and self.result.model_dump()} | ({"exports": exports} if exports else {})
-        return digest(edges | {"tables": self.tables})
+        edges = {"edge": self.result and self.result.model_dump(), "exports": exports, "against": dict(self.against)}
+        return digest(edges | {"tables": self.tables, "files": self.files, "layout": LAYOUT})
+
+    @property
+    def name(self) -> RunName:
+        """Its key in parts."""
+        return RunName.of(self.key)
 
     @property
     def results(self) -> list[RunResult]:
@@ -63,25 +71,32 @@ class TrackedRun:
         return [*([self.result] if self.result else []), *self.exports.values()]
 
 
-def params(spec: RunSpec) -> dict[str, str]:
-    """The spec as flat text, `recipe.lr` -> '0.05'; terms by name, `terms.cwd.weight` -> '10.0'.
+def params(tracked: TrackedRun) -> dict[str, str]:
+    """What a run is called by, and its spec as flat text: `recipe.lr` -> '0.05', `terms.cwd.weight` -> '10.0'.
 
     Lists of numbers or names stay one value.
     """
+    name, spec = tracked.name, tracked.spec
+    labelled = spec.training.data.labelled
+    called = name.params | {"repetition": name.repetition, "labels": str(labelled or "all"), "role": role(name)}
     content = spec.to_json()
     keys = term_keys([term.term for term in spec.training.terms])
     content["terms"] = dict(zip(keys, map(flat_term, spec.training.terms), strict=True))
-    return {name: _shortened(value) for name, value in _flat(content, "")}
+    return called | {name: _shortened(value) for name, value in _flat(content, "")}
+
+
+def role(name: RunName) -> str:
+    """Which kind of model it is: `student` or `teacher`; their means over seeds have the role `mean`."""
+    return "teacher" if name.is_teacher else "student"
 
 
 def tags(tracked: TrackedRun) -> dict[str, str]:
     """What a run can be searched and filtered by."""
-    task, dataset, models, method, repetition = tracked.key.split("/")
-    training, record = tracked.spec.training, tracked.record
+    name, training, record = tracked.name, tracked.spec.training, tracked.record
     found = {
-        "key": tracked.key, "suite": tracked.suite, "store": tracked.spec.hash, "task": task, "dataset": dataset,
-        "models": models, "method": method, "repetition": repetition.removeprefix("s"),
-        "seed": str(training.seed), "tables": ", ".join(tracked.tables),
+        "key": tracked.key, "suite": tracked.suite, "store": tracked.spec.hash, "task": name.task,
+        "dataset": name.dataset, "models": name.pair, "method": name.method, "repetition": name.repetition,
+        "seed": str(training.seed), "tables": ", ".join(tracked.tables), "role": role(name),
         "data.sha256": tracked.spec.data_sha256,
     }  # fmt: skip
     if record:
@@ -98,102 +113,77 @@ def tags(tracked: TrackedRun) -> dict[str, str]:
             found |= {f"teacher.{name}": value for name, value in result.teacher.model_dump().items()}
     if tracked.result:
         found |= _evaluation_tags(tracked.result)
-    for name, result in tracked.exports.items():
+    for export, result in tracked.exports.items():
         of_file = _evaluation_tags(result) | _file_tags(result.evaluation.exported)
-        found |= {f"{CHIP}.{_plain(name)}.{fact}": value for fact, value in of_file.items()}
+        found |= {f"{CHIP}.{plain(export)}.{fact}": value for fact, value in of_file.items()}
     found["exports"] = ", ".join(tracked.exports)
-    return {f"bcd.{name}": value for name, value in found.items() if value}
+    commit = record.git.commit if record else None
+    return {f"bcd.{tag}": value for tag, value in found.items() if value} | _source(tracked, commit)
 
 
 def final_metrics(tracked: TrackedRun, record: Record) -> dict[str, float]:
-    """What a run has come to, an exported file's as `chip/<export>/<metric>`.
+    """What a run has come to, an exported file's as `chip/<export>/<metric>`, and how far that is from its teacher.
 
     An undefined metric, such as the AP of large objects where there are none, is left out: nan never equals nan.
     """
-    found: dict[str, float] = {"parameters": record.parameters, "macs": record.macs}
-    found |= {"train_seconds": record.train_seconds, "peak_memory_bytes": record.peak_memory_bytes}
-    found |= tracked.result.metrics if tracked.result else {}
+    found: dict[str, float] = {cost: getattr(record, cost) for cost in COSTS}
+    found |= (tracked.result.metrics if tracked.result else {}) | dict(tracked.against)
     for name, result in tracked.exports.items():
         of_file = result.metrics | _file_metrics(result.evaluation.exported)
-        found |= {f"{CHIP}/{_plain(name)}/{metric}": value for metric, value in of_file.items()}
+        found |= {f"{CHIP}/{plain(name)}/{metric}": value for metric, value in of_file.items()}
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
-def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -> str:
-    """Write what the MLflow run `known` lacks of `tracked`, or a new run if there is none; returns its id.
+@dataclass(frozen=True)
+class UsedData:
+    """A split that a run was trained or evaluated on, as MLflow shows a dataset."""
 
-    client: an MlflowClient. Curves continue where they end, so nothing is logged twice. May be interrupted at any
-    point: the tag `bcd.synced` is set last.
-    """
-    start, end, step_seconds = _times(tracked)
-    if known is None:
-        identity = {"bcd.key": tracked.key, "bcd.store": tracked.spec.hash}
-        known = client.create_run(experiment, start_time=start, tags=identity, run_name=tracked.key)
-        logged = -1
-    else:
-        logged = max((point.step for point in client.get_metric_history(known.info.run_id, CURVE)), default=-1)
-    run_id = known.info.run_id
-    if tracked.record is None and known.info.status != "RUNNING":
-        client.update_run(run_id, status="RUNNING")
-    _log_facts(client, known, tracked)
-    lines = [line for line in history.read(tracked.folder) if line["step"] > logged]
-    last = lines[-1]["step"] if lines else 0
-    points = [
-        (f"train/{_plain(name)}", value, end - round(1000 * step_seconds * (last - line["step"])), round(line["step"]))
-        for line in lines
-        for name, value in line.items()
-        if name != "step"
+    name: str
+    context: str
+    digest: str
+    source: str
+    images: int
+    labelled: int
+
+
+def datasets(tracked: TrackedRun) -> list[UsedData]:
+    """The training split of an evaluated run and the split of its evaluation, where their hashes are known."""
+    if not tracked.results:
+        return []
+    result, data = tracked.results[0], tracked.spec.training.data
+    evaluation = result.evaluation
+    images = min(data.images or data.splits[TRAIN], data.splits[TRAIN])
+    trained = (TRAIN, "training", result.data.sha256, images, data.labelled or images)
+    evaluated = (evaluation.split, "evaluation", evaluation.data_sha256, evaluation.images, evaluation.images)
+    return [
+        UsedData(f"{result.dataset}/{split}", context, sha256[:DIGEST], f"data/{tracked.files}", count, labelled)
+        for split, context, sha256, count, labelled in (trained, evaluated)
+        if sha256
     ]
-    _log_metrics(client, run_id, points)
-    if tracked.record and tracked.results:
-        _finish(client, known, tracked, tracked.record, end)
-    return run_id
 
 
-def _log_facts(client: Any, known: Any, tracked: TrackedRun) -> None:
-    """Parameters (write-once, so only new ones) and tags."""
-    from mlflow.entities import Param, RunTag
-
-    new = [Param(k, v) for k, v in params(tracked.spec).items() if k not in known.data.params]
-    for chunk in _chunks(new, PARAMS_PER_REQUEST):
-        client.log_batch(known.info.run_id, params=chunk)
-    changed = [RunTag(k, v) for k, v in tags(tracked).items() if known.data.tags.get(k) != v]
-    client.log_batch(known.info.run_id, tags=changed)
-
-
-def _log_metrics(client: Any, run_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
-    from mlflow.entities import Metric
-
-    for chunk in _chunks([Metric(*point) for point in points], METRICS_PER_REQUEST):
-        client.log_batch(run_id, metrics=chunk)
-
-
-def _finish(client: Any, known: Any, tracked: TrackedRun, record: Record, end: int) -> None:
-    """Final metrics that are new or different, artifacts and the end."""
-    run_id, before, said = known.info.run_id, known.data.metrics, tags(tracked)
-    changed = {k: v for k, v in final_metrics(tracked, record).items() if before.get(k) != v}
-    now = round(1000 * time.time())  # of two values at one step, MLflow shows that of the later time
-    _log_metrics(client, run_id, [(name, value, now, record.steps) for name, value in changed.items()])
-    client.log_artifact(run_id, str(tracked.folder / "record.json"))
-    if tracked.panel:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "predictions.png"
-            path.write_bytes(tracked.panel)
-            client.log_artifact(run_id, str(path))
-    for name in known.data.tags:  # MLflow deletes no metric, so `bcd.exports` says which exports still count
-        if name.startswith(("bcd.exports", f"bcd.{CHIP}.")) and name not in said:
-            client.delete_tag(run_id, name)
-    client.set_terminated(run_id, "FINISHED", end)
-    client.set_tag(run_id, "bcd.synced", tracked.state)
-
-
-def _times(tracked: TrackedRun) -> tuple[int, int, float]:
+def times(tracked: TrackedRun) -> tuple[int, int, float]:
     """Start and end in milliseconds since 1970, seconds of a step; a run that still trains ends now."""
     if tracked.record is None:
         now = round(1000 * time.time())
         return now, now, 0.0
     end = round(1000 * datetime.fromisoformat(tracked.record.finished).timestamp())
     return end - round(1000 * tracked.record.train_seconds), end, tracked.record.step_seconds
+
+
+def plain(name: str) -> str:
+    """MLflow allows word characters, dashes, dots, blanks, colons and slashes in the name of a metric or a tag."""
+    return re.sub(r"[^A-Za-z0-9_. :/-]", "_", name)
+
+
+def _source(tracked: TrackedRun, commit: str | None) -> dict[str, str]:
+    """What MLflow shows in the columns Source and Version: the command that makes the run, and the code's commit."""
+    base, _, settings = tracked.key.partition("?")
+    options = "".join(f" --set {one}" for one in settings.split(",") if one)
+    command = f"bcd train --suite {tracked.suite} {base}{options}"
+    # Of the type LOCAL, MLflow shows nothing but what stands behind the last slash.
+    found = {"name": command, "type": "JOB"} | ({"git.commit": commit} if commit else {})
+    return {f"mlflow.source.{part}": value for part, value in found.items()}
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -232,12 +222,3 @@ def _file_tags(facts: ExportFacts | None) -> dict[str, str]:
 
 def _file_metrics(facts: ExportFacts | None) -> dict[str, float]:
     return {"bytes": facts.bytes, "largest": facts.largest, "changed": facts.changed} if facts else {}
-
-
-def _plain(name: str) -> str:
-    """MLflow allows word characters, dashes, dots, blanks, colons and slashes in the name of a metric or a tag."""
-    return re.sub(r"[^A-Za-z0-9_. :/-]", "_", name)
-
-
-def _chunks(items: list[Item], size: int) -> Iterator[list[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -12,29 +12,36 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bcd.config.schema.suites import Params, Suite
+from bcd.config.schema.suites import Params, Suite, Table
 from bcd.errors import UserError
 from bcd.runs import store
 from bcd.runs.expand import suite_runs, table_rows
 from bcd.runs.record import RunResult, read_spec
+from bcd.runs.run import Run
 from bcd.runs.status import Status, judge_all
+from bcd.tracking import experiment as shown
 from bcd.tracking.client import (
+    all_runs,
     connected_to,
-    known_runs,
+    describe,
     local_database,
     reason,
-    remove_exports,
-    supersede,
     tracking_errors,
     tracking_uri,
 )
-from bcd.tracking.mlflow_run import TrackedRun, push
+from bcd.tracking.compare import against_teacher
+from bcd.tracking.mlflow_run import TrackedRun
+from bcd.tracking.parents import PARENT, mean_runs, push_means
 from bcd.tracking.password import without_password
+from bcd.tracking.push import push
+from bcd.tracking.standing import known_runs, reinstate, remove_older, supersede
 from bcd.tracking.state import TrackingState, is_copied, note_copied, server
+
+Entry = tuple[Status | None, TrackedRun]
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,8 @@ def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Pa
     entries = _finished(params, suite, results, data)
     written, error = 0, None
     try:
-        if not is_copied(suite.name, _states(entries), results):
-            written = _copy(suite.name, entries, results, data)
+        if not is_copied(suite.name, _state(suite, entries), results):
+            written = _copy(suite, entries, results, data)
     except tracking_errors() as raised:
         error = reason(raised)
     report = SyncReport(suite.name, without_password(tracking_uri(results)), len(entries), written, error)
@@ -76,25 +83,39 @@ def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Pa
     return report
 
 
-def _copy(suite: str, entries: Sequence[tuple[Status | None, TrackedRun]], results: Path, data: Path) -> int:
+def _copy(suite: Suite, entries: Sequence[Entry], results: Path, data: Path) -> int:
     """Write what MLflow does not hold yet of these runs; returns how many were written."""
     written = 0
-    with connected_to(suite, results) as (client, experiment):
-        known = known_runs(client, experiment)
+    today = {tracked.key: tracked.spec.hash for _, tracked in entries}
+    with connected_to(suite.name, results) as (client, experiment):
+        describe(client, experiment, shown.tags(suite))
+        runs = all_runs(client, experiment)
+        known = known_runs(client, runs)
+        remove_older(client, known, today)
+        parents = push_means(client, experiment, runs, mean_runs(tracked for _, tracked in entries))
         for status, tracked in entries:
-            mine = known.get(tracked.key, {})
-            found = mine.get(tracked.spec.hash)
+            found = known.get(tracked.key, {}).get(tracked.spec.hash)
+            run_id = found and found.info.run_id
             if found is None or found.data.tags.get("bcd.synced") != tracked.state:
-                push(client, experiment, found, replace(tracked, panel=_panel(status, data) if status else None))
+                panel = _panel(status, data) if status else None
+                run_id = push(client, experiment, found, replace(tracked, panel=panel))
                 written += 1
-            supersede(client, tracked.spec.hash, mine)
-        remove_exports(client, known)
-        note_copied(suite, _states(entries), results)
+            parent = parents.get(tracked.name.group)
+            if parent and (found is None or found.data.tags.get(PARENT) != parent):
+                client.set_tag(run_id, PARENT, parent)
+        for key, of_key in known.items():
+            for spec_hash, run in of_key.items():
+                if today.get(key) == spec_hash:
+                    reinstate(client, run)
+                elif key in today or "bcd.synced" in run.data.tags:  # others are being trained, by hand or for a suite
+                    supersede(client, run)
+        note_copied(suite.name, _state(suite, entries), results)
     return written
 
 
-def _states(entries: Sequence[tuple[Status | None, TrackedRun]]) -> list[list[str]]:
-    return [[tracked.key, tracked.spec.hash, tracked.state] for _, tracked in entries]
+def _state(suite: Suite, entries: Sequence[Entry]) -> object:
+    """What a sync of these runs is made of."""
+    return [shown.tags(suite), [[tracked.key, tracked.spec.hash, tracked.state] for _, tracked in entries]]
 
 
 def follow(
@@ -130,18 +151,19 @@ def follow(
             time.sleep(min(1.0, interval))
 
 
-def _finished(params: Params, suite: Suite, results: Path, data: Path) -> list[tuple[Status | None, TrackedRun]]:
+def _finished(params: Params, suite: Suite, results: Path, data: Path) -> list[Entry]:
     """Every trained model of the suite that has a small JSON and its record, also where these are not today's.
 
     With each stands its status in PyTorch, None where only exported files of it are evaluated.
     """
-    tables: dict[str, list[str]] = {}
+    tables: dict[str, list[Table]] = {}
     for table in suite.tables:
         for row in table_rows(params, suite, table):
             for run in row.runs:
-                tables.setdefault(run.key_in_pytorch, []).append(table.name)
+                tables.setdefault(run.key_in_pytorch, []).append(table)
+    judged = judge_all(suite.name, suite_runs(params, suite).values(), results, data)
     forms: dict[str, dict[str | None, Status]] = {}
-    for status in judge_all(suite.name, suite_runs(params, suite).values(), results, data).values():
+    for status in judged.values():
         if status.result:
             forms.setdefault(status.run.key_in_pytorch, {})[status.run.export] = status
     found = []
@@ -149,11 +171,35 @@ def _finished(params: Params, suite: Suite, results: Path, data: Path) -> list[t
         evaluated = _of_one_training({name: status.finished for name, status in statuses.items()})
         folder = results / "store" / next(iter(evaluated.values())).store
         if record := store.record(folder):
-            exports = {name: result for name, result in evaluated.items() if name is not None}
-            names = tuple(dict.fromkeys(tables[key]))
-            tracked = TrackedRun(key, suite.name, record.spec, folder, record, evaluated.get(None), exports, names)
+            tracked = TrackedRun(
+                key, suite.name, record.spec, folder, record, evaluated.get(None),
+                exports={name: result for name, result in evaluated.items() if name is not None},
+                against=_against(next(iter(statuses.values())).run, evaluated.get(None), tables[key], judged),
+                tables=tuple(dict.fromkeys(table.name for table in tables[key])),
+                files=next(iter(statuses.values())).run.files,
+            )  # fmt: skip
             found.append((statuses.get(None), tracked))
     return found
+
+
+def _against(
+    run: Run, result: RunResult | None, tables: Iterable[Table], judged: Mapping[str, Status]
+) -> dict[str, float]:
+    """A student beside its teacher, {} where the teacher's result is missing or of other weights than taught it."""
+    teacher = judged[run.teacher.key].result if run.teacher else None
+    taught = result.teacher if result else None
+    if teacher is None or (taught and taught.weights_sha256 != teacher.weights_sha256):
+        return {}
+    none = judged.get(_none_of(run))
+    floor = none.result.metrics if none and none.result else {}
+    names = dict.fromkeys(metric for table in tables for metric in table.main_metrics)
+    return against_teacher(result.metrics if result else {}, floor, teacher.metrics, names)
+
+
+def _none_of(run: Run) -> str:
+    """The key of the student of the same seed that is trained without distillation."""
+    task, dataset, pair, _, repetition = run.key_in_pytorch.split("/")
+    return f"{task}/{dataset}/{pair}/none/{repetition}"
 
 
 def _of_one_training(results: Mapping[str | None, RunResult]) -> dict[str | None, RunResult]:
@@ -180,9 +226,10 @@ def _push_now(suite: str, key: str, folder: Path, results: Path, last: bool) -> 
         return
     tracked = TrackedRun(key, suite, read_spec(folder), folder, store.record(folder))
     with connected_to(suite, results) as (client, experiment):
-        mine = known_runs(client, experiment).get(key, {})
+        mine = known_runs(client, all_runs(client, experiment)).get(key, {})
         run_id = push(client, experiment, mine.get(tracked.spec.hash), tracked)
-        supersede(client, tracked.spec.hash, mine)
+        for spec_hash, run in mine.items():
+            (reinstate if spec_hash == tracked.spec.hash else supersede)(client, run)
         if last:
             failed = (folder / "failure.json").exists()
             client.set_terminated(run_id, "FINISHED" if tracked.record else "FAILED" if failed else "KILLED")

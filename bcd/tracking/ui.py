@@ -12,12 +12,14 @@ from pathlib import Path
 
 from bcd.errors import UserError
 from bcd.tracking.client import Unusable, connected, local_database, reason, tracking_errors, tracking_uri
+from bcd.tracking.experiment import address
 from bcd.tracking.password import without_password
 
 
-def ui(port: int = 5000, results: Path = Path("results")) -> int:
+def ui(port: int = 5000, results: Path = Path("results"), suite: str | None = None) -> int:
     """Serve MLflow's pages on 127.0.0.1 until a signal comes, and return the exit status of a server that ends itself.
 
+    suite: whose runs the printed address opens, if it was synced; None for the list of suites.
     Raises UserError if MLFLOW_TRACKING_URI names a server (which has pages of its own) or if the port is taken.
     """
     uri = tracking_uri(results)
@@ -30,10 +32,12 @@ def ui(port: int = 5000, results: Path = Path("results")) -> int:
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
     database = local_database(uri)
+    found = None
     try:
         with connected(results) as client:
             # Creates the database once, before the server's processes all try to, and finds one that is damaged.
             client.search_experiments(max_results=1)
+            found = client.get_experiment_by_name(suite) if suite else None
     except Unusable:
         if not (database and database.exists()):
             raise
@@ -45,8 +49,7 @@ def ui(port: int = 5000, results: Path = Path("results")) -> int:
         ) from None
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     # A session of its own, so that everything the server starts can be ended with it.
-    # Without the last part MLflow opens its pages about traces of language models.
-    print(f"runs: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
+    print(f"runs: http://127.0.0.1:{port}/{address(found and found.experiment_id)}", flush=True)
     server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], start_new_session=True)
     try:
         return server.wait()

@@ -1,5 +1,7 @@
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.project import ROOT
 from support.suite_results import (  # noqa: F401
     change_weight,
     copied,
@@ -31,6 +34,7 @@ from bcd.tracking.state import is_copied, note_copied, unsynced
 
 RESULTS = Path("results")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
+FEW = "semantic/scenes-smoke-few/smoke-student-from-smoke-teacher/bcd/s0"
 DEAD = "http://somebody:secret@127.0.0.1:9"
 
 
@@ -59,9 +63,23 @@ def client():
     return mlflow.MlflowClient(mlflow_client.tracking_uri(RESULTS))
 
 
+def search(suite="smoke", **options):
+    return client().search_runs([client().get_experiment_by_name(suite).experiment_id], **options)
+
+
 def mlflow_runs(key=None):
-    found = client().search_runs([client().get_experiment_by_name("smoke").experiment_id])
-    return [run for run in found if key in (None, run.info.run_name)]
+    """The MLflow runs of our runs, without those that hold means."""
+    found = [run for run in search() if "bcd.key" in run.data.tags]
+    return [run for run in found if key in (None, run.data.tags["bcd.key"])]
+
+
+def mean_of(method, pair=STUDENT):
+    (run,) = (run for run in search() if run.data.tags.get("bcd.mean_of") == f"{pair}/{method}")
+    return run
+
+
+def children(run):
+    return search(filter_string=f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
 
 
 def one(key):
@@ -89,6 +107,14 @@ def test_a_run_shows_its_parameters_curves_metrics_tags_and_artifacts(project):
     assert float(run.data.params["terms.cwd.temperature"]) > 0
     assert curve(run) == [(1, 2.0), (2, 1.0)] and curve(run, "train/cwd") == [(1, 0.5), (2, 0.25)]
     assert all(run.data.metrics[name] == value for name, value in edge["metrics"].items())
+    assert {step for step, _ in curve(run, "miou")} == {0}
+    assert run.info.run_name == "cwd s1 semantic scenes-smoke smoke-student-from-smoke-teacher"
+    assert {
+        "method": "cwd", "dataset": "scenes-smoke", "pair": "smoke-student-from-smoke-teacher", "task": "semantic",
+        "repetition": "1", "labels": "all", "role": "student", "seed": str(edge["seed"]),
+    }.items() <= run.data.params.items()  # fmt: skip
+    assert run.data.tags["mlflow.source.name"] == f"bcd train --suite smoke {key}"
+    assert run.data.tags["mlflow.source.git.commit"] == "c0ffee"
     for tag, value in {
         "method": "cwd", "repetition": "1", "seed": str(edge["seed"]), "store": edge["store"], "tables": "all-labels",
         "teacher.weights_sha256": edge["teacher"]["weights_sha256"], "git.commit": "c0ffee", "data.origin": "generated",
@@ -97,6 +123,111 @@ def test_a_run_shows_its_parameters_curves_metrics_tags_and_artifacts(project):
         assert run.data.tags[f"bcd.{tag}"] == value, tag
     artifacts = {item.path: item.file_size for item in client().list_artifacts(run.info.run_id)}
     assert artifacts["record.json"] > 100 and artifacts["predictions.png"] > 1000
+    used = {one.tags[0].value: one.dataset for one in run.inputs.dataset_inputs}
+    assert {context: (data.name, data.digest) for context, data in used.items()} == {
+        "training": ("scenes-smoke/train", edge["data"]["sha256"][:16]),
+        "evaluation": ("scenes-smoke/test", edge["evaluation"]["data_sha256"][:16]),
+    }
+    assert json.loads(used["training"].source) == {"uri": "data/scenes-smoke"}
+    assert json.loads(used["training"].profile) == {"images": 12, "labelled": 12}
+    (few,) = (one.dataset for one in one(FEW).inputs.dataset_inputs if one.dataset.name == "scenes-smoke-few/train")
+    assert json.loads(few.profile) == {"images": 12, "labelled": 4} and one(FEW).data.params["labels"] == "4"
+
+
+def test_a_student_says_what_its_teacher_has_and_how_much_of_the_gap_it_closed(project):
+    run, none = one(f"{STUDENT}/bcd/s1").data.metrics, edge_of(f"{STUDENT}/none/s1")["metrics"]
+    teacher = json.loads((RESULTS / "smoke/teachers/semantic/scenes-smoke/smoke-teacher/none/s0.json").read_text())
+    for metric in ("miou", "biou", "conn"):
+        top = teacher["metrics"][metric]
+        assert run[f"teacher/{metric}"] == top
+        assert run[f"gap_closed/{metric}"] == (run[metric] - none[metric]) / (top - none[metric])
+    assert not {"teacher/macc", "gap_closed/macc"} & run.keys()  # macc is no main metric
+    assert one(f"{STUDENT}/none/s1").data.metrics["gap_closed/miou"] == 0
+    teachers = search(filter_string="params.role = 'teacher'")
+    assert {run.data.params["method"] for run in teachers} == {"teacher"} and len(teachers) == 3
+    assert not any(name.startswith(("teacher/", "gap")) for run in teachers for name in run.data.metrics)
+
+
+def test_a_gap_that_became_undefined_no_longer_counts(project):
+    key = f"{STUDENT}/bcd/s1"
+    (RESULTS / "smoke/runs" / STUDENT / "none/s1.json").unlink()
+    assert sync.sync(*load()).written == 8  # the students of that seed
+    assert math.isnan(one(key).data.metrics["gap_closed/miou"]) and one(key).data.metrics["teacher/miou"] > 0
+    assert sync.sync(*load()).written == 0
+    assert "gap_closed/miou" not in mean_of("bcd").data.metrics
+
+
+# --- means -------------------------------------------------------------------------------------------------
+
+
+def test_the_seeds_of_a_method_are_children_of_their_mean(project):
+    run, seeds = mean_of("bcd"), [one(f"{STUDENT}/bcd/s{i}") for i in range(2)]
+    assert run.info.run_name == "bcd mean of 2 seeds semantic scenes-smoke smoke-student-from-smoke-teacher"
+    assert {child.info.run_id for child in children(run)} == {seed.info.run_id for seed in seeds}
+    a, b = (seed.data.metrics for seed in seeds)
+    for name in ("miou", "gap_closed/miou", "parameters"):
+        assert run.data.metrics[name] == pytest.approx((a[name] + b[name]) / 2)
+    assert run.data.metrics["sd/miou"] == pytest.approx(abs(a["miou"] - b["miou"]) / math.sqrt(2))
+    assert run.data.metrics["seeds"] == 2 and "sd/parameters" not in run.data.metrics
+    assert run.data.params["role"] == "mean" and mean_of("cwd").data.params["terms.cwd.term"] == "cwd"
+    assert "repetition" not in run.data.params and run.info.status == "FINISHED"
+    means = search(filter_string="params.role = 'mean'")
+    pairs = Counter(run.data.params["pair"] for run in means if run.data.params["dataset"] == "scenes-smoke")
+    assert pairs[run.data.params["pair"]] == 9  # the methods of the table all-labels, none of them twice
+    assert [run.data.params["method"] for run in means][:9] == [row for row in load()[1].tables[0].methods]
+    assert not any("mlflow.parentRunId" in run.data.tags for run in search(filter_string="params.role = 'teacher'"))
+
+
+def test_a_mean_follows_its_seeds_and_goes_with_the_last(project):
+    before = mean_of("kd")
+    change_metric(f"{STUDENT}/kd/s0", 12.5)
+    sync.sync(*load())
+    after = mean_of("kd")
+    assert after.info.run_id == before.info.run_id
+    assert after.data.metrics["miou"] == (12.5 + edge_of(f"{STUDENT}/kd/s1")["metrics"]["miou"]) / 2
+    (RESULTS / "smoke/runs" / STUDENT / "kd/s0.json").unlink()
+    assert sync.sync(*load()).written == 0
+    one_left = mean_of("kd")
+    assert "sd/miou" not in one_left.data.metrics and one_left.info.run_name.startswith("kd mean of 1 seed ")
+    assert [child.data.tags["bcd.key"] for child in children(one_left)] == [f"{STUDENT}/kd/s1"]
+    assert one(f"{STUDENT}/kd/s0").info.run_name.startswith("kd s0 (superseded) ")
+    (RESULTS / "smoke/runs" / STUDENT / "kd/s1.json").unlink()
+    sync.sync(*load())
+    assert not [run for run in search() if run.data.tags.get("bcd.mean_of") == f"{STUDENT}/kd"]
+    assert one(f"{STUDENT}/kd/s1").data.tags["bcd.superseded"] == "true" and not children(one_left)
+
+
+def test_a_deleted_or_doubled_mean_is_mended(project):
+    run = mean_of("cwd")
+    client().delete_run(run.info.run_id)
+    assert sync.sync(*load()).written == 0
+    assert mean_of("cwd").info.run_id != run.info.run_id and len(children(mean_of("cwd"))) == 2
+    client().restore_run(run.info.run_id)
+    sync.sync(*load())
+    assert len(children(mean_of("cwd"))) == 2
+
+
+def test_a_suite_says_what_it_is_and_which_columns_it_opens_with(project):
+    tags = client().get_experiment_by_name("smoke").tags
+    for text in ("Two steps of everything", "results/smoke/tables/few-labels.md", "results/smoke/report.html"):
+        assert text in tags["mlflow.note.content"]
+    assert {"params.`method`", "metrics.`miou`"} <= set(
+        json.loads(tags["mlflow.sharedViewState.bcd"])["selectedColumns"]
+    )
+    suite = Path("params/suites/smoke.yaml")
+    suite.write_text(suite.read_text().replace("Two steps of everything", "Everything in two steps"))
+    assert sync.sync(*load()).written == 0
+    assert "Everything in two steps" in client().get_experiment_by_name("smoke").tags["mlflow.note.content"]
+
+
+# --- sync, again -------------------------------------------------------------------------------------------
+
+
+def change_metric(key, miou):
+    path = RESULTS / "smoke/runs" / f"{key}.json"
+    edge = edge_of(key)
+    edge["metrics"]["miou"] = miou
+    path.write_text(json.dumps(edge))
 
 
 def test_a_second_sync_writes_nothing(project):
@@ -162,10 +293,7 @@ def test_a_note_that_cannot_be_written_fails_no_sync(project):
 
 def test_a_run_that_changed_without_its_spec_updates_its_one_mlflow_run(project):
     key = f"{STUDENT}/kd/s0"
-    path = RESULTS / "smoke/runs" / f"{key}.json"
-    edge = edge_of(key)
-    edge["metrics"]["miou"] = 12.5
-    path.write_text(json.dumps(edge))
+    change_metric(key, 12.5)
     assert sync.sync(*load()).written == 1
     run = one(key)
     assert run.data.metrics["miou"] == 12.5
@@ -186,11 +314,20 @@ def test_a_changed_spec_gets_a_new_run_and_the_old_one_is_superseded(project):
     def superseded():
         return {run.data.tags["bcd.store"]: "bcd.superseded" in run.data.tags for run in mlflow_runs(key)}
 
+    def names():
+        return {run.data.tags["bcd.store"]: run.info.run_name.split(" semantic ")[0] for run in mlflow_runs(key)}
+
     assert superseded() == {before: True, after: False}
+    assert names() == {before: "pbd s0 (superseded)", after: "pbd s0"}
+    assert {child.data.tags["bcd.store"] for child in children(mean_of("pbd"))} == {
+        after, edge_of(f"{STUDENT}/pbd/s1")["store"]
+    }  # fmt: skip
     methods.write_text(text)
     (RESULTS / "smoke/runs" / f"{key}.json").write_text(old_file)
     assert sync.sync(*load()).written == 0
     assert superseded() == {before: False, after: True}
+    assert names() == {before: "pbd s0", after: "pbd s0 (superseded)"}
+    assert before in {child.data.tags["bcd.store"] for child in children(mean_of("pbd"))}
 
 
 def test_unfinished_runs_are_left_out(project):
@@ -260,7 +397,7 @@ def test_a_sync_that_broke_off_is_completed_without_duplicates(project, monkeypa
     assert report.written == 0 and len(mlflow_runs()) == 1 and "bcd.synced" not in mlflow_runs()[0].data.tags
     (RESULTS / "mlartifacts").unlink()
     assert sync.sync(*load()).written == 31
-    assert set(Counter(run.info.run_name for run in mlflow_runs()).values()) == {1}
+    assert set(Counter(run.info.run_name for run in search()).values()) == {1}
     for run in mlflow_runs():
         assert [step for step, _ in curve(run)] == [1, 2] and len(curve(run, "parameters")) == 1
 
@@ -275,7 +412,7 @@ def test_syncs_at_the_same_time_make_each_run_once(project):
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     texts = sorted(process.communicate()[0].split(", ")[-1].strip() for process in running)
     assert texts == ["0 written", "31 written"]
-    assert set(Counter(run.info.run_name for run in mlflow_runs()).values()) == {1}
+    assert set(Counter(run.info.run_name for run in search()).values()) == {1}
 
 
 # --- live --------------------------------------------------------------------------------------------------
@@ -360,7 +497,8 @@ def test_long_histories_are_logged_completely(project):
 def test_parameters_are_flat_and_short(project):
     training = suite_runs(*load())[f"{STUDENT}/kd/s0"].training
     data = training.data.model_copy(update={"classes": ["x" * 999]})
-    flat = mlflow_run.params(RunSpec(replace(training, data=data), "0" * 64))
+    spec = RunSpec(replace(training, data=data), "0" * 64)
+    flat = mlflow_run.params(mlflow_run.TrackedRun(f"{STUDENT}/kd/s0", "smoke", spec, Path()))
     assert {name: flat[name] for name in ("recipe.lr", "recipe.crop", "terms.kd.weight", "seed", "teacher")} == {
         "recipe.lr": str(training.recipe.lr),
         "recipe.crop": "[40, 32]",
@@ -410,8 +548,21 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
     port = free_port()
     if number == signal.SIGTERM:
         block_lock()  # runs can be looked at all the same
+    process = pages(port)
+    # Every process that has the project's database or port on its command line.
+    started = {pid for pid, command in processes().items() if str(project) in command or f"{port}" in command}
+    assert len(started) > 1
+    os.kill(process.pid, number)
+    assert process.wait(60) == 128 + number
+    opened = "" if number == signal.SIGTERM else f"/{search()[0].info.experiment_id}/runs"
+    assert f"runs: http://127.0.0.1:{port}/#/experiments{opened}?workflowType" in process.stdout.read()
+    assert not started & set(processes())
+
+
+def pages(port):
+    """A process that serves MLflow's pages."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bcd.cli", "track", "--ui", "--port", str(port)],
+        [sys.executable, "-m", "bcd.cli", "track", "--ui", "--suite", "smoke", "--port", str(port)],
         start_new_session=True,
         preexec_fn=hear_interrupts,
         stdout=subprocess.PIPE,
@@ -425,13 +576,36 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
             return False
 
     wait_for(answers, 120)
-    # Every process that has the project's database or port on its command line.
-    started = {pid for pid, command in processes().items() if str(project) in command or f"{port}" in command}
-    assert len(started) > 1
-    os.kill(process.pid, number)
-    assert process.wait(60) == 128 + number
-    assert f"runs: http://127.0.0.1:{port}/#/experiments" in process.stdout.read()
-    assert not started & set(processes())
+    return process
+
+
+@pytest.mark.slow
+def test_the_filters_of_the_guide_find_what_they_say_on_a_server(project, monkeypatch):
+    guide = (ROOT / "docs/guides/tracking.md").read_text()
+    filters = re.findall(r"^\| ``(.*)`` \|", guide, re.MULTILINE)
+    change_metric(f"{STUDENT}/cwd/s0", 99.0)
+    (RESULTS / "smoke/runs" / STUDENT / "kd/s0.json").unlink()
+    port = free_port()
+    process = pages(port)
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        report = sync.sync(*load())
+        assert (report.error, report.written) == (None, 1) and sync.sync(*load()).written == 0
+        found = {text: search(filter_string=text.replace("'scenes'", "'scenes-smoke'")) for text in filters}
+    finally:
+        process.terminate()
+        process.wait(60)
+    gaps = [run for run in found.pop("metrics.`gap_closed/miou` > 0.5") if run.data.params["role"] == "student"]
+    assert f"{STUDENT}/cwd/s0" in {run.data.tags["bcd.key"] for run in gaps}
+    assert all(run.data.metrics["gap_closed/miou"] > 0.5 for run in gaps)
+    assert {text: len(runs) for text, runs in found.items()} == {
+        "params.role = 'mean'": 17,
+        "params.role = 'student' and tags.`bcd.superseded` IS NULL": 27,
+        "params.role = 'teacher'": 3,
+        "params.method = 'bcd' and params.role != 'mean' and tags.`bcd.superseded` IS NULL": 6,
+        "params.dataset = 'scenes' and params.task = 'semantic'": 28,
+        "params.labels != 'all'": 6,
+    }
 
 
 def hear_interrupts():

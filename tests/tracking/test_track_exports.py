@@ -70,7 +70,14 @@ def experiment():
 
 
 def mlflow_runs(**options):
-    return {run.info.run_name: run for run in client().search_runs([experiment()], **options)}
+    """By key, without those that hold means."""
+    found = client().search_runs([experiment()], **options)
+    return {run.data.tags["bcd.key"]: run for run in found if "bcd.key" in run.data.tags}
+
+
+def mean_metrics():
+    (run,) = client().search_runs([experiment()], filter_string=f"tags.`bcd.mean_of` = '{KEY.removesuffix('/s0')}'")
+    return run.data.metrics
 
 
 def file(key):
@@ -114,6 +121,7 @@ def test_a_student_is_one_run_with_the_metrics_of_its_exports(project):
             "cpu_flags": "avx2",
         }  # fmt: skip
     assert shown(runs["semantic/scenes-smoke/smoke-teacher/none/s0"], "onnx") == ({}, {})
+    assert mean_metrics()["chip/onnx/miou"] == edge(form("onnx")).metrics["miou"]
 
 
 def test_only_a_changed_export_updates_its_student(project):
@@ -125,14 +133,15 @@ def test_only_a_changed_export_updates_its_student(project):
     changed = {k for k, v in after.data.metrics.items() if before.data.metrics[k] != v}
     assert changed == {"chip/onnx-int8/miou"} and after.data.metrics["chip/onnx-int8/miou"] == 12.5
     assert len(client().get_metric_history(after.info.run_id, "chip/onnx/miou")) == 1
+    assert mean_metrics()["chip/onnx-int8/miou"] == 12.5
     assert sync.sync(*load("chip")).written == 0
 
 
 def test_a_second_sync_has_nothing_to_do(project):
     before = {name: run.to_dictionary() for name, run in mlflow_runs().items()}
     sync.sync(*load("chip"))
-    entries = sync._states(sync._finished(*load("chip"), RESULTS, Path("data")))
-    assert is_copied("chip", entries, RESULTS)
+    state = sync._state(load("chip")[1], sync._finished(*load("chip"), RESULTS, Path("data")))
+    assert is_copied("chip", state, RESULTS)
     assert sync.sync(*load("chip")).written == 0
     assert {name: run.to_dictionary() for name, run in mlflow_runs().items()} == before
 
@@ -142,26 +151,28 @@ def push_as_once(key):
     result = edge(key)
     folder = RESULTS / "store" / result.store
     record = sync.store.record(folder)
-    push(client(), experiment(), None, TrackedRun(key, "chip", record.spec, folder, record, result, tables=("chip",)))
+    run = push(client(), experiment(), None, TrackedRun(key, "chip", record.spec, folder, record, result))
+    client().delete_tag(run, "bcd.layout")
+    client().log_metric(run, "miou", result.metrics["miou"], step=2)
 
 
-def test_an_older_syncs_runs_of_exports_become_metrics_of_their_students(project):
+def test_one_sync_writes_the_runs_of_an_older_version_anew(project):
     from mlflow.entities import ViewType
 
-    for run in mlflow_runs().values():
+    for run in client().search_runs([experiment()]):
         client().delete_run(run.info.run_id)
     for key in suite_runs(*load("chip")):
         push_as_once(key)
     old = mlflow_runs()
     assert len(old) == 7 and form("onnx") in old
     report = sync.sync(*load("chip"))
-    assert (report.written, report.error) == (2, None)  # the teacher has no exports, and stays as it is
-    assert {name: run.info.run_id for name, run in mlflow_runs().items()} == {
-        name: run.info.run_id for name, run in old.items() if "@" not in name
-    }
-    assert mlflow_runs()[KEY].data.metrics["chip/onnx/miou"] == edge(form("onnx")).metrics["miou"]
-    deleted = mlflow_runs(run_view_type=ViewType.DELETED_ONLY)
-    assert {old[name].info.run_id for name in old if "@" in name} <= {run.info.run_id for run in deleted.values()}
+    assert (report.written, report.error) == (3, None)
+    assert set(mlflow_runs()) == {key for key in old if "@" not in key}
+    run = mlflow_runs()[KEY]
+    assert {point.step for point in client().get_metric_history(run.info.run_id, "miou")} == {0}
+    assert run.data.metrics["chip/onnx/miou"] == edge(form("onnx")).metrics["miou"]
+    deleted = client().search_runs([experiment()], run_view_type=ViewType.DELETED_ONLY)
+    assert {run.info.run_id for run in old.values()} <= {run.info.run_id for run in deleted}
     assert sync.sync(*load("chip")).written == 0
 
 
@@ -185,6 +196,7 @@ def test_a_student_without_a_result_in_pytorch_shows_its_exports(project):
     run = mlflow_runs()[KEY]
     assert run.info.status == "FINISHED" and run.data.params["terms.cwd.term"] == "cwd"
     assert "miou" not in run.data.metrics and "chip/onnx/miou" in run.data.metrics
+    assert "gap_closed/miou" not in run.data.metrics and "teacher/miou" in run.data.metrics
     assert run.data.tags["bcd.weights_sha256"] == edge(form("onnx")).weights_sha256
     assert "bcd.evaluation" not in run.data.tags
     assert {item.path for item in client().list_artifacts(run.info.run_id)} == {"record.json"}
@@ -224,7 +236,7 @@ def test_live_tracking_follows_a_student_once_for_all_its_forms(project):
     from mlflow.entities import ViewType
 
     for run in mlflow_runs().values():
-        client().set_tag(run.info.run_id, "mlflow.runName", "before")
+        client().set_tag(run.info.run_id, "bcd.key", f"{KEY}?before")
         client().delete_run(run.info.run_id)
     runs = [run for key, run in suite_runs(*load("chip")).items() if key.startswith(f"{STUDENT}/cwd")]
     assert [run.key for run in runs] == [KEY, form("onnx"), form("onnx-int8")]
@@ -234,7 +246,7 @@ def test_live_tracking_follows_a_student_once_for_all_its_forms(project):
     while followers():
         assert time.monotonic() < end
         time.sleep(0.5)
-    assert set(mlflow_runs(run_view_type=ViewType.ALL)) == {"before", KEY}
+    assert set(mlflow_runs(run_view_type=ViewType.ALL)) == {f"{KEY}?before", KEY}
     assert sync.sync(*load("chip")).written == 3
     assert "chip/onnx/miou" in mlflow_runs()[KEY].data.metrics
 
