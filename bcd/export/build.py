@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bcd.config.exportable import require_exportable
 from bcd.config.schema.data import TRAIN
@@ -52,7 +53,8 @@ def export(
     say(f"{path.name}: converting{f', quantising on {len(drawn)} training images' if form.quantised else ''}")
     files, scheme, kept = pack(graph, metadata, opset, inputs(images, view, drawn, (view.height, view.width)))
     say(f"{path.name}: comparing with PyTorch")
-    compared = _compare(open_bytes(files, path, form.format), graph, run, view)
+    # A job of the suite has one thread, and a runtime would take every core.
+    compared = _compare(open_bytes(files, path, form.format, torch.get_num_threads()), graph, run, view)
 
     written = {path.with_suffix(suffix).name: data for suffix, data in files.items()}
     if graph.decoding is not None:
