@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import distribution
+from importlib.metadata import distribution, version
 
 from bcd.errors import UserError
 
@@ -42,7 +42,7 @@ def charts() -> Library:
     lite = vl_convert.get_vegalite_versions()[-1]
     versions = (
         f"Vega {vl_convert.get_vega_version()}, Vega-Lite {lite} and Vega-Embed {vl_convert.get_vega_embed_version()}, "
-        f"bundled by {PACKAGE} {distribution(PACKAGE).version}"
+        f"bundled by {PACKAGE} {version(PACKAGE)}"
     )
     return Library(script.replace("</script", "<\\/script"), versions, AUTHORS, _licence())
 

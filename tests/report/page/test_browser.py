@@ -46,6 +46,14 @@ def opened(browser, paged):
     assert not complaints
 
 
+def viewer(page):
+    """That of the first table, once it shows something: it starts when it comes near the screen."""
+    part = page.locator("#table-1 .viewer")
+    part.scroll_into_view_if_needed()
+    part.locator(".compared figure").nth(1).wait_for()
+    return part
+
+
 def methods(page):
     return page.locator("#table-1 .results tbody th").evaluate_all("heads => heads.map(one => one.dataset.sort)")
 
@@ -107,9 +115,7 @@ def test_a_chart_is_svg_with_a_row_for_each_method_and_opens_traces(opened):
 
 
 def test_the_slider_goes_through_the_images_that_differ_most_first(opened):
-    page = opened()
-    part = page.locator("#table-1 .viewer")
-    part.scroll_into_view_if_needed()
+    part = viewer(opened())
     said, slider = part.locator(".said"), part.get_by_role("slider")
     shares = []
     for step in range(6):
@@ -120,9 +126,7 @@ def test_the_slider_goes_through_the_images_that_differ_most_first(opened):
 
 
 def test_any_two_methods_are_compared_with_their_boundary_errors(opened):
-    page = opened()
-    part = page.locator("#table-1 .viewer")
-    part.scroll_into_view_if_needed()
+    part = viewer(opened())
     part.get_by_label("Left").select_option("cwd")
     part.get_by_label("Right").select_option("pbd")
     assert "cwd and pbd differ" in part.locator(".said").inner_text()
@@ -131,6 +135,7 @@ def test_any_two_methods_are_compared_with_their_boundary_errors(opened):
     part.get_by_label("Boundary errors in white").uncheck()
     assert part.locator("img.over").count() == 0
     part.get_by_text("All 6 images side by side").click()
+    part.locator(".panels tbody tr").nth(5).wait_for()
     assert part.locator(".panels tbody tr").count() == 6
 
 
