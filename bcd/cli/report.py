@@ -29,4 +29,4 @@ def report(
     page = build(*load(suite), Path("results"), Path("data"), partial=partial)
     put(page)
     if open_:
-        webbrowser.open(page.resolve().as_uri())
+        webbrowser.open_new_tab(page.resolve().as_uri())

@@ -211,9 +211,8 @@ def test_a_suite_says_what_it_is_and_which_columns_it_opens_with(project):
     tags = client().get_experiment_by_name("smoke").tags
     for text in ("Two steps of everything", "results/smoke/tables/few-labels.md", "results/smoke/report.html"):
         assert text in tags["mlflow.note.content"]
-    assert {"params.`method`", "metrics.`miou`"} <= set(
-        json.loads(tags["mlflow.sharedViewState.bcd"])["selectedColumns"]
-    )
+    view = json.loads(json.loads(tags["mlflow.sharedViewState.bcd"])["state"])
+    assert {"params.`method`", "metrics.`miou`"} <= set(view["selectedColumns"])
     suite = Path("params/suites/smoke.yaml")
     suite.write_text(suite.read_text().replace("Two steps of everything", "Everything in two steps"))
     assert sync.sync(*load()).written == 0

@@ -15,7 +15,8 @@ from bcd.runs.record import RunResult, dump, read_as
 from bcd.runs.resolve import overridden
 from bcd.tracking import client as mlflow_client
 from bcd.tracking import sync
-from bcd.tracking.mlflow_run import TrackedRun, push
+from bcd.tracking.mlflow_run import TrackedRun
+from bcd.tracking.push import push
 from bcd.tracking.state import is_copied
 
 RESULTS = Path("results")

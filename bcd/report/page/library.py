@@ -50,4 +50,4 @@ def charts() -> Library:
 def _licence() -> str:
     found = distribution(PACKAGE)
     files = [file for file in found.files or () if file.name == "LICENSE"]
-    return files[0].read_text() if files else found.metadata["License"]
+    return files[0].read_text(encoding="utf-8") if files else found.metadata["License"]
