@@ -84,7 +84,10 @@ def predict(
     else:
         finished = _finished(model, suite)
         if finished.evaluation.export:
-            predictor = predicting.of_file(open_file(_kept(finished), threads))
+            kept = _kept(finished)
+            if not kept.exists():
+                raise UserError(f"{model} has no file yet; `bcd train --suite {load(suite)[1].name} {model}` makes it")
+            predictor = predicting.of_file(open_file(kept, threads))
         else:
             predictor = predicting.of_run(finished)
     done = predicting.predict_folder(predictor, folder, out, force=force, progress=progress())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def export(
     exporter = formats.exporter(form.format)
     opset = exporter.default_opset(opset)
     require_exportable(run.spec.training.model, dynamic=form.dynamic, where=run.key)
-    path = output_path(run, form, out, exporter.SUFFIXES[0], force=force)
+    path = output_path(run, form, out, exporter.SUFFIXES, force=force)
     images = images_of(run, TRAIN)
     view = view_of(run, images)
     drawn = calibration_images(images, form.calibration, form.seed) if form.quantised else []
@@ -92,8 +93,12 @@ def pack(
     return exporter.serialise(model, metadata.model_dump_json()), scheme, kept
 
 
-def output_path(run: Finished, form: Export, out: Path | None, suffix: str, *, force: bool) -> Path:
-    """Where the export goes; raises UserError for a file that is there, and for a name with another suffix."""
+def output_path(run: Finished, form: Export, out: Path | None, suffixes: Sequence[str], *, force: bool) -> Path:
+    """Where the export goes, its files and the JSON beside it.
+
+    Raises UserError for one that is there, for a name with another suffix, and for a folder that cannot be written.
+    """
+    suffix = suffixes[0]
     name = run.key.partition("?")[0].replace("/", ".")
     name += "" if form.precision == "float32" else f"-{form.precision}"
     name += "-dynamic" if form.dynamic else ""
@@ -102,9 +107,21 @@ def output_path(run: Finished, form: Export, out: Path | None, suffix: str, *, f
         path = path / f"{name}{suffix}"
     if path.suffix != suffix:
         raise UserError(f"--out {path}: a file of {form.format} ends in {suffix}; name it so, or name a folder")
-    if path.exists() and not force:
-        raise UserError(f"{path} exists; say --force to replace it, or --out for another place")
+    if not force:
+        for one in (*(path.with_suffix(own) for own in suffixes), sidecar_path(path)):
+            if one.exists():
+                raise UserError(f"{one} exists; say --force to replace it, or --out for another place")
+    require_writable(path)
     return path
+
+
+def require_writable(path: Path) -> None:
+    """Raise UserError where a file cannot be made, before anything is made for it."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"--out {path}: {there} is no folder; name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--out {path}: the folder {there} cannot be written; name another place")
 
 
 def metadata_of(run: Finished, form: Export, view: View, graph: Graph) -> Metadata:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from bcd.config.schema.exports import Export
+from bcd.config.schema.data import TRAIN
+from bcd.config.schema.exports import CALIBRATION, Export
 from bcd.export.build import export
 from bcd.export.finished import Finished, kept_file
 from bcd.export.graph import graph_of
@@ -46,6 +47,9 @@ def exported(
     record = store.record(folder)
     assert record is not None  # its evaluation begins with that
     run = Finished(folder, spec, spec.hash, root, evaluation, record.weights.sha256)
+    if form.quantised:  # a form serves every dataset of params/, and a small one has fewer training images
+        count = min(form.calibration or CALIBRATION, images_of(run, TRAIN).count)
+        form = form.model_copy(update={"calibration": count})
     path = export(run, form, kept_file(folder, evaluation), force=True, say=say)
     opened = open_file(path, THREADS)
     return Exported(

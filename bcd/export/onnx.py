@@ -16,6 +16,7 @@ SUFFIXES = (".onnx",)
 EXTRA = "chip"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
+LEAST_OPSET = 18  # the exporter writes that for every earlier one, without a word
 KEY = "bcd"  # the property that holds our metadata
 INPUT = "image"
 AXES = ("batch", "height", "width")  # what a file calls the sides that it leaves open
@@ -25,6 +26,10 @@ def default_opset(wanted: int | None) -> int:
     """OPSET unless another one is wanted; raises UserError for one that exporter or runtime lacks."""
     if wanted is None:
         return OPSET
+    if wanted < LEAST_OPSET:
+        raise UserError(
+            f"--opset {wanted}: the exporter writes {LEAST_OPSET} or a later one; choose {OPSET}, the default"
+        )
     import onnx
     import onnxruntime
 

@@ -107,7 +107,9 @@ def predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool
     Raises UserError for a folder without images, an image that cannot be read, two images of one name, and for an `out`
     that holds something, unless `force`.
     """
-    images = images_in(folder)
+    images = {name: path for name, path in images_in(folder).items() if not path.is_relative_to(out)}
+    if not images:
+        raise UserError(f"{folder} holds no images but those of --out {out}; name another folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise UserError(f"--out {out}: is there and not empty; say --force to write into it, or name another folder")
     coco: dict[str, list[dict[str, Any]]] = {

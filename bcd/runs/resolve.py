@@ -67,7 +67,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
     _require_class_weights(recipe, dataset.classes, f"{where}: the recipe '{request.recipe}'")
     _require_taps(request.terms.terms, model, f"{where}: the method '{request.method}'")
     _require_normalisation(model, dataset, f"{where}: the model '{request.model}' on {request.dataset}")
-    export = _export(params, request.export, model, f"{where}.exports: the model '{request.model}'")
+    export = _export(params, request, model, f"{where}.exports")
     return Run(
         key=request.key,
         training=Training(
@@ -211,12 +211,12 @@ def _require_normalisation(model: AnyModel, data: Dataset | DataUse, where: str)
         )
 
 
-def _export(params: Params, name: str | None, model: AnyModel, where: str) -> Export | None:
-    """A form of params/exports.yaml that the model has."""
-    if name is None:
+def _export(params: Params, request: Request, model: AnyModel, where: str) -> Export | None:
+    """A form of params/exports.yaml that the model has; None for PyTorch."""
+    if request.export is None:
         return None
-    export = pick(params.exports, name, where)
-    require_exportable(model, dynamic=export.dynamic, where=where)
+    export = pick(params.exports, request.export, where)
+    require_exportable(model, dynamic=export.dynamic, where=f"{where}: the model '{request.model}'")
     return export
 
 

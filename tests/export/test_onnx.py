@@ -147,6 +147,7 @@ def test_what_is_there_is_kept_unless_forced(segmentor, tmp_path):
     ("form", "opset", "sentence"),
     [
         (ONNX, 99, "--opset 99: onnxruntime .* cannot run it"),
+        (ONNX, 12, "--opset 12: the exporter writes 18 or a later one"),
         (Export(format="onnx", precision="int8", calibration=13), None, "calibration 13: .*'train' has 12 images"),
     ],
 )
@@ -154,6 +155,29 @@ def test_bad_options_are_told_in_a_sentence(segmentor, tmp_path, form, opset, se
     with pytest.raises(UserError, match=sentence):
         export(segmentor, form, tmp_path, opset=opset, say=say)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("opset", [18, 20, 21])
+def test_the_opset_that_is_said_is_that_of_the_file(segmentor, tmp_path, opset):
+    path = export(segmentor, ONNX, tmp_path, opset=opset, say=say)
+    (own,) = (one.version for one in onnx.load(path).opset_import if one.domain == "")
+    assert own == opset == read_as(Sidecar, sidecar_path(path)).opset
+
+
+def test_a_json_that_is_there_is_not_replaced_either(segmentor, tmp_path):
+    beside = tmp_path / "student.onnx.json"
+    beside.write_text("mine")
+    with pytest.raises(UserError, match="student.onnx.json exists; say --force"):
+        export(segmentor, ONNX, tmp_path / "student.onnx", say=say)
+    assert beside.read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_made(segmentor, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    said: list[str] = []
+    with pytest.raises(UserError, match="file is no folder; name another place"):
+        export(segmentor, ONNX, tmp_path / "file" / "student.onnx", say=said.append)
+    assert not said
 
 
 def test_another_suffix_is_refused(segmentor, tmp_path):

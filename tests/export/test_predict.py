@@ -89,6 +89,15 @@ def test_what_cannot_be_predicted_is_told_in_a_sentence(segmentor, tmp_path):
         predict.predict_folder(predictor, tmp_path / "twice", tmp_path / "full", progress=quiet)
 
 
+def test_what_was_predicted_into_the_folder_is_no_image_of_it(segmentor, tmp_path):
+    Image.new("RGB", (48, 48)).save(tmp_path / "a.png")
+    predictor = predict.of_run(segmentor)
+    for force in (False, True):
+        assert predict.predict_folder(predictor, tmp_path, tmp_path / "seen", force=force, progress=quiet) == 1
+    with pytest.raises(UserError, match="holds no images but those of --out"):
+        predict.predict_folder(predictor, tmp_path / "seen" / "labels", tmp_path / "seen", force=True, progress=quiet)
+
+
 def test_the_commands(segmentor, trained, tmp_path):
     """From a run's folder to a file, and from the file to class maps; a run that is not finished; another suite's."""
     pytest.importorskip("onnxruntime")

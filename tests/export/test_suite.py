@@ -39,6 +39,7 @@ DETECTORS = (
     "recipe: smoke-detector}"
 )
 BOXES = "detection/scenes-smoke/smoke-retinanet-from-smoke-retinanet/none"
+WHOLE = "onnx-int8-whole: {format: onnx, precision: int8, calibration: 1000}\n"
 SUITE = """\
 description: Exports of two steps.
 task: semantic
@@ -59,7 +60,7 @@ tables:
     metrics: [ap, ap50]
     main_metrics: [ap]
     pairs: [{DETECTORS}]
-    exports: [onnx, onnx-int8]
+    exports: [onnx, onnx-int8, onnx-int8-whole]
     methods: [none]
     panels: {methods: [none], images: 2}
 panels: {methods: [none, cwd], images: 2}
@@ -74,7 +75,7 @@ def built(tmp_path_factory, smoke_data) -> Path:
     with contextlib.chdir(folder):
         Path("params/suites/chip.yaml").write_text(SUITE.replace("{DETECTORS}", DETECTORS))
         exports = Path("params/exports.yaml")
-        exports.write_text(exports.read_text().replace("calibration: 64", "calibration: 4"))
+        exports.write_text(exports.read_text().replace("calibration: 64", "calibration: 4") + WHOLE)
         for jobs in expand.groups(expand.suite_runs(load_params(), load_suite("chip"))).values():
             job.run_group("chip", jobs, say)
     return folder
@@ -92,7 +93,8 @@ def result(runs, key: str) -> RunResult:
 
 def test_exports_are_evaluated_in_the_store_under_the_run_they_belong_to(runs):
     expected = {f"{PAIR}/{m}{f}/s{s}" for m in ("none", "cwd") for f in FORMS for s in (0, 1)}
-    expected |= {TEACHER, "detection/scenes-smoke/smoke-retinanet/none/s0"} | {f"{BOXES}{form}/s0" for form in FORMS}
+    expected |= {TEACHER, "detection/scenes-smoke/smoke-retinanet/none/s0"}
+    expected |= {f"{BOXES}{form}/s0" for form in (*FORMS, "@onnx-int8-whole")}
     assert set(runs) == expected
     plain, onnx, int8 = (result(runs, f"{PAIR}/cwd{form}/s0") for form in FORMS)
     assert plain.store == onnx.store == int8.store and plain.weights_sha256 == int8.weights_sha256
@@ -205,6 +207,10 @@ def test_detectors_are_evaluated_as_files_too(runs):
     plain, onnx, int8 = (result(runs, f"{BOXES}{form}/s0") for form in FORMS)
     assert plain.metrics.keys() == onnx.metrics.keys() and plain.evaluation.images == int8.evaluation.images
     assert onnx.evaluation.exported.largest < 1e-3 < int8.evaluation.exported.largest
+
+
+def test_a_dataset_with_fewer_images_than_a_form_calibrates_on_gives_all(runs):
+    assert result(runs, f"{BOXES}@onnx-int8-whole/s0").evaluation.exported.calibration == 12
 
 
 def test_time_and_bytes_of_the_files_stand_in_every_format_of_the_table(runs):

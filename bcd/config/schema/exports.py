@@ -25,8 +25,8 @@ class Export(Strict):
     dynamic: bool = Field(default=False, exclude_if=not_)
     """Height and width stay open, for datasets whose images differ in size."""
     calibration: Annotated[int, Field(ge=1, le=10000)] | None = Field(default=None, exclude_if=not_)
-    """With int8: how many training images the ranges of activations are measured on; null for `CALIBRATION`, or all
-    that there are."""
+    """With int8: how many training images the ranges of activations are measured on; null for `CALIBRATION`. In a
+    suite, a dataset that has fewer gives all of them, and the caption says how many these were."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, exclude_if=not_)
     """With int8: those images are drawn with it."""
 
