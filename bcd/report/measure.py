@@ -1,4 +1,4 @@
-"""From the finished runs of a table to everything that it says.
+"""From the finished runs of a table to everything that it says; its numbers are those of `bcd.report.numbers`.
 
 Inputs are the runs' small JSON files and their evaluation rows in the store.
 """
@@ -6,20 +6,15 @@ Inputs are the runs' small JSON files and their evaluation rows in the store.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-import numpy as np
-
 from bcd.config.schema.suites import Params, Suite, Table
 from bcd.errors import UserError
-from bcd.metrics import summariser
 from bcd.report import published
 from bcd.report.caption import with_words
 from bcd.report.content import (
-    TEACHER,
     Cell,
     Comparison,
     FileCost,
@@ -31,63 +26,28 @@ from bcd.report.content import (
     TableContent,
     Trace,
 )
-from bcd.report.stats import Difference, compare, detectable, enough_replicates, holm, mean_std
+from bcd.report.numbers import (
+    BASELINE,
+    PYTORCH,
+    Decided,
+    Numbers,
+    Paired,
+    Place,
+    Usable,
+    decide,
+    families_of,
+    largest_family,
+    metrics_of,
+    numbers_of,
+    read_row,
+)
+from bcd.report.stats import detectable, mean_std
 from bcd.runs.expand import Row, blocks, table_rows
 from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.status import Status
-from bcd.runs.usable import find_runs, read_rows, refusal
+from bcd.runs.usable import find_runs, refusal
 
 LOWER_IS_BETTER = frozenset({"frag"})
-ALPHA = 0.05
-
-Usable = Mapping[str, Status]  # by run key
-Place = tuple[int, str, str, str]  # index of the block, what is compared with (BASELINE, PYTORCH), method, metric
-BASELINE, PYTORCH = "baseline", "pytorch"
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What the runs of one method say, before the table's correction.
-
-    values: metric -> of each run
-    against: what it is compared with, BASELINE or PYTORCH -> that comparison; empty where nothing is compared
-    """
-
-    runs: list[Status]
-    values: dict[str, list[float]]
-    against: dict[str, Paired]
-
-
-@dataclass(frozen=True)
-class Decided:
-    """Whether a comparison is significant within its family.
-
-    level: p-values up to it would have been, too, given those of the family that are
-    """
-
-    significant: bool
-    level: float
-
-
-@dataclass(frozen=True)
-class Read:
-    """The runs of one row, and by their repetition the per-image counts and the metrics."""
-
-    runs: list[Status]
-    counts: Mapping[int, Mapping[str, np.ndarray]]
-    values: dict[int, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Paired:
-    """A row beside another, over the seeds of both.
-
-    paired: metric -> the differences
-    differences: what these amount to in the main metrics
-    """
-
-    paired: dict[str, list[float]]
-    differences: dict[str, Difference]
 
 
 def measure(
@@ -104,11 +64,11 @@ def measure(
     usable, missing = find_runs(suite.name, wanted.values(), results, data)
     if missing and not partial:
         raise UserError(f"{refusal(suite.name, missing)}, or see what there is with `bcd tables --partial`")
-    metrics = _metrics(table)
-    read = [{row.method: _read(row, usable, table, metrics) for row in block} for block in blocks(rows)]
+    metrics = metrics_of(table)
+    read = [{row.method: read_row(row, usable, table, metrics) for row in block} for block in blocks(rows)]
     forms = 1 + len(table.exports)  # of each pair, PyTorch's first
-    numbers = [_numbers(one, read[i - i % forms] if i % forms else {}, table) for i, one in enumerate(read)]
-    families = [_decided(family) for family in _families(numbers, forms).values()]
+    numbers = [numbers_of(one, read[i - i % forms] if i % forms else {}, table) for i, one in enumerate(read)]
+    families = [decide(family) for family in families_of(numbers, forms).values()]
     decided = {place: one for family in families for place, one in family.items()}
     beside, sources = published.look_up(suite.name, table)
     measured = [
@@ -125,107 +85,13 @@ def measure(
         baseline=table.baseline,
         metrics=metrics,
         main_metrics=table.main_metrics,
-        comparisons=_size(families, BASELINE),
-        comparisons_to_pytorch=_size(families, PYTORCH),
+        comparisons=largest_family(families, BASELINE),
+        comparisons_to_pytorch=largest_family(families, PYTORCH),
         sources=sources,
         pairs=[_block(block, usable, made) for block, made in zip(blocks(rows), measured, strict=True)],
         partial=PartialFacts(runs=len(wanted), missing=missing) if partial else None,
     )
     return with_words(content, suite.description, table.caption)
-
-
-def _metrics(table: Table) -> list[str]:
-    return list(dict.fromkeys([*table.metrics, *table.main_metrics]))
-
-
-# --- numbers -------------------------------------------------------------------------------------------------------
-
-
-def _read(row: Row, usable: Usable, table: Table, metrics: list[str]) -> Read:
-    """What the runs of a row say each by itself."""
-    summarise = summariser(table.task, metrics)
-    runs = [usable[run.key] for run in row.runs if run.key in usable]
-    counts = {one.run.repetition: read_rows(one) for one in runs}
-    values = {one.run.repetition: _values(one, counts[one.run.repetition], summarise, metrics) for one in runs}
-    return Read(runs, counts, values)
-
-
-def _numbers(block: Mapping[str, Read], as_pytorch: Mapping[str, Read], table: Table) -> dict[str, Numbers]:
-    """Method -> what its runs say beside others; the teacher is compared with nothing.
-
-    as_pytorch: the same methods in PyTorch, where the block shows exports; else empty.
-    """
-    measured = {}
-    for method, own in block.items():
-        others: dict[str, Read] = {}
-        if method not in (TEACHER, table.baseline):
-            others[BASELINE] = block[table.baseline]
-        if method != TEACHER and method in as_pytorch:
-            others[PYTORCH] = as_pytorch[method]
-        paired = {against: _paired(own, other, table) for against, other in others.items()}
-        values = {m: [one[m] for one in own.values.values()] for m in _metrics(table)}
-        measured[method] = Numbers(own.runs, values, {against: one for against, one in paired.items() if one})
-    return measured
-
-
-def _paired(own: Read, other: Read, table: Table) -> Paired | None:
-    """One row beside another; None without a seed that both have."""
-    shared = [seed for seed in own.values if seed in other.values]
-    if not shared:
-        return None
-    both = [[read.counts[seed] for seed in shared] for read in (own, other)]
-    main = summariser(table.task, table.main_metrics)
-    return Paired(
-        {m: [own.values[seed][m] - other.values[seed][m] for seed in shared] for m in _metrics(table)},
-        compare(*both, metrics=table.main_metrics, summarise=main, replicates=_replicates(table)),
-    )
-
-
-def _replicates(table: Table) -> int:
-    """Enough for the table's largest family to have marks."""
-    rows = len(table.method_names) - (0 if table.exports else 1)  # the baseline, too, is compared with PyTorch
-    return enough_replicates(rows * len(table.main_metrics) * len(table.pairs), ALPHA)
-
-
-def _values(
-    one: Status, rows: Mapping[str, np.ndarray], summarise: Callable[..., Mapping[str, float]], metrics: list[str]
-) -> dict[str, float]:
-    """The wanted metrics of a run."""
-    try:
-        found = summarise(rows)
-        return {metric: found[metric] for metric in metrics}
-    except KeyError as missing:
-        report = one.rows_file.with_suffix(".json")
-        raise UserError(
-            f"{one.rows_file} lacks {missing}: it is of older code; delete {report} and {one.measure_again}"
-        ) from None
-
-
-def _families(numbers: Sequence[Mapping[str, Numbers]], forms: int) -> dict[tuple[int, str], dict[Place, float]]:
-    """The p-values of every comparison, by form and by what is compared with.
-
-    Each form asks for itself whether methods gain, and what it costs. Together they would be one family in which a gain
-    that four forms show counts four times, and a file that is equal to PyTorch as often.
-    """
-    families: dict[tuple[int, str], dict[Place, float]] = {}
-    for block, methods in enumerate(numbers):
-        for method, one in methods.items():
-            for against, beside in one.against.items():
-                family = families.setdefault((block % forms, against), {})
-                family |= {(block, against, method, m): found.p for m, found in beside.differences.items()}
-    return families
-
-
-def _decided(family: Mapping[Place, float]) -> dict[Place, Decided]:
-    """What Holm's procedure says of each comparison of a family."""
-    rejected = holm(family, ALPHA)
-    level = ALPHA / max(1, list(rejected.values()).count(False))
-    return {place: Decided(significant, level) for place, significant in rejected.items()}
-
-
-def _size(families: Iterable[Mapping[Place, Decided]], against: str) -> int:
-    """Of the families that compare with that; those of a partial table may differ, and the largest counts."""
-    return max((len(family) for family in families if next(iter(family))[1] == against), default=0)
 
 
 def _number(value: float) -> float | None:
