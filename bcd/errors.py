@@ -9,6 +9,8 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 LONGEST = 4000  # letters of a sentence; files and other errors may hold more
+LISTED = 800  # letters of a list of what is known; of a longer one the NEAREST are named
+NEAREST = 3
 
 
 class UserError(Exception):
@@ -33,12 +35,16 @@ def harmless(text: str) -> str:
 
 
 def nearest(word: object, known: Iterable[object]) -> str:
-    """`; did you mean 'x'?` for the closest of `known`, else the list of what is known."""
-    listed = [str(one) for one in known]
+    """`; did you mean 'x'?` for the closest of `known`, else the list of them, or the nearest of a long list."""
+    listed = sorted(str(one) for one in known)
     close = difflib.get_close_matches(str(word), listed, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(sorted(listed))}"
+    text = ", ".join(listed)
+    if len(text) <= LISTED:
+        return f"; known: {text}"
+    few = difflib.get_close_matches(str(word), listed, n=NEAREST, cutoff=0.0)
+    return f"; the nearest of {len(listed)} are {', '.join(few)}"
 
 
 def pick(mapping: Mapping[str, Value], name: str, where: str) -> Value:

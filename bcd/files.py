@@ -7,8 +7,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bcd.errors import UserError
@@ -120,6 +120,43 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone(path: Path, busy: str) -> Iterator[None]:
+    """Hold `path`, whether it exists or not, against other processes that ask so; leaves nothing beside it.
+
+    The lock is a file as of a writer that is at work, so what a kill leaves of it is removed by `sweep`. Where the file
+    system knows no locks nobody is kept apart. Raises UserError `busy` when another process holds `path`, and as
+    `writing` does.
+    """
+    name = path.with_name(f".{path.name}.{'0' * 8}.tmp")
+    with writing(name):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _held(name, busy)
+    try:
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _held(name: Path, busy: str) -> int:
+    """The descriptor of the lock file `name`, made and locked."""
+    while True:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(busy) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # its last holder removed it before it was locked
+
+
 def atomic_write(path: Path, data: bytes | memoryview | str) -> None:
     """Write `data` (text as UTF-8) so that `path` holds its old or its new bytes, never a part of them.
 
@@ -127,20 +164,42 @@ def atomic_write(path: Path, data: bytes | memoryview | str) -> None:
     the disk is full or the path cannot be written; the temporary file `.<name>.<random>.tmp` beside it is removed then.
     """
     path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
-        descriptor, temporary = _locked_temporary(path)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with writing(path), _staged(path, data) as temporary:
+        os.replace(temporary, path)
         sync_directory(path.parent)
+
+
+def write_together(files: Mapping[Path, bytes | str]) -> None:
+    """Write files of one folder, the last of which speaks of the others, as `atomic_write` does.
+
+    The first one is replaced when all are on the disk. The last one is away meanwhile: so it never speaks of other
+    files than those that are there, whenever the process is killed.
+    """
+    with ExitStack() as stack:
+        staged = {}
+        for path, data in files.items():
+            stack.enter_context(writing(path))
+            staged[path] = stack.enter_context(_staged(path, data))
+        path.unlink(missing_ok=True)
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
+        sync_directory(path.parent)
+
+
+@contextmanager
+def _staged(path: Path, data: bytes | memoryview | str) -> Iterator[Path]:
+    """A whole file beside `path`, on the disk and locked, which is removed unless it is renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    descriptor, temporary = _locked_temporary(path)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+            yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:

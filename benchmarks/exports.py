@@ -11,6 +11,7 @@ the first words of what the toolchain said. `largest` is the largest logit of Py
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def cell(name: str, model: AnyModel, graph: Graph, kind: str, size: Sequence[int
     try:
         require_exportable(model, dynamic=metadata.dynamic, where=name)
         files, _, _ = build.pack(graph, metadata, exporter.default_opset(None), [])
-        opened = open_bytes(files, build.FOLDER / f"{name}{exporter.SUFFIXES[0]}", metadata.format, threads=1)
+        opened = open_bytes(files, Path(f"{name}{exporter.SUFFIXES[0]}"), metadata.format, threads=1)
         sizes = [(size[0], size[1])] + (parity.other_sizes(*size) if metadata.dynamic else [])
         random = np.random.default_rng(0)
         inputs = [random.normal(size=(1, 3, *one)).astype(np.float32) for one in sizes]

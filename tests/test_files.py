@@ -7,11 +7,14 @@ import resource
 import signal
 import subprocess
 import sys
+from itertools import count
 
 import pytest
+from support.project import kill
 
+from bcd import files
 from bcd.errors import UserError
-from bcd.files import atomic_write, locked, read_bytes, read_text, sha256_file, sweep
+from bcd.files import alone, atomic_write, locked, read_bytes, read_text, sha256_file, sweep, write_together
 
 # Killed where the file is whole but not yet renamed, as by the machine's power.
 KILLED = """
@@ -71,6 +74,75 @@ def test_many_writers_and_sweepers_of_one_folder_lose_nothing(tmp_path, in_child
     children = [in_child(lambda name=name: write(name)) for name in ("a", "b", "a", "c")]
     assert [wait() for _, wait in children] == [0] * 4
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys("abc", "59")
+
+
+@pytest.mark.parametrize("fatal", [1, 2, 3])
+def test_files_that_belong_together_are_never_of_two_writes(tmp_path, in_child, monkeypatch, fatal):
+    """Killed before the first rename, between the two, and after both."""
+    weights, beside = tmp_path / "a.onnx", tmp_path / "a.onnx.json"
+    write_together({weights: b"old", beside: "of old"})
+    renames = count(1)
+
+    def replaced(source, target):
+        if next(renames) == fatal:
+            kill(os.getpid())
+        os.rename(source, target)
+
+    def written():
+        monkeypatch.setattr(files.os, "replace", replaced)
+        write_together({weights: b"new", beside: "of new"})
+        replaced("", "")
+
+    _, wait = in_child(written)
+    assert wait() == -signal.SIGKILL
+    found = beside.read_text() if beside.exists() else None
+    assert (weights.read_text(), found) == [("old", None), ("new", None), ("new", "of new")][fatal - 1]
+    write_together({weights: b"newer", beside: "of newer"})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.onnx": "newer", "a.onnx.json": "of newer"
+    }  # fmt: skip
+
+
+def test_files_that_cannot_all_be_written_stay_what_they_were(tmp_path):
+    weights, beside = tmp_path / "a.onnx", tmp_path / "a.onnx.json"
+    write_together({weights: b"old", beside: "of old"})
+    with pytest.raises(TypeError):
+        write_together({weights: b"new", beside: 3})
+    assert (weights.read_text(), beside.read_text(), len(list(tmp_path.iterdir()))) == ("old", "of old", 2)
+
+
+def test_what_is_held_alone_is_free_once_its_holder_is_gone(tmp_path, in_child):
+    path = tmp_path / "deep" / "a.onnx"
+    with alone(path, "busy"), pytest.raises(UserError, match="^busy$"), alone(path, "busy"):
+        pass
+    assert not list(path.parent.iterdir())
+
+    def killed():
+        with alone(path, "busy"):
+            kill(os.getpid())
+
+    _, wait = in_child(killed)
+    assert wait() == -signal.SIGKILL and list(path.parent.iterdir())
+    with alone(path, "busy"):
+        atomic_write(path, "whole")  # its sweep leaves the lock of a living holder
+        with pytest.raises(UserError, match="^busy$"), alone(path, "busy"):
+            pass
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_one_of_many_holds_a_path_alone(tmp_path, in_child):
+    def held() -> None:
+        for _ in range(50):
+            try:
+                with alone(tmp_path / "a", "busy"):
+                    os.close(os.open(tmp_path / "inside", os.O_CREAT | os.O_EXCL))  # fails where another one is inside
+                    (tmp_path / "inside").unlink()
+            except UserError:
+                pass
+
+    waits = [in_child(held)[1] for _ in range(4)]
+    assert [wait() for wait in waits] == [0] * 4
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_the_old_bytes_and_nothing_else(tmp_path):

@@ -30,13 +30,13 @@ def fetch(
     from bcd.data.findings import warnings
 
     datasets = load_params().datasets
-    dataset = datasets[pick(datasets, name, "bcd fetch").files]  # a variant has the files of another dataset
+    dataset = datasets[pick(datasets, name, "params/datasets.yaml").files]  # a variant has the files of another dataset
     root = Path("data") / dataset.files
     if verify:
         put(f"{root}: {len(verified(dataset.files, dataset, root).files)} files as recorded")
         return
     if accept and force:
-        raise UserError("bcd fetch: --accept keeps what you have changed and --force drops it; say one of them")
+        raise UserError("--accept keeps what you have changed and --force drops it; say one of them")
     if accept:
         done = accepted(dataset.files, dataset, root, progress=progress())
     else:
@@ -55,7 +55,7 @@ def check(name: Annotated[str, typer.Argument(help="A dataset of params/datasets
     from bcd.data.findings import table, warnings
 
     datasets = load_params().datasets
-    dataset = datasets[pick(datasets, name, "bcd check").files]
+    dataset = datasets[pick(datasets, name, "params/datasets.yaml").files]
     found = checked(dataset.files, dataset, Path("data") / dataset.files, progress=progress())
     for line in table(found.check):
         put(line)

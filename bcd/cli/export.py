@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bcd.cli.options import Suite, load, progress
+from bcd.cli.options import Suite, load, progress, stopping
 from bcd.cli.terminal import put, say
 from bcd.errors import UserError, pick
 
 if TYPE_CHECKING:
     from bcd.export.finished import Finished
+    from bcd.export.predict import Predictor
 
 
 def export(
@@ -26,7 +27,12 @@ def export(
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width of the input open.")] = False,
     opset: Annotated[int | None, typer.Option(min=1, help="Of ONNX.", show_default="20")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File or folder.", show_default="exports/<key>[-int8][-dynamic].<suffix>")
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="File or folder; a name without a suffix, or with / at its end, is a folder, which is made.",
+            show_default="exports/<key>[-int8][-dynamic].<suffix>",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     calibration: Annotated[
@@ -42,25 +48,40 @@ def export(
     The file is compared with PyTorch on real images before it is written; a float file that differs by more than 0.001
     in a logit is refused. Height and width are those at which the run was evaluated. docs/guides/export.md has more.
     """
-    from bcd.config.schema.exports import Export
     from bcd.export import EXPORTERS
-    from bcd.export.build import export as build
-    from bcd.export.sidecar import Sidecar, sidecar_path
-    from bcd.runs.record import read_as
 
     if int8 and int8_all:
-        raise UserError("bcd export: --int8-all quantises more than --int8; say one of them")
+        raise UserError("--int8-all quantises more than --int8; say one of them")
     if not (int8 or int8_all) and (calibration or seed):
-        raise UserError("bcd export: --calibration and --seed are for int8; say --int8 too, or leave them out")
+        raise UserError("--calibration and --seed are for int8; say --int8 too, or leave them out")
     pick(EXPORTERS, format_, "--format")
     precision: Literal["float32", "int8", "int8-all"] = "int8-all" if int8_all else "int8" if int8 else "float32"
-    form = Export.model_validate(
-        {"format": format_, "precision": precision, "dynamic": dynamic, "calibration": calibration, "seed": seed}
-    )
+    form = {"format": format_, "precision": precision, "dynamic": dynamic, "calibration": calibration, "seed": seed}
+    with stopping("no file is written, the same command begins anew"):
+        path = _export(run, suite, form, out, opset, force)
+    _say_exported(path)
+
+
+def _export(
+    run: str, suite: str | None, form: dict[str, object], out: str | None, opset: int | None, force: bool
+) -> Path:
+    from bcd.config.check import check
+    from bcd.config.schema.exports import Export
+    from bcd.export.place import export_to
+
+    wanted = check(Export, form, f"--format {form['format']}")
+    if Path(run).is_file():
+        raise UserError(f"{run} is a file; name a run by its key, or by its folder in results/store")
     finished = _finished(run, suite)
     if finished.evaluation.export:
         raise UserError(f"{run} is a file already, {_kept(finished)}; name the run without `@...` to export it anew")
-    path = build(finished, form, out, opset=opset, force=force, say=say)
+    return export_to(finished, wanted, out, opset=opset, force=force, say=say)
+
+
+def _say_exported(path: Path) -> None:
+    from bcd.export.sidecar import Sidecar, sidecar_path
+    from bcd.runs.record import read_as
+
     parity = read_as(Sidecar, sidecar_path(path)).parity
     put(f"{path}: {path.stat().st_size} bytes")
     put(f"largest difference to PyTorch {parity.largest:.3g} in a logit; {parity.changed:.4%} of the pixels changed")
@@ -74,24 +95,31 @@ def predict(
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds something.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of an exported file's runtime.")] = None,
 ) -> None:
-    """Apply a model to a folder of images: class maps, or objects as COCO's JSON and their masks, and overlays."""
+    """Apply a model to a folder of images: class maps, or objects as COCO's JSON and their masks, and overlays.
+
+    What was interrupted the same command continues. Images that cannot be read are passed by and named at the end.
+    """
+    with stopping("images that are done are kept, the same command continues"):
+        from bcd.export.predict import predict_folder
+
+        done = predict_folder(_predictor(model, suite, threads), folder, out, force=force, progress=progress())
+    put(f"{out}: {done} images")
+
+
+def _predictor(model: str, suite: str | None, threads: int | None) -> Predictor:
     from bcd.export import predict as predicting
     from bcd.export.runtime import open_file
 
     path = Path(model)
     if path.is_file() or (path.suffix and not path.is_dir()):  # a key has no suffix
-        predictor = predicting.of_file(open_file(path, threads))
-    else:
-        finished = _finished(model, suite)
-        if finished.evaluation.export:
-            kept = _kept(finished)
-            if not kept.exists():
-                raise UserError(f"{model} has no file yet; `bcd train --suite {load(suite)[1].name} {model}` makes it")
-            predictor = predicting.of_file(open_file(kept, threads))
-        else:
-            predictor = predicting.of_run(finished)
-    done = predicting.predict_folder(predictor, folder, out, force=force, progress=progress())
-    put(f"{out}: {done} images")
+        return predicting.of_file(open_file(path, threads))
+    finished = _finished(model, suite)
+    if finished.evaluation.export is None:
+        return predicting.of_run(finished)
+    kept = _kept(finished)
+    if not kept.exists():
+        raise UserError(f"{model} has no file yet; `bcd train --suite {load(suite)[1].name} {model}` makes it")
+    return predicting.of_file(open_file(kept, threads))
 
 
 def _kept(finished: Finished) -> Path:
@@ -110,4 +138,5 @@ def _finished(run: str, suite: str | None) -> Finished:
 
         return finished.of_folder(Path(run), load_params().datasets)
     params, wanted = load(suite)
-    return finished.of_run(wanted.name, pick(expand.suite_runs(params, wanted), run, f"suite {wanted.name}"))
+    before = f"there is no file or folder {run}, and "
+    return finished.of_run(wanted.name, expand.pick_run(expand.suite_runs(params, wanted), run, wanted.name, before))

@@ -161,7 +161,7 @@ def train(
 
     params, wanted = load(suite)
     runs = expand.suite_runs(params, wanted)
-    chosen = [pick(runs, key, f"suite {wanted.name}") for key in keys]
+    chosen = [expand.pick_run(runs, key, wanted.name) for key in keys]
     if settings := settings_of(set_):
         chosen = [overridden(run, settings) for run in chosen]
     _follow_live(wanted.name, chosen)
@@ -197,7 +197,7 @@ def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.
     from bcd.train import job
 
     params, wanted = load(suite)
-    run = pick(expand.suite_runs(params, wanted), key, f"suite {wanted.name}")
+    run = expand.pick_run(expand.suite_runs(params, wanted), key, wanted.name)
     for name, value in job.evaluate_finished(wanted.name, run, say).items():
         put(f"{name:10s} {value:.4f}")
 
@@ -273,7 +273,7 @@ def track(
     from bcd.tracking import ui as pages
 
     if not (sync or ui):
-        raise UserError("bcd track: say --sync or --ui")
+        raise UserError("say --sync or --ui")
     params, wanted = load(suite)
     if sync:
         put(tracking.sync(params, wanted, Path("results")))

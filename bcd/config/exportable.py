@@ -17,11 +17,14 @@ def require_exportable(model: AnyModel, *, dynamic: bool, where: str) -> None:
     dynamic: whether height and width stay open.
     """
     if isinstance(model, DetectionModel):
-        if model.detection.engine != "torchvision" or model.head not in DENSE_HEADS:
+        only = f"{where}: only RetinaNet and FCOS of engine torchvision are exported"
+        if model.head not in DENSE_HEADS:
             raise UserError(
-                f"{where}: only RetinaNet and FCOS of engine torchvision are exported: an R-CNN looks at regions that "
-                "it finds in between, as many as there are; choose one of those heads"
+                f"{only}: an R-CNN looks at regions that it finds in between, as many as there are; choose one of "
+                "those heads"
             )
+        if model.detection.engine != "torchvision":
+            raise UserError(f"{only}: none of {model.detection.engine} was tried; choose engine torchvision")
     elif dynamic and model.head in STATIC_HEADS:
         raise UserError(
             f"{where}: the head '{model.head}' pools to fixed grids, which exporters get wrong at other sizes; leave "

@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bcd.config.exportable import require_exportable
 from bcd.config.schema.data import TRAIN
 from bcd.config.schema.exports import Export
 from bcd.data.palette import palette_of
-from bcd.errors import UserError
 from bcd.export import decode, formats, parity
 from bcd.export.finished import Finished
 from bcd.export.graph import Graph, graph_of
 from bcd.export.runtime import Opened, open_bytes
 from bcd.export.sidecar import Calibration, Metadata, Sidecar, View, cpu, sidecar_path, toolchain
 from bcd.export.view import calibration_images, images_of, inputs, parity_images, view_of
-from bcd.files import atomic_write
+from bcd.files import write_together
 from bcd.runs.record import dump
 from bcd.train.trained import load_trained
 
-FOLDER = Path("exports")
 DECODER = "bcd_decode.py"  # `bcd.export.decode`, beside a detector
 Say = Callable[[str], None]
 
 
-def export(
-    run: Finished, form: Export, out: Path | None = None, *, opset: int | None = None, force: bool = False, say: Say
-) -> Path:
+def export(run: Finished, form: Export, path: Path, *, opset: int | None = None, say: Say) -> Path:
     """Write a run as a file of another runtime, its JSON beside it, and return the file's path.
 
-    out: the file, a folder for it, or None for the folder `exports`. opset: of ONNX, None for our default. force:
-    replace what is there.
+    run: of a model that `bcd.config.exportable` lets pass. path: what is there is replaced. opset: of
+    ONNX, None for our default.
 
-    Nothing is written unless the file agrees with PyTorch (`bcd.export.parity`). Raises UserError for what docs/guides/
-    export.md lists.
+    Nothing is written unless the file agrees with PyTorch (`bcd.export.parity`). Raises UserError where the format's
+    extra is not installed, and for what docs/guides/export.md lists of opsets, calibration and places.
     """
     exporter = formats.exporter(form.format)
     opset = exporter.default_opset(opset)
-    require_exportable(run.spec.training.model, dynamic=form.dynamic, where=run.key)
-    path = output_path(run, form, out, exporter.SUFFIXES, force=force)
     images = images_of(run, TRAIN)
     view = view_of(run, images)
     drawn = calibration_images(images, form.calibration, form.seed) if form.quantised else []
@@ -60,8 +52,6 @@ def export(
     written = {path.with_suffix(suffix).name: data for suffix, data in files.items()}
     if graph.decoding is not None:
         written[DECODER] = Path(decode.__file__).read_bytes()
-    for name, data in written.items():
-        atomic_write(path.with_name(name), data)
     sidecar = Sidecar(
         metadata=metadata,
         files={name: hashlib.sha256(data).hexdigest() for name, data in written.items()},
@@ -74,7 +64,7 @@ def export(
         cpu=cpu(),
         parity=compared,
     )
-    atomic_write(sidecar_path(path), dump(sidecar))
+    write_together({path.with_name(name): data for name, data in written.items()} | {sidecar_path(path): dump(sidecar)})
     return path
 
 
@@ -91,37 +81,6 @@ def pack(
     if metadata.precision != "float32":
         model, scheme, kept = exporter.quantise(model, calibrating, everything=metadata.precision == "int8-all")
     return exporter.serialise(model, metadata.model_dump_json()), scheme, kept
-
-
-def output_path(run: Finished, form: Export, out: Path | None, suffixes: Sequence[str], *, force: bool) -> Path:
-    """Where the export goes, its files and the JSON beside it.
-
-    Raises UserError for one that is there, for a name with another suffix, and for a folder that cannot be written.
-    """
-    suffix = suffixes[0]
-    name = run.key.partition("?")[0].replace("/", ".")
-    name += "" if form.precision == "float32" else f"-{form.precision}"
-    name += "-dynamic" if form.dynamic else ""
-    path = FOLDER if out is None else out
-    if out is None or out.is_dir():
-        path = path / f"{name}{suffix}"
-    if path.suffix != suffix:
-        raise UserError(f"--out {path}: a file of {form.format} ends in {suffix}; name it so, or name a folder")
-    if not force:
-        for one in (*(path.with_suffix(own) for own in suffixes), sidecar_path(path)):
-            if one.exists():
-                raise UserError(f"{one} exists; say --force to replace it, or --out for another place")
-    require_writable(path)
-    return path
-
-
-def require_writable(path: Path) -> None:
-    """Raise UserError where a file cannot be made, before anything is made for it."""
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    if not there.is_dir():
-        raise UserError(f"--out {path}: {there} is no folder; name another place")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--out {path}: the folder {there} cannot be written; name another place")
 
 
 def metadata_of(run: Finished, form: Export, view: View, graph: Graph) -> Metadata:

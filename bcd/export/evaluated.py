@@ -50,7 +50,7 @@ def exported(
     if form.quantised:  # a form serves every dataset of params/, and a small one has fewer training images
         count = min(form.calibration or CALIBRATION, images_of(run, TRAIN).count)
         form = form.model_copy(update={"calibration": count})
-    path = export(run, form, kept_file(folder, evaluation), force=True, say=say)
+    path = export(run, form, kept_file(folder, evaluation), say=say)
     opened = open_file(path, THREADS)
     return Exported(
         cast(DenseModel, stand_in(opened)), _facts(read_as(Sidecar, sidecar_path(path))), _latency(run, opened)

@@ -32,8 +32,7 @@ def convert(graph: Graph, example: np.ndarray, *, dynamic: bool, opset: int | No
     """See `bcd.export.formats.Exporter`; a `torch.export.ExportedProgram` for one image."""
     import torch
 
-    if dynamic:
-        raise UserError("--dynamic: an ExecuTorch program plans its memory for one size; leave it out")
+    assert not dynamic  # no `Export` of this format is
     with quiet(), torch.no_grad():
         return torch.export.export(graph.module, (torch.from_numpy(example),), strict=False)
 

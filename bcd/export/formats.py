@@ -52,9 +52,14 @@ class Exporter(Protocol):
         """
 
 
+def of_name(name: str) -> Exporter:
+    """The module of a format, whether or not its extra is installed; raises UserError for an unknown one."""
+    return cast("Exporter", import_module(pick(EXPORTERS, name, "--format")))
+
+
 def exporter(name: str) -> Exporter:
     """The module of a format; raises UserError for an unknown one and where its extra is not installed."""
-    found = cast("Exporter", import_module(pick(EXPORTERS, name, "--format")))
+    found = of_name(name)
     lacking = next((package for package in found.PACKAGES if importlib.util.find_spec(package) is None), None)
     if lacking:
         raise UserError(
@@ -66,7 +71,7 @@ def exporter(name: str) -> Exporter:
 
 def format_of(path: Path) -> str:
     """The format of an exported file, by its suffix; raises UserError for another suffix."""
-    for name, module in EXPORTERS.items():
-        if path.suffix == cast("Exporter", import_module(module)).SUFFIXES[0]:
+    for name in EXPORTERS:
+        if path.suffix == of_name(name).SUFFIXES[0]:
             return name
     raise UserError(f"{path} is no exported file; give a file that `bcd export` wrote, or a run")

@@ -64,6 +64,9 @@ def in_whole_numbers(module: nn.Module) -> nn.Module:
 
     They round `side / stride` up as floating-point numbers. With a height and width that stay open, the exporter
     simplifies such expressions layer by layer, and does not come to an end with an EfficientNet. The padding is equal.
+    Written as below, without a remainder, each side comes out as `(side - 1) // stride + 1`: with a remainder it is an
+    expression that doubles with each stride, and the exporter has no end with a detector, which multiplies sides and
+    adds levels.
     """
     for one in module.modules():
         if isinstance(one, Conv2dSame) and all(_reach(one, i) >= one.stride[i] - 1 for i in (0, 1)):
@@ -78,9 +81,14 @@ def _reach(conv: Conv2dSame, axis: int) -> int:
 
 def _same(conv: Conv2dSame, x: Tensor) -> Tensor:
     """The convolution, padded so that each side becomes side / stride, rounded up."""
-    rows, columns = (_reach(conv, i) - (side - 1) % conv.stride[i] for i, side in enumerate(x.shape[-2:]))
+    rows, columns = (_reach(conv, i) - _remainder(side - 1, conv.stride[i]) for i, side in enumerate(x.shape[-2:]))
     padded = functional.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
     return functional.conv2d(padded, conv.weight, conv.bias, conv.stride, (0, 0), conv.dilation, conv.groups)
+
+
+def _remainder(number: int, divisor: int) -> int:
+    """`number % divisor`, as an expression that the exporter adds to others."""
+    return number - number // divisor * divisor
 
 
 def graph_of(model: DenseModel) -> Graph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,22 @@ from bcd.data.decode import read_image
 from bcd.data.palette import palette_of
 from bcd.data.semantic.transforms import resize_linear
 from bcd.errors import UserError
+from bcd.export import journal
 from bcd.export.finished import Finished
+from bcd.export.formats import of_name
 from bcd.export.runtime import Opened
 from bcd.export.sidecar import View
 from bcd.export.standin import ExportedSegmentor, detections
 from bcd.export.view import batch, entering, shown, view_of
-from bcd.files import atomic_write, read_bytes
+from bcd.files import alone, atomic_write, read_bytes, sha256_file
 from bcd.models.detection.detector import Detections, Detector
+from bcd.runs.spec import digest
 from bcd.tasks.semantic import predict as predict_map
 from bcd.train.trained import load_trained
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".jp2", ".tif", ".tiff", ".webp")
 OPACITY = 0.55
+NAMED = 10  # images that cannot be read, before a message only counts the rest
 SHOWN_SCORE = 0.5  # of an object on an overlay; the JSON has all of them
 Progress = Callable[[str, int, int | None], None]  # what, how many are done, of how many
 
@@ -36,12 +40,14 @@ Progress = Callable[[str, int, int | None], None]  # what, how many are done, of
 class Predictor:
     """A model with what it takes to show its predictions.
 
+    name     tells it from every other model
     classes  names in the order of their ids
     palette  uint8 (classes, 3) RGB
     predict  an image uint8 (H, W, 3) RGB to class ids uint8 (H, W), or to a detector's `Detections` at that size
     """
 
     task: str
+    name: str
     classes: list[str]
     palette: np.ndarray
     predict: Callable[[np.ndarray], np.ndarray | Detections]
@@ -49,23 +55,24 @@ class Predictor:
 
 def of_file(opened: Opened) -> Predictor:
     """An exported file; an image that it has no room for is resized to what it takes, and its prediction back."""
-    metadata = opened.metadata
+    metadata, path = opened.metadata, Path(opened.name)
+    name = digest([sha256_file(path.with_suffix(suffix)) for suffix in of_name(metadata.format).SUFFIXES])
     fixed = None if metadata.dynamic else (metadata.view.height, metadata.view.width)
     palette = np.array(metadata.palette, np.uint8)
     if metadata.task != "semantic":
-        return Predictor(metadata.task, metadata.classes, palette, lambda image: objects(opened, image, fixed))
+        return Predictor(metadata.task, name, metadata.classes, palette, lambda image: objects(opened, image, fixed))
     model, view = ExportedSegmentor(opened), metadata.view
-    return Predictor(metadata.task, metadata.classes, palette, lambda image: class_map(model, image, view, fixed))
+    return Predictor(metadata.task, name, metadata.classes, palette, lambda image: class_map(model, image, view, fixed))
 
 
 def of_run(run: Finished) -> Predictor:
     """A finished run in PyTorch, shown images as its evaluation shows them."""
     model, spec = load_trained(run.folder)
     task, data, view = spec.training.task, spec.training.data, view_of(run, None)
-    palette = palette_of(data.format, data.classes)
+    palette, name = palette_of(data.format, data.classes), digest([spec.hash, run.weights_sha256, view.model_dump()])
     if not isinstance(model, Detector):
-        return Predictor(task, data.classes, palette, lambda image: class_map(model, image, view, None))
-    return Predictor(task, data.classes, palette, lambda image: detect(model, image, view))
+        return Predictor(task, name, data.classes, palette, lambda image: class_map(model, image, view, None))
+    return Predictor(task, name, data.classes, palette, lambda image: detect(model, image, view))
 
 
 def detect(model: Detector, image: np.ndarray, view: View) -> Detections:
@@ -104,35 +111,60 @@ def predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool
     palette; a detector's objects in `detections.json`, in the layout of COCO, and its masks in `masks/NAME.png`, whose
     pixels are 1, 2, ... for the image's first, second, ... object of that file, best on top, and 0 elsewhere.
 
-    Raises UserError for a folder without images, an image that cannot be read, two images of one name, and for an `out`
-    that holds something, unless `force`.
+    An image that cannot be read is passed by. As long as one is left to do `journal.NAME` is there, and the same call
+    does the rest.
+
+    Raises UserError for a folder without images, two images of one name, an `out` that is a file or, unless `force`,
+    holds something else; while another process works in it; and at the end, naming them, for unreadable images.
     """
     images = {name: path for name, path in images_in(folder).items() if not path.is_relative_to(out)}
     if not images:
         raise UserError(f"{folder} holds no images but those of --out {out}; name another folder")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
-        raise UserError(f"--out {out}: is there and not empty; say --force to write into it, or name another folder")
-    coco: dict[str, list[dict[str, Any]]] = {
-        "images": [],
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(predictor.classes)],
-        "annotations": [],
-    }
-    for number, (name, path) in enumerate(images.items(), 1):
-        image = read_image(read_bytes(path), str(path))
-        found = predictor.predict(image)
-        if isinstance(found, Detections):
-            _add(coco, number, path.relative_to(folder).as_posix(), image, found)
-            if found.masks is not None:
-                atomic_write(out / "masks" / name, as_png(instance_map(found)))
-            picture = object_overlay(image, found, predictor)
-        else:
-            atomic_write(out / "labels" / name, as_png(found, predictor.palette))
-            picture = blended(image, predictor.palette[found], np.ones(found.shape, bool))
-        atomic_write(out / "overlays" / name, as_png(picture))
-        progress("images", number, len(images))
-    if predictor.task != "semantic":
-        atomic_write(out / "detections.json", json.dumps(coco) + "\n")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; name a folder")
+    unread: list[str] = []
+    with alone(out / journal.NAME, f"--out {out}: another process predicts into it; wait for it, or name another"):
+        done = journal.begin(out, f"{predictor.name} {folder.resolve()}", force=force)
+        for number, (name, path) in enumerate(images.items(), 1):
+            if name not in done or not (out / "overlays" / name).exists():
+                try:
+                    image = read_image(read_bytes(path), str(path))
+                except UserError as error:
+                    unread.append(str(error))
+                else:
+                    done[name] = _predicted(predictor, image, out, name)
+                    journal.note(out, name, done[name])
+            progress("images", number, len(images))
+        if predictor.task != "semantic":
+            atomic_write(out / "detections.json", json.dumps(_coco(predictor, images, folder, done)) + "\n")
+        if unread:
+            raise UserError(_left(unread, len(images), out))
+        journal.end(out)
     return len(images)
+
+
+def _predicted(predictor: Predictor, image: np.ndarray, out: Path, name: str) -> dict[str, Any] | None:
+    """Write what is predicted of an image uint8 (H, W, 3), its overlay last; returns a detector's objects as JSON."""
+    found, entry = predictor.predict(image), None
+    if isinstance(found, Detections):
+        entry = _entry(image, found)
+        if found.masks is not None:
+            atomic_write(out / "masks" / name, as_png(instance_map(found)))
+        picture = object_overlay(image, found, predictor)
+    else:
+        atomic_write(out / "labels" / name, as_png(found, predictor.palette))
+        picture = blended(image, predictor.palette[found], np.ones(found.shape, bool))
+    atomic_write(out / "overlays" / name, as_png(picture))
+    return entry
+
+
+def _left(unread: list[str], images: int, out: Path) -> str:
+    """What is said of images that cannot be read, at the end."""
+    more = f"; and {len(unread) - NAMED} more" if len(unread) > NAMED else ""
+    return (
+        f"{images - len(unread)} of {images} images are predicted into {out}; once the others are mended or gone, the "
+        f"same command does the rest: {'; '.join(unread[:NAMED])}{more}"
+    )
 
 
 def images_in(folder: Path) -> dict[str, Path]:
@@ -198,16 +230,28 @@ def as_png(picture: np.ndarray, palette: np.ndarray | None = None) -> bytes:
     return data.getvalue()
 
 
-def _add(coco: dict[str, list[dict[str, Any]]], number: int, name: str, image: np.ndarray, found: Detections) -> None:
-    """Add an image and its objects to a COCO file."""
+def _entry(image: np.ndarray, found: Detections) -> dict[str, Any]:
+    """The size of an image and its objects, as JSON values in the layout of COCO, but for their numbers."""
     from bcd.tasks.detection import coco_results
 
-    height, width = image.shape[:2]
-    coco["images"].append({"id": number, "file_name": name, "height": height, "width": width})
-    for entry in coco_results(found, number):
-        result: dict[str, Any] = dict(entry) | {"id": len(coco["annotations"]) + 1, "iscrowd": 0}
-        result["category_id"] += 1
+    objects = []
+    for entry in coco_results(found, 0):
+        result: dict[str, Any] = dict(entry) | {"iscrowd": 0, "category_id": entry["category_id"] + 1}
         result["area"] = result["bbox"][2] * result["bbox"][3]
         if code := result.get("segmentation"):
             result["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode()}
-        coco["annotations"].append(result)
+        objects.append(result)
+    return {"height": image.shape[0], "width": image.shape[1], "objects": objects}
+
+
+def _coco(predictor: Predictor, images: Mapping[str, Path], folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
+    """The objects of all images that are done, numbered, in the layout of COCO."""
+    listed, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
+    for number, (name, path) in enumerate(images.items(), 1):
+        if name in done:
+            entry, file = done[name], path.relative_to(folder).as_posix()
+            listed.append({"id": number, "file_name": file, "height": entry["height"], "width": entry["width"]})
+            for one in entry["objects"]:
+                annotations.append(one | {"id": len(annotations) + 1, "image_id": number})
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(predictor.classes)]
+    return {"images": listed, "categories": categories, "annotations": annotations}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -13,7 +13,7 @@ from bcd.config.schema.base import TaskName
 from bcd.config.schema.methods import Method
 from bcd.config.schema.suites import Pair, Params, Suite, Table, Variant
 from bcd.config.suites import for_table
-from bcd.errors import UserError, pick
+from bcd.errors import UserError, nearest, pick
 from bcd.runs.resolve import Request, resolved
 from bcd.runs.run import Run
 
@@ -84,6 +84,18 @@ def distinct_runs(suite: str, tables: dict[str, list[Row]]) -> dict[str, Run]:
                 )
             runs.setdefault(run.key, run)
     return runs
+
+
+def pick_run(runs: Mapping[str, Run], key: str, suite: str, before: str = "") -> Run:
+    """The run of a key; raises UserError that names the nearest keys of `suite_runs` and how to list all.
+
+    before: what else the sentence says first, of a word that may be meant otherwise.
+    """
+    if key in runs:
+        return runs[key]
+    hint = nearest(key, runs)
+    listed = f"`bcd plan --all --suite {suite}` lists them"
+    raise UserError(f"{before}suite {suite}: '{key}' is not defined{hint}{' ' if hint.endswith('?') else '; '}{listed}")
 
 
 def groups(runs: dict[str, Run]) -> dict[str, list[Run]]:

@@ -27,7 +27,9 @@ class Verdict(StrEnum):
     DONE = "done"  # nothing
     STALE = "stale"  # the code that made it has changed: redone when the user says so
     CHANGED = "changed"  # its parameters, training data or teacher have: to be trained
-    STORED = "stored"  # trained, in the store; its small JSON is missing or of other test data: costs no training
+    # Trained, in the store; its small JSON is missing or of other test data, or its exported file is gone: costs no
+    # training.
+    STORED = "stored"
     FAILED = "failed"  # its last training ended with an error: to be trained again, once that is mended
     UNFINISHED = "unfinished"  # to be continued
     MISSING = "missing"  # to be trained
@@ -158,8 +160,10 @@ def judge(suite: str, run: Run, data: Identity | None, teacher: Status | None, r
     why = _mismatch(run, result, data, teacher) or _unlike_record(run, result, results)
     if result and not why:
         verdict = Verdict.DONE if result.code == code_of(run.training, run.evaluation) else Verdict.STALE
-        steps = run.training.recipe.steps
-        return Status(suite, run, verdict, "", steps, file, result, results / "store" / result.store)
+        steps, place = run.training.recipe.steps, results / "store" / result.store
+        if gone := _gone(result, place):
+            verdict, why = Verdict.STORED, gone
+        return Status(suite, run, verdict, why, steps, file, result, place)
     spec = _spec(run, data, teacher)
     folder = spec.folder(results) if spec else None
     if folder and store.record(folder):
@@ -221,6 +225,13 @@ def _unlike_record(run: Run, result: RunResult | None, results: Path) -> str:
     if theirs != (result.weights_sha256, run.training.hash, result.teacher and result.teacher.weights_sha256):
         return "runs do not say what their records in results/store say"
     return "" if result.seal == result.sealed().seal else "runs do not say what was written"
+
+
+def _gone(result: RunResult, folder: Path) -> str:
+    """Why an exported student is to be exported again, or ""."""
+    exported = result.evaluation.exported
+    lacking = next((name for name in exported.files if not (folder / name).exists()), None) if exported else None
+    return "runs have lost their exported file in results/store" if lacking else ""
 
 
 def _spec(run: Run, data: Identity | None, teacher: Status | None) -> RunSpec | None:

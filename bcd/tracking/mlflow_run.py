@@ -14,7 +14,7 @@ from typing import Any
 
 from bcd.config.overrides import flat_term, term_keys
 from bcd.config.schema.data import TRAIN
-from bcd.runs.record import ExportFacts, Record, RunResult
+from bcd.runs.record import ExportFacts, Latency, Record, RunResult
 from bcd.runs.spec import RunSpec, digest
 from bcd.tracking.naming import RunName
 
@@ -35,6 +35,7 @@ class TrackedRun:
     record      None while it trains
     result      None until it is evaluated in PyTorch
     exports     its evaluations as exported files, by the names that params/exports.yaml has for them
+    latency     of such files, by the same names
     against     its teacher's values and the gap closed, as of `bcd.tracking.compare.against_teacher`
     tables      where it appears
     files       the folder of its data
@@ -48,6 +49,7 @@ class TrackedRun:
     record: Record | None = None
     result: RunResult | None = None
     exports: Mapping[str, RunResult] = field(default_factory=dict)
+    latency: Mapping[str, Latency] = field(default_factory=dict)
     against: Mapping[str, float] = field(default_factory=dict)
     tables: tuple[str, ...] = ()
     files: str = ""
@@ -58,6 +60,8 @@ class TrackedRun:
         """Hash of everything that final metrics, tags and datasets are made of."""
         exports = {name: result.model_dump() for name, result in self.exports.items()}
         edges = {"edge": self.result and self.result.model_dump(), "exports": exports, "against": dict(self.against)}
+        if self.latency:
+            edges["latency"] = {name: latency.model_dump() for name, latency in self.latency.items()}
         return digest(edges | {"tables": self.tables, "files": self.files, "layout": LAYOUT})
 
     @property
@@ -129,7 +133,7 @@ def final_metrics(tracked: TrackedRun, record: Record) -> dict[str, float]:
     found: dict[str, float] = {cost: getattr(record, cost) for cost in COSTS}
     found |= (tracked.result.metrics if tracked.result else {}) | dict(tracked.against)
     for name, result in tracked.exports.items():
-        of_file = result.metrics | _file_metrics(result.evaluation.exported)
+        of_file = result.metrics | _file_metrics(result.evaluation.exported) | _time(tracked.latency.get(name))
         found |= {f"{CHIP}/{plain(name)}/{metric}": value for metric, value in of_file.items()}
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
@@ -222,3 +226,8 @@ def _file_tags(facts: ExportFacts | None) -> dict[str, str]:
 
 def _file_metrics(facts: ExportFacts | None) -> dict[str, float]:
     return {"bytes": facts.bytes, "largest": facts.largest, "changed": facts.changed} if facts else {}
+
+
+def _time(latency: Latency | None) -> dict[str, float]:
+    """Of the processor, as a ratio to PyTorch's."""
+    return {"time": latency.ratio} if latency else {}

@@ -20,7 +20,7 @@ from bcd.config.schema.suites import Params, Suite, Table
 from bcd.errors import UserError
 from bcd.runs import store
 from bcd.runs.expand import suite_runs, table_rows
-from bcd.runs.record import RunResult, read_spec
+from bcd.runs.record import Latency, Report, RunResult, read_as, read_spec
 from bcd.runs.run import Run
 from bcd.runs.status import Status, judge_all
 from bcd.tracking import experiment as shown
@@ -174,11 +174,22 @@ def _finished(params: Params, suite: Suite, results: Path, data: Path) -> list[E
             tracked = TrackedRun(
                 key, suite.name, record.spec, folder, record, evaluated.get(None),
                 exports={name: result for name, result in evaluated.items() if name is not None},
+                latency=_latency(folder, evaluated),
                 against=_against(next(iter(statuses.values())).run, evaluated.get(None), tables[key], judged),
                 tables=tuple(dict.fromkeys(table.name for table in tables[key])),
                 files=next(iter(statuses.values())).run.files,
             )  # fmt: skip
             found.append((statuses.get(None), tracked))
+    return found
+
+
+def _latency(folder: Path, evaluated: Mapping[str | None, RunResult]) -> dict[str, Latency]:
+    """Of exported files, from the reports in the run's folder: small JSONs hold no times."""
+    found = {}
+    for name, result in evaluated.items():
+        path = folder / f"eval-{result.evaluation.hash}.json"
+        if name is not None and path.exists() and (latency := read_as(Report, path).latency):
+            found[name] = latency
     return found
 
 

@@ -51,6 +51,20 @@ def test_a_signal_ends_every_command_with_its_status_and_a_sentence(project, com
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["export", KEY], "no file is written, the same command begins anew"),
+        (["predict", KEY, "data", "--out", "seen"], "images that are done are kept, the same command continues"),
+    ],
+)
+def test_what_is_said_of_an_export_is_true_of_it(project, command, sentence):
+    call = [sys.executable, "-c", SIGNALLED, str(int(signal.SIGINT)), *command]
+    done = subprocess.run(call, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == f"bcd: stopped by SIGINT; {sentence}"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_training_is_saved_and_says_so(project, number):
     settings = ["--set", "recipe.steps=10000", "--set", "recipe.log_every=1", "--set", f"recipe.lr=0.00{number:d}"]

@@ -145,6 +145,18 @@ def test_every_file_is_read_and_written_as_utf_8():
     assert not wrong
 
 
+def test_no_sentence_says_the_program_twice():
+    """`announce` begins with it."""
+    wrong = []
+    for path in (ROOT / "bcd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("UserError", "announce", "pick"):
+                words = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+                if any(isinstance(word, str) and word.startswith(("bcd ", "bcd:")) for word in words):
+                    wrong.append(f"{path}:{node.lineno}")
+    assert not wrong
+
+
 def _opens_text(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     owner = getattr(getattr(call.func, "value", None), "id", "")

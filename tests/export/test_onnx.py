@@ -15,7 +15,7 @@ from support.exports import DETECTOR, run_of, say
 from bcd.config.schema.exports import Export
 from bcd.errors import UserError
 from bcd.export import build, parity, runtime
-from bcd.export.build import export
+from bcd.export.place import export_to as export
 from bcd.export.sidecar import Sidecar, sidecar_path
 from bcd.export.standin import stand_in
 from bcd.runs.record import read_as

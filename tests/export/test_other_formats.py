@@ -10,13 +10,14 @@ import torch
 from support import smoke
 from support.exports import DETECTOR, run_of, say
 
+from bcd.config.check import check
 from bcd.config.load import load_params
 from bcd.config.schema.exports import Export
 from bcd.errors import UserError
 from bcd.export import parity, runtime
-from bcd.export.build import export
 from bcd.export.formats import exporter
 from bcd.export.graph import Graph, graph_of
+from bcd.export.place import export_to as export
 from bcd.export.sidecar import Sidecar, sidecar_path
 from bcd.models.detection import build_detector
 from bcd.runs.record import read_as
@@ -142,8 +143,8 @@ def test_a_detector_says_what_pytorch_says(trained, name, tmp_path, monkeypatch)
 
 def test_height_and_width_stay_open_where_the_format_can(segmentor, name, tmp_path):
     if name == "executorch":
-        with pytest.raises(UserError, match="--dynamic: an ExecuTorch program plans its memory for one size"):
-            export(segmentor, Export(format=name, dynamic=True), tmp_path, say=say)
+        with pytest.raises(UserError, match="`dynamic`: an ExecuTorch program plans its memory for one size"):
+            check(Export, {"format": name, "dynamic": True}, "form")
         return
     opened = runtime.open_file(export(segmentor, Export(format=name, dynamic=True), tmp_path, say=say))
     images = noise(2, 41, 70)

@@ -1,8 +1,11 @@
 """`bcd predict`: what is in the files is what the model says."""
 
 import json
+import os
 import re
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,13 @@ import pytest
 from PIL import Image
 from support import smoke
 from support.exports import MASKS, run_of, say
-from support.project import run
+from support.project import kill, run
 
+from bcd.cli.main import app
 from bcd.config.schema.exports import Export
 from bcd.errors import UserError
-from bcd.export import predict
-from bcd.export.build import export
+from bcd.export import journal, predict
+from bcd.export.place import export_to as export
 from bcd.export.runtime import open_file
 from bcd.metrics import load_arrays
 
@@ -89,6 +93,104 @@ def test_what_cannot_be_predicted_is_told_in_a_sentence(segmentor, tmp_path):
         predict.predict_folder(predictor, tmp_path / "twice", tmp_path / "full", progress=quiet)
 
 
+def photographs(folder: Path, *names: str) -> Path:
+    """A folder of real images, which differ."""
+    folder.mkdir()
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+def counted(predictor: predict.Predictor, fatal: int = 0) -> tuple[predict.Predictor, list[int]]:
+    """The predictor, with a list that grows with each image; at the `fatal`-th the process kills itself."""
+    seen: list[int] = []
+
+    def predicted(image: np.ndarray):
+        seen.append(1)
+        if len(seen) == fatal:
+            kill(os.getpid())
+        return predictor.predict(image)
+
+    return replace(predictor, predict=predicted), seen
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_image_is_passed_by_and_named_at_the_end(segmentor, tmp_path):
+    folder, out = photographs(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
+    predictor, seen = counted(predict.of_run(segmentor))
+    predict.predict_folder(predictor, folder, tmp_path / "whole", progress=quiet)
+    whole = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(whole[:200])
+    counts: list[tuple[int, int | None]] = []
+    for tries in (1, 2):
+        seen.clear()
+        with pytest.raises(UserError, match="2 of 3 images are predicted into .*out; .*b.png is not a readable image"):
+            predict.predict_folder(
+                predictor, folder, out, progress=lambda _what, done, total: counts.append((done, total))
+            )
+        assert counts[-1] == (3, 3) and len(seen) == (2 if tries == 1 else 0)
+    (folder / "b.png").write_bytes(whole)
+    assert predict.predict_folder(predictor, folder, out, progress=quiet) == 3 and len(seen) == 1
+    assert content(out) == content(tmp_path / "whole")
+    with pytest.raises(UserError, match="is there and not empty; say --force"):
+        predict.predict_folder(predictor, folder, out, progress=quiet)
+
+
+@pytest.mark.parametrize("key", [smoke.TEACHER, MASKS])
+def test_what_was_killed_the_same_call_continues(trained, tmp_path, in_child, key):
+    predictor = predict.of_run(run_of(trained, key))
+    folder, out = photographs(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
+    predict.predict_folder(predictor, folder, tmp_path / "whole", progress=quiet)
+    fatal, _ = counted(predictor, fatal=3)
+    _, wait = in_child(lambda: predict.predict_folder(fatal, folder, out, progress=quiet))
+    assert wait() == -signal.SIGKILL
+    with (out / journal.NAME).open("a") as file:
+        file.write('{"image": "c.p')  # as a kill in the middle of a line would leave it
+    predictor, seen = counted(predictor)
+    assert predict.predict_folder(predictor, folder, out, progress=quiet) == 3 and len(seen) == 1
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_what_another_model_or_folder_has_begun_is_not_continued(segmentor, tmp_path):
+    folder, other = photographs(tmp_path / "in", "a.png", "b.png"), photographs(tmp_path / "other", "a.png")
+    (folder / "b.png").write_bytes(b"damaged")
+    predictor, seen = counted(predict.of_run(segmentor))
+    with pytest.raises(UserError, match="b.png is not a readable image"):
+        predict.predict_folder(predictor, folder, tmp_path / "out", progress=quiet)
+    for model, images in ((replace(predictor, name="another"), folder), (predictor, other)):
+        with pytest.raises(UserError, match="begun with another model or other images; say --force to begin anew"):
+            predict.predict_folder(model, images, tmp_path / "out", progress=quiet)
+    seen.clear()
+    assert (
+        predict.predict_folder(predictor, other, tmp_path / "out", force=True, progress=quiet) == 1 and len(seen) == 1
+    )
+
+
+def test_two_calls_into_one_folder_are_kept_apart(segmentor, tmp_path):
+    folder, predictor, refused = photographs(tmp_path / "in", "a.png"), predict.of_run(segmentor), []
+
+    def second(image: np.ndarray):
+        with pytest.raises(UserError, match="another process predicts into it; wait for it") as one:
+            predict.predict_folder(predictor, folder, tmp_path / "out", progress=quiet)
+        refused.append(one)
+        return predictor.predict(image)
+
+    assert predict.predict_folder(replace(predictor, predict=second), folder, tmp_path / "out", progress=quiet) == 1
+    assert refused and {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "overlays"}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_is_no_folder_for_predictions(segmentor, tmp_path, force):
+    folder = photographs(tmp_path / "in", "a.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--out .*file: is a file; name a folder$"):
+        predict.predict_folder(predict.of_run(segmentor), folder, tmp_path / "file", force=force, progress=quiet)
+
+
 def test_what_was_predicted_into_the_folder_is_no_image_of_it(segmentor, tmp_path):
     Image.new("RGB", (48, 48)).save(tmp_path / "a.png")
     predictor = predict.of_run(segmentor)
@@ -105,6 +207,10 @@ def test_the_commands(segmentor, trained, tmp_path):
     said = run(BCD, "export", str(segmentor.folder), "--out", str(file), cwd=trained).stdout
     assert f"{file}: {file.stat().st_size} bytes" in said and "largest difference to PyTorch" in said
     assert open_file(file).metadata.key == smoke.TEACHER
+    damaged = photographs(tmp_path / "damaged", "a.png", "b.png")
+    (damaged / "a.png").write_bytes(b"no image")
+    refused = run(BCD, "predict", str(file), str(damaged), "--out", str(tmp_path / "seen"), cwd=trained, check=False)
+    assert refused.returncode == 2 and "bcd: 1 of 2 images are predicted" in refused.stdout
     said = run(BCD, "predict", str(file), "data/scenes-smoke/images/test", "--out", str(tmp_path / "out"), cwd=trained)
     assert "6 images" in said.stdout and len(list((tmp_path / "out" / "labels").iterdir())) == 6
     for arguments, sentence in (
@@ -114,3 +220,34 @@ def test_the_commands(segmentor, trained, tmp_path):
     ):
         refused = run(BCD, "export", *arguments, cwd=trained, check=False)
         assert refused.returncode == 2 and re.search(sentence, refused.stdout), refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["predict", "noext", "data", "--out", "seen"], "there is no file or folder noext, and suite scenes: 'noext'"),
+        (["export", "results/store/nothere"], "there is no file or folder results/store/nothere, and suite scenes:"),
+        (["evaluate", "nothere"], "suite scenes: 'nothere' is not defined; the nearest of"),
+        (["train", "nothere"], "suite scenes: 'nothere' is not defined; the nearest of"),
+    ],
+)
+def test_a_word_that_names_no_run_does_not_list_them_all(trained, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(trained)
+    with pytest.raises(UserError) as refused:
+        app([*arguments, "--suite", "scenes"], standalone_mode=False)
+    said = str(refused.value)
+    assert said.startswith(sentence) and said.endswith("; `bcd plan --all --suite scenes` lists them")
+    assert len(said) < 500
+
+
+def test_a_file_that_is_no_run_is_not_exported(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    with pytest.raises(UserError, match="Snakefile is a file; name a run by its key, or by its folder"):
+        app(["export", "Snakefile"], standalone_mode=False)
+
+
+def test_dynamic_executorch_is_refused_before_its_extra_is_asked_for(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr("bcd.export.executorch.PACKAGES", ("no_such_package",))
+    with pytest.raises(UserError, match="--format executorch: `dynamic`: an ExecuTorch program plans its memory"):
+        app(["export", smoke.TEACHER, "--suite", "smoke", "--format", "executorch", "--dynamic"], standalone_mode=False)

@@ -22,6 +22,7 @@ from bcd.export import finished
 from bcd.export.runtime import open_file
 from bcd.files import sha256_file
 from bcd.metrics import load_rows
+from bcd.planning.outdated import outdated
 from bcd.report.measure import measure
 from bcd.report.render import latex, long_csv, markdown, terminal
 from bcd.runs import code, expand
@@ -34,6 +35,11 @@ pytest.importorskip("onnxruntime")
 BCD = str(Path(sys.executable).parent / "bcd")
 
 FORMS = ("", "@onnx", "@onnx-int8")
+TWO_STAGES = """
+two-stages: &stages {backbone: resnet18, output_stride: 32, head: faster_rcnn, channels: 8, detection: {}}
+two-stages-of-detectron2: {<<: *stages, detection: {engine: detectron2}}
+"""
+ONLY = "only RetinaNet and FCOS of engine torchvision are exported"
 DETECTORS = (
     "{dataset: scenes-smoke, teacher: smoke-retinanet, teacher_recipe: smoke-detector, student: smoke-retinanet, "
     "recipe: smoke-detector}"
@@ -131,6 +137,21 @@ def test_the_table_compares_each_form_with_its_baseline_and_with_pytorch(runs):
     text = markdown.render(content)
     assert "as onnx-int8**" in text and "Δ mIoU to PyTorch" in text and "onnxruntime" in content.caption
     assert long_csv.render(content).splitlines()[0].endswith("pytorch_p,pytorch_significant")
+
+
+def test_an_export_that_is_gone_is_not_done(runs):
+    """`bcd plan` and snakemake see it, and it costs no training."""
+    run = runs[f"{PAIR}/cwd@onnx/s0"]
+    (file,) = exported(result(runs, run.key))
+    whole = file.read_bytes()
+    file.unlink()
+    found = judge_all("chip", [run, runs[f"{PAIR}/cwd/s0"]])
+    assert found[run.key].verdict is Verdict.STORED and found[f"{PAIR}/cwd/s0"].verdict is Verdict.DONE
+    assert found[run.key].line.endswith("runs have lost their exported file in results/store")
+    params, suite = load_params(), load_suite("chip")
+    assert run.file("chip") in outdated(params, suite, expand.suite_rows(params, suite))
+    file.write_bytes(whole)
+    assert judge_all("chip", [run])[run.key].verdict is Verdict.DONE
 
 
 def test_a_file_that_is_damaged_or_gone_is_made_again(runs):
@@ -237,16 +258,23 @@ def time_of(runs, method: str, seed: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("changes", "sentence"),
     [
-        (("smoke-retinanet", "smoke-maskrcnn"), "only RetinaNet and FCOS of engine torchvision are exported"),
-        (("student: smoke-student", "student: smoke-pspnet"), "the head 'psp' pools to fixed grids"),
+        ({"smoke-retinanet": "smoke-maskrcnn"}, f"{ONLY}: an R-CNN looks at regions"),
+        ({"smoke-retinanet": "smoke-maskrcnn", "task: detection": "task: instance"}, f"{ONLY}: an R-CNN looks at"),
+        ({"smoke-retinanet": "two-stages"}, f"{ONLY}: an R-CNN looks at regions"),
+        ({"smoke-retinanet": "two-stages-of-detectron2"}, f"{ONLY}: an R-CNN looks at regions"),
+        ({"smoke-retinanet": "coco-mini-retinanet"}, f"{ONLY}: none of detectron2 was tried"),
+        ({"student: smoke-student": "student: smoke-pspnet"}, "the head 'psp' pools to fixed grids"),
     ],
 )
-def test_a_model_that_no_file_holds_is_refused_before_anything_is_trained(project, change, sentence):
-    path = Path("params/exports.yaml")
+def test_a_model_that_no_file_holds_is_refused_before_anything_is_trained(project, changes, sentence):
+    path, models = Path("params/exports.yaml"), Path("params/models.yaml")
     path.write_text(path.read_text() + "open: {format: onnx, dynamic: true}\n")
-    text = SUITE.replace("{DETECTORS}", DETECTORS).replace("[onnx, onnx-int8]", "[open]").replace(*change)
+    models.write_text(models.read_text() + TWO_STAGES)
+    text = SUITE.replace("{DETECTORS}", DETECTORS).replace("[onnx, onnx-int8", "[open")
+    for old, new in changes.items():
+        text = text.replace(old, new)
     Path("params/suites/chip.yaml").write_text(text)
     with pytest.raises(UserError, match=f"chip.yaml: tables.*exports: the model '.*': {sentence}"):
         expand.suite_runs(load_params(), load_suite("chip"))

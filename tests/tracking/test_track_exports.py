@@ -7,11 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.suite_results import copied, exported, finish_run, finish_suite, finished_fixture, load  # noqa: F401
+from support.suite_results import (  # noqa: F401
+    copied,
+    exported,
+    finish_run,
+    finish_suite,
+    finished_fixture,
+    latency,
+    load,
+)
 
 from bcd.cli import main
 from bcd.runs.expand import suite_runs
-from bcd.runs.record import RunResult, dump, read_as
+from bcd.runs.record import Report, RunResult, dump, read_as
 from bcd.runs.resolve import overridden
 from bcd.tracking import client as mlflow_client
 from bcd.tracking import sync
@@ -112,7 +120,7 @@ def test_a_student_is_one_run_with_the_metrics_of_its_exports(project):
         result, facts = edge(form(name)), exported(name)
         metrics, tags = shown(run, name)
         assert metrics == result.metrics | {
-            "bytes": facts.bytes, "largest": facts.largest, "changed": facts.changed
+            "bytes": facts.bytes, "largest": facts.largest, "changed": facts.changed, "time": latency(name).ratio
         }  # fmt: skip
         assert tags.pop("calibration", "") == ("4" if name == "onnx-int8" else "")
         assert tags.pop("scheme", "") == facts.scheme
@@ -123,6 +131,18 @@ def test_a_student_is_one_run_with_the_metrics_of_its_exports(project):
         }  # fmt: skip
     assert shown(runs["semantic/scenes-smoke/smoke-teacher/none/s0"], "onnx") == ({}, {})
     assert mean_metrics()["chip/onnx/miou"] == edge(form("onnx")).metrics["miou"]
+
+
+def test_a_time_that_was_measured_again_is_copied(project):
+    """No small JSON says it: it differs between two executions."""
+    found = edge(form("onnx"))
+    path = RESULTS / "store" / found.store / f"eval-{found.evaluation.hash}.json"
+    report = read_as(Report, path)
+    path.write_text(dump(report.model_copy(update={"latency": report.latency.model_copy(update={"ratio": 0.5})})))
+    assert sync.sync(*load("chip")).written == 1
+    assert mlflow_runs()[KEY].data.metrics["chip/onnx/time"] == 0.5 == mean_metrics()["chip/onnx/time"]
+    path.unlink()  # as in results that were carried without it
+    assert sync.sync(*load("chip")).error is None
 
 
 def test_only_a_changed_export_updates_its_student(project):

@@ -102,7 +102,7 @@ def test_doctor_reports_and_names_remedies(project):
 def test_a_user_error_is_one_sentence_and_status_2(project):
     done = run(BCD, "fetch", "scnes", cwd=project, check=False)
     assert done.returncode == 2
-    assert done.stdout == "bcd: bcd fetch: 'scnes' is not defined; did you mean 'scenes'?\n"
+    assert done.stdout == "bcd: params/datasets.yaml: 'scnes' is not defined; did you mean 'scenes'?\n"
 
 
 def test_outside_a_project_the_remedy_is_named(tmp_path):

@@ -36,6 +36,12 @@ class Export(Strict):
             raise ValueError("`calibration` and `seed` belong to the precision int8; remove them, or set it")
         return self
 
+    @model_validator(mode="after")
+    def _open_where_the_format_can(self) -> Export:
+        if self.dynamic and self.format == "executorch":
+            raise ValueError("`dynamic`: an ExecuTorch program plans its memory for one size; leave it out")
+        return self
+
     @property
     def quantised(self) -> bool:
         """Whether anything in it is int8."""
