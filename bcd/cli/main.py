@@ -14,7 +14,7 @@ import typer
 from bcd.cli.data import check, fetch
 from bcd.cli.export import export, predict
 from bcd.cli.options import Suite, Table, load
-from bcd.cli.report import report
+from bcd.cli.report import report, summary
 from bcd.cli.terminal import announce, put, say
 from bcd.errors import UserError, pick
 
@@ -259,6 +259,7 @@ def panels(suite: Suite = None, table: Table = None) -> None:
 
 
 app.command()(report)
+app.command()(summary)
 
 
 @app.command()
