@@ -32,6 +32,7 @@ from bcd.runs.spec import RunSpec
 from bcd.tracking import client as mlflow_client
 from bcd.tracking import mlflow_run, sync, ui
 from bcd.tracking.state import is_copied, note_copied, unsynced
+from bcd.train import history
 
 RESULTS = Path("results")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
@@ -469,6 +470,20 @@ def test_a_resumed_run_continues_its_mlflow_run(project):
     (folder / "record.json").write_text(record)
     assert following(key, folder, parent=nobody).wait(60) == 0
     assert [step for step, _ in curve(one(key))] == list(range(1, 9)) and one(key).info.status == "FINISHED"
+
+
+def test_metrics_on_validation_images_are_curves(project):
+    key = f"{STUDENT}/cwd/s0"
+    folder, record = unfinished(key)
+    lines = [{"step": 1, "miou": 10.0, "conn": 20.0}, {"step": 2, "miou": 30.0}]  # an undefined one is left out
+    for known in (1, 2):
+        for line in lines[known - 1 : known]:
+            history.add_line(folder, line, history.VALIDATION)
+        assert following(key, folder, parent=2**22 + 1).wait(60) == 0
+        assert curve(one(key), "val/miou") == [(1, 10.0), (2, 30.0)][:known]
+    (folder / "record.json").write_text(record)
+    sync.sync(*load())
+    assert curve(one(key), "val/miou") == [(1, 10.0), (2, 30.0)] and curve(one(key), "val/conn") == [(1, 20.0)]
 
 
 def test_following_a_dead_server_ends_with_the_run(project, monkeypatch):
