@@ -58,7 +58,9 @@ class TrackedRun:
         """Hash of everything that final metrics, tags and datasets are made of."""
         exports = {name: result.model_dump() for name, result in self.exports.items()}
         edges = {"edge": self.result and self.result.model_dump(), "exports": exports, "against": dict(self.against)}
-        return digest(edges | {"tables": self.tables, "files": self.files, "layout": LAYOUT})
+        # Runs that were pushed before exported files were models are pushed again.
+        models = {"models": "of MLflow"} if self.exports else {}
+        return digest(edges | models | {"tables": self.tables, "files": self.files, "layout": LAYOUT})
 
     @property
     def name(self) -> RunName:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from bcd.runs.record import Record
 from bcd.tracking.mlflow_run import CHIP, LAYOUT, TrackedRun, datasets, final_metrics, params, plain, tags, times
+from bcd.tracking.models import push_models
 from bcd.train import history
 
 Item = TypeVar("Item")
@@ -103,6 +104,7 @@ def _finish(client: Any, known: Any, tracked: TrackedRun, record: Record, end: i
     undefined = {k for k, v in before.items() if k.startswith(DERIVED) and k not in finals and not math.isnan(v)}
     log_finals(client, known, finals | dict.fromkeys(undefined, math.nan))
     _log_datasets(client, known, tracked)
+    push_models(client, run_id, known.info.experiment_id, tracked)
     client.log_artifact(run_id, str(tracked.folder / "record.json"))
     if tracked.panel:
         with tempfile.TemporaryDirectory() as folder:
