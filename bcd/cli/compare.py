@@ -23,7 +23,7 @@ def compare(
         typer.Option("--metric", "-m", help="Compare this metric only; may be repeated. The first orders the images."),
     ] = [],  # noqa: B006 - typer wants a list
     images: Annotated[
-        int, typer.Option(min=0, max=10**6, help="How many images that gained and that lost most are named.")
+        int, typer.Option(min=1, max=10**6, help="How many images that gained and that lost most are named.")
     ] = 5,
     partial: Annotated[
         bool, typer.Option("--partial", help="Compare the seeds that both have where runs are missing.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bcd.config.schema.suites import METRICS, Params, Suite, Table
+from bcd.config.schema.suites import METRICS, Params, Suite
 from bcd.errors import UserError, pick
 from bcd.metrics import summariser
 from bcd.metrics.average_precision import SUFFIX
@@ -18,7 +18,7 @@ from bcd.metrics.parts import by_class, by_image, class_count, class_metric
 from bcd.report.compared import Compared, ComparedRow, Moved, RowComparison
 from bcd.report.content import TEACHER
 from bcd.report.measure import number, trace
-from bcd.report.numbers import Read, family_size, metrics_of, read_row, replicates_of
+from bcd.report.numbers import Read, metrics_of, read_row, replicates_of
 from bcd.report.sides import Side, find_sides
 from bcd.report.stats import Difference, compare, mean_std
 from bcd.runs.usable import find_runs, refusal
@@ -159,7 +159,15 @@ def _compared(
     first, second = pair.rows
     found = compare(second, first, metrics=metrics, replicates=replicates, summarise=summarise)
     each = [[summarise(rows) for rows in side] for side in (first, second)]
-    return [_one(metric, found[metric], *([rows[metric] for rows in side] for side in each)) for metric in metrics]
+    made = [_one(metric, found[metric], *([rows[metric] for rows in side] for side in each)) for metric in metrics]
+    return [_of_one_run(one, pair) for one in made]
+
+
+def _of_one_run(one: Compared, pair: _Pair) -> Compared:
+    """Without a deviation in the row of a teacher, whose one run stands there for every seed."""
+    return one.model_copy(
+        update={f"{name}_std": None for name, read in (("a", pair.a), ("b", pair.b)) if len(read.runs) == 1}
+    )
 
 
 def _one(metric: str, found: Difference, a: Sequence[float], b: Sequence[float]) -> Compared:
@@ -224,7 +232,7 @@ def _caveats(one: Side, other: Side, pair: _Pair) -> list[str]:
     said = [
         f"Intervals are 95 % ones over {over} (the wider of a paired bootstrap and a t interval).",
         "No p-value or interval is corrected: no family of comparisons was declared, and this is one of many that may "
-        f"be asked after the fact. {_in_the_table(one, other, table)}",
+        f"be asked after the fact. {_in_the_table(one, other)}",
     ]
     if TEACHER in (one.row.method, other.row.method):
         said.append("The teacher is one run, which stands beside each seed; other teachers are not in the interval.")
@@ -240,8 +248,17 @@ def _caveats(one: Side, other: Side, pair: _Pair) -> list[str]:
     return said
 
 
-def _in_the_table(one: Side, other: Side, table: Table) -> str:
-    compared = f"the {family_size(table)} comparisons with '{table.baseline}' that it declares"
-    if table.baseline in (one.row.method, other.row.method) and one.row.pair == other.row.pair:
-        return f"Table {table.name} marks differences after Holm's correction over {compared}."
-    return f"Table {table.name} corrects only {compared}."
+def _in_the_table(one: Side, other: Side) -> str:
+    """Whether the table has this difference, too, and over how many comparisons it corrects it."""
+    table, rows = one.table, (one.row, other.row)
+    compared = len(table.method_names)
+    if one.row.pair != other.row.pair or TEACHER in (row.method for row in rows):
+        compared = 0
+    elif one.row.export == other.row.export:
+        compared = compared - 1 if table.baseline in (row.method for row in rows) else 0
+    elif one.row.method != other.row.method or all(row.export for row in rows):
+        compared = 0
+    if not compared:
+        return f"It is none of the differences that table {table.name} declares and corrects."
+    family = compared * len(table.main_metrics) * len(table.pairs)
+    return f"For marks after Holm's correction see table {table.name}, which has it among {family} comparisons."

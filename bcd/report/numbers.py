@@ -121,13 +121,8 @@ def _paired(own: Read, other: Read, table: Table) -> Paired | None:
 
 def replicates_of(table: Table) -> int:
     """Enough for the table's largest family to have marks."""
-    return enough_replicates(family_size(table), ALPHA)
-
-
-def family_size(table: Table) -> int:
-    """Comparisons in the largest family that a whole table may have."""
     rows = len(table.method_names) - (0 if table.exports else 1)  # the baseline, too, is compared with PyTorch
-    return rows * len(table.main_metrics) * len(table.pairs)
+    return enough_replicates(rows * len(table.main_metrics) * len(table.pairs), ALPHA)
 
 
 def _values(

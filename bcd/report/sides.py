@@ -52,7 +52,7 @@ def find_sides(params: Params, suite: Suite, a: str, b: str, table: str | None =
     pairs = [(one, other) for one in found[0] for other in found[1] if one.table.name == other.table.name]
     if not pairs:
         where = [", ".join(dict.fromkeys(side.table.name for side in some)) for some in found]
-        raise UserError(f"'{a}' stands in the table {where[0]} and '{b}' in {where[1]}; compare two rows of one table")
+        raise UserError(f"'{a}' stands in {where[0]} and '{b}' in {where[1]}; compare two rows of one table")
     nearness = [_apart(one, other) for one, other in pairs]
     distinct: dict[tuple[tuple[str, ...], ...], tuple[Side, Side]] = {}
     for pair, apart in zip(pairs, nearness, strict=True):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from bcd.report.compared import Compared, Moved, RowComparison
 from bcd.report.render.text import NOTHING, UNDEFINED, signed, title
 
 WIDTH = 96
-SIDE_BY_SIDE = 3  # metrics of the classes that fit beside one another; CSV and JSON have all
+WIDEST = 120  # of the classes: as many metrics stand beside one another as fit; CSV and JSON have all
 SHOWN = 30  # classes; of more, the half that gained most and the half that gained least
-LONGEST = 20  # letters of a class's name
+LONGEST = 14  # letters of a class's name
 COLUMNS = (
     "suite", "table", "a", "b", "kind", "name", "metric", "a_mean", "a_std", "b_mean", "b_std",
     "difference", "low", "high", "p", "seeds_up", "seeds_down",
@@ -90,18 +90,24 @@ def _p(value: float | None) -> str:
 def _classes(a: str, classes: Sequence[Compared]) -> list[str]:
     """Per class and metric the first row's value and the difference; the class that gained most first."""
     metrics = list(dict.fromkeys(one.metric for one in classes))
-    shown = metrics[:SIDE_BY_SIDE]
     by_class = {name: {one.metric: one for one in some} for name, some in _by_part(classes)}
-    order = sorted(by_class, key=lambda name: -_known(by_class[name][shown[0]].mean))
-    heads = ["class", *(head for metric in shown for head in (title(metric), f"Δ {title(metric)}", "95 % interval"))]
-    lines = [heads, *([_short(name), *_of_class(by_class[name], shown)] for name in order)]
+    order = sorted(by_class, key=lambda name: -_known(by_class[name][metrics[0]].mean))
+    shown = len(metrics)
+    while max(map(len, lines := _class_lines(by_class, order, metrics[:shown]))) > WIDEST and shown > 1:
+        shown -= 1
+    more = f", and those of {', '.join(map(title, metrics[shown:]))} are in --csv" if metrics[shown:] else ""
+    said = [_counted(metric, [by_class[name][metric] for name in order]) for metric in metrics]
+    return [*lines, *_wrapped(f"Values are those of {a}{more}. {' '.join(said)}")]
+
+
+def _class_lines(
+    by_class: Mapping[str, Mapping[str, Compared]], order: Sequence[str], metrics: Sequence[str]
+) -> list[str]:
+    heads = ["class", *(head for metric in metrics for head in (title(metric), f"Δ {title(metric)}", "95 % interval"))]
+    lines = [heads, *([_short(name), *_of_class(by_class[name], metrics)] for name in order)]
     if (left := len(order) - SHOWN) > 0:
-        half = 1 + SHOWN // 2
-        lines[half : -SHOWN // 2] = [[f"... {left} more", *[""] * (len(heads) - 1)]]
-    more = f", and of {', '.join(map(title, metrics[SIDE_BY_SIDE:]))} with --csv" if metrics[SIDE_BY_SIDE:] else ""
-    said = [_counted(metric, [by_class[name][metric] for name in order]) for metric in shown]
-    note = f"Values are those of {a}{more}. {' '.join(said)} Single classes are not tested."
-    return [*_aligned(lines), *_wrapped(note)]
+        lines[1 + SHOWN // 2 : -SHOWN // 2] = [[f"... {left} more", *[""] * (len(heads) - 1)]]
+    return _aligned(lines)
 
 
 def _by_part(classes: Sequence[Compared]) -> Iterable[tuple[str, Iterable[Compared]]]:
@@ -117,7 +123,7 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
 
 
-def _of_class(of: dict[str, Compared], metrics: Sequence[str]) -> list[str]:
+def _of_class(of: Mapping[str, Compared], metrics: Sequence[str]) -> list[str]:
     cells = []
     for metric in metrics:
         one = of[metric]
