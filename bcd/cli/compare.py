@@ -38,9 +38,9 @@ def compare(
     Intervals and p-values are computed as in the tables, from the per-image results in results/store. But they are
     those of one comparison: the table's correction for many is not in them.
 
-    bcd compare none bcd
+    bcd compare kd bcd
 
-    bcd compare detection:cwd detection:fgd --metric ap
+    bcd compare detection:none fgd --metric ap
 
     bcd compare bcd bcd@onnx-int8
     """

@@ -3,7 +3,8 @@
 import pytest
 from support.project import ROOT
 
-from bcd.config.load import load_params
+from bcd.cli.compare import compare as command
+from bcd.config.load import default_suite, load_params
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.report.sides import find_sides
@@ -31,6 +32,12 @@ def test_a_method_suffices_where_there_is_one_such_row():
         ("all-labels", f"{LIGHT}/bcd-boundary"),
         ("all-labels", f"{LIGHT}/bcd-context"),
     ]
+
+
+def test_the_examples_of_the_help_are_of_the_default_suite():
+    examples = [line.split()[2:4] for line in command.__doc__.splitlines() if line.strip().startswith("bcd compare ")]
+    assert len(examples) == 3 and default_suite() == "scenes"
+    assert [found("scenes", *words)[0][0] for words in examples] == ["all-labels", "detection", "chip"]
 
 
 def test_one_word_that_is_in_one_table_only_says_which_row_the_other_is():
