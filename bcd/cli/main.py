@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bcd.cli.compare import compare
 from bcd.cli.data import check, fetch
 from bcd.cli.export import export, predict
 from bcd.cli.options import Suite, Table, load
@@ -235,6 +236,9 @@ def tables(
         put(f"to look at: results/{wanted.name}/report.html, which `bcd report --suite {wanted.name} --open` shows")
         put(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/reference/tables.md")
         put("runs, curves and predictions side by side: make ui")
+
+
+app.command()(compare)
 
 
 def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:

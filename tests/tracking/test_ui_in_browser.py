@@ -12,7 +12,7 @@ CARDS = "[data-testid=experiment-view-compare-runs-card]"
 
 @pytest.fixture
 def opened(browser, project):
-    """The page at the address that `bcd track --ui` prints, in a wide window: in a narrow one MLflow draws no charts."""
+    """The page at the address that `bcd track --ui` prints, wide enough for its charts."""
     with pages(free_port()) as process:
         address = re.search(r"runs: (\S+)", process.stdout.readline())[1]
         page = browser.new_page(viewport={"width": 1400, "height": 900})
