@@ -27,7 +27,7 @@ def as_google(text: str, *, columns: bool) -> str:
     """A docstring in Google's style; `columns` where two columns are the fields of a class."""
     text = ARGUMENTS.sub(lambda found: "\n".join(f"{found[1]}{name}:{found[3]}" for name in found[2].split(", ")), text)
     text = text.replace("\nExample:\n", "\nExamples:\n")
-    text = PAGE.sub(rf"[\g<0>]({UP}\1.html\2)", text)
+    text = PAGE.sub(rf"[\g<0>]({UP}\1.md\2)", text)
     return _attributes(text) if columns else text
 
 

@@ -48,8 +48,10 @@ def _suite(folder: Path) -> str:
     tables = sorted(folder.glob("*.md"))
     figures = [path for path in sorted(folder.glob("*.png")) if not path.with_suffix(".md").exists()]
     records = [f"The records of the runs are [{path.name}]({path.name})." for path in sorted(folder.glob("*.jsonl"))]
-    head = f"# {folder.name}\n\n[Where these results came from](../README.md), and what they support.\n"
-    return "\n\n".join([head, *records, *map(_table, tables), *(f"## {path.stem}\n\n{_figure(path)}" for path in figures)])
+    head = f"# {folder.name} {{#suite}}\n\n[Where these results came from](../README.md), and what they support.\n"
+    return "\n\n".join(
+        [head, *records, *map(_table, tables), *(f"## {path.stem}\n\n{_figure(path)}" for path in figures)]
+    )
 
 
 def _table(path: Path) -> str:
@@ -95,18 +97,32 @@ def _front(root: Path, name: str) -> str:
     body = ast.parse((root / "bcd" / name / "__init__.py").read_text()).body
     names = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
     members = ", ".join(one for one in names if not one.startswith("_"))
-    return f"::: bcd.{name}\n    options: {{show_root_heading: false, show_root_toc_entry: false, members: [{members}]}}\n"
+    return (
+        f"::: bcd.{name}\n    options: {{show_root_heading: false, show_root_toc_entry: false, members: [{members}]}}\n"
+    )
 
 
 def _losses(root: Path) -> str:
     entries = _entries((root / "docs" / METHODS).read_text())
-    rows = [f"| [{name}](#{name}) | [`{symbol(term)}`][{symbol(term)}] | {_taps(term)} |" for name, term in TERMS.items()]
+    rows = [
+        f"| [{name}](#{name}) | [`{symbol(term)}`][{symbol(term)}] | {_taps(term)} |" for name, term in TERMS.items()
+    ]
     terms = [_term(name, term, entries[name]) for name, term in TERMS.items()]
     shared = [path.stem for path in sorted((root / "bcd/losses").glob("*.py")) if path.stem != "__init__"]
     used = {term.loss.__module__.rpartition(".")[2] for term in TERMS.values()}
     parts = [f"::: bcd.losses.{name}\n" for name in shared if name not in used]
     return "\n".join(
-        ["# `bcd.losses`", "", "| term | loss | default taps |", "|---|---|---|", *rows, "", _front(root, "losses"), *terms, *parts]
+        [
+            "# `bcd.losses`",
+            "",
+            "| term | loss | default taps |",
+            "|---|---|---|",
+            *rows,
+            "",
+            _front(root, "losses"),
+            *terms,
+            *parts,
+        ]
     )
 
 
