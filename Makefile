@@ -18,11 +18,12 @@ ifneq ($(shell [ -w "$$HOME" ] && echo yes),yes)
 export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
 endif
 
-.PHONY: help install reproduce test lint lock ui clean
+.PHONY: help install reproduce test docs lint lock ui clean
 
 help:
 	@echo 'make reproduce  install, build every table of the default suite (SUITE=$(SUITE)), show them'
 	@echo 'make test       install, run the test suite'
+	@echo 'make docs       install, build the site of the pages, the API and the reference results in site/'
 	@echo 'make ui         open the MLflow UI on 127.0.0.1:5000'
 	@echo 'make lint       ruff, snakefmt, snakemake --lint, mypy'
 	@echo 'make lock       requirements.lock again after a change of pyproject.toml; pins that still fit stay'
@@ -42,10 +43,15 @@ test: install
 ui: install
 	bcd track --ui
 
+# Material would print a notice about the future of MkDocs, and has this name for not doing so.
+docs: install
+	NO_MKDOCS_2_WARNING=true mkdocs build --strict
+	@echo 'open site/index.html'
+
 # The hooks of .pre-commit-config.yaml are these lines.
 lint: install
-	ruff check bcd tests benchmarks
-	ruff format --check bcd tests benchmarks
+	ruff check bcd tests benchmarks workflow
+	ruff format --check bcd tests benchmarks workflow
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 	mypy bcd
@@ -53,7 +59,7 @@ lint: install
 # One lock for every Python and platform, without the name of an index. Pins stay, as uv reads the lock that is there;
 # UPGRADE=--upgrade renews all of them, and UPGRADE='--upgrade-package torch' one.
 lock: install
-	PATH="$$PATH:$(VENV)/bootstrap/bin" uv pip compile pyproject.toml --extra dev --extra weights --extra chip \
+	PATH="$$PATH:$(VENV)/bootstrap/bin" uv pip compile pyproject.toml --extra dev --extra docs --extra weights --extra chip \
 	    --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-header --quiet $(UPGRADE) -o requirements.lock
 

@@ -9,6 +9,9 @@ min_version("9.0")
 container: "docker://condaforge/miniforge3"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/runs.smk"
@@ -20,6 +23,7 @@ rule all:
     input:
         rules.tables.input,
         rules.report.output,
+        rules.summary.output,
         rules.track.output,
         rules.data.output,
         # The tables need them only where they are made anew; a run file that was deleted comes back all the same.

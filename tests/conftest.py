@@ -48,6 +48,21 @@ def project(tmp_path, smoke_data, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's chromium, driven by playwright; the test is skipped where one of them is missing."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install '.[browser]'"
+    )
+    chromium = os.environ.get("BCD_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        pytest.skip("chromium is not installed: apt-get install chromium, or set BCD_CHROMIUM")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
 @pytest.fixture
 def in_child():
     """Run a function in a forked process, which may be killed: returns `(pid, wait)`."""

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bcd.cli.compare import compare
 from bcd.cli.data import check, fetch
 from bcd.cli.export import export, predict
 from bcd.cli.options import Suite, Table, load
-from bcd.cli.report import report
+from bcd.cli.report import report, summary
 from bcd.cli.terminal import announce, put, say
 from bcd.errors import UserError, pick
 
@@ -237,6 +238,9 @@ def tables(
         put("runs, curves and predictions side by side: make ui")
 
 
+app.command()(compare)
+
+
 def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:
     from bcd.planning.outdated import outdated
     from bcd.runs.expand import suite_rows
@@ -259,6 +263,7 @@ def panels(suite: Suite = None, table: Table = None) -> None:
 
 
 app.command()(report)
+app.command()(summary)
 
 
 @app.command()

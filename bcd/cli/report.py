@@ -1,4 +1,4 @@
-"""`bcd report`."""
+"""`bcd report` and `bcd summary`: what is made of a suite's tables."""
 
 from __future__ import annotations
 
@@ -30,3 +30,14 @@ def report(
     put(page)
     if open_:
         webbrowser.open_new_tab(page.resolve().as_uri())
+
+
+def summary(suite: Suite = None) -> None:
+    """Write the main numbers of a suite's tables for `dvc metrics diff`, `dvc exp show` and `dvc plots diff`.
+
+    results/SUITE/metrics.json has every main metric, results/SUITE/main.csv the first of each table.
+    """
+    from bcd.report.summary import build
+
+    for path in build(load(suite)[1], Path("results")):
+        put(path)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from bcd.cli.terminal import announce, put
 from bcd.errors import UserError
-from bcd.runs.record import RunResult, read_as
+from bcd.planning.cost import duration
+from bcd.planning.remaining import Job, job
+from bcd.runs.record import Record, RunResult, read_as
 from bcd.runs.run import Run
+from bcd.runs.spec import RESULTS
+from bcd.runs.status import judge_all
 
 LOCKS = Path(".snakemake/locks")
 NAMED = 3  # outputs that a message lists before it only counts the rest
@@ -40,12 +46,33 @@ def make_again(workflow: Any, wrong: Mapping[Path, str]) -> list[str]:
     return []
 
 
+def jobs_to_do(suite: str, groups: Mapping[str, list[Run]], outputs: Collection[str]) -> dict[str, Job]:
+    """The training jobs by address that make any of these outputs, with the steps that are left of them."""
+    wanted = {a: runs for a, runs in groups.items() if any(str(run.file(suite)) in outputs for run in runs)}
+    statuses = judge_all(suite, (run for runs in wanted.values() for run in runs))
+    jobs = {}
+    for address, runs in wanted.items():
+        threads = runs[0].training.recipe.threads * max(1, runs[0].runtime.gpus)
+        jobs[address] = job((statuses[run.key] for run in runs), threads)
+    return jobs
+
+
 def say_doubts(suite: str, runs: Iterable[Run]) -> None:
     """Print what the captions warn of in the data of a suite's finished runs, each sentence once."""
     files = {run.file(suite): run.files for run in runs}
     results = {file: read_as(RunResult, file) for file in files if file.exists()}
     for doubt in dict.fromkeys(f"data/{files[f]}: {w}" for f, result in results.items() for w in result.data.warnings):
         announce(f"warning: {doubt}")
+
+
+def say_end(suite: str, runs: Iterable[Run], since: float) -> None:
+    """Print how long a build took that began then (seconds since the epoch), and what of its runs was there before."""
+    stores = {read_as(RunResult, file).store for file in (run.file(suite) for run in runs) if file.exists()}
+    records = [read_as(Record, RESULTS / "store" / store / "record.json") for store in sorted(stores)]
+    old = [record for record in records if datetime.fromisoformat(record.finished).timestamp() < since]
+    kept = f", {len(old)} reused, whose training took {duration(sum(r.train_seconds for r in old))}" if old else ""
+    new = f"{len(records) - len(old)} trainings new{kept}"
+    announce(f"suite {suite}: {new}; this build took {duration(round(time.time() - since))}")
 
 
 def repeat_failures(logs: Path, since: float) -> None:

@@ -19,9 +19,10 @@ def build(model: SegmentationModel, classes: int) -> Segmentor:
     The result's `weights` says where the weights came from.
     Raises UserError naming the field for weights that cannot be had.
 
-    >>> model = SegmentationModel(backbone="resnet18d", head="psp", channels=128)
-    >>> sorted(build(model, classes=19).taps)
-    ['logits', 'neck', 'stage1', 'stage2', 'stage3', 'stage4']
+    Example:
+        >>> model = SegmentationModel(backbone="resnet18d", head="psp", channels=128)
+        >>> sorted(build(model, classes=19).taps)
+        ['logits', 'neck', 'stage1', 'stage2', 'stage3', 'stage4']
     """
     backbone = build_backbone(
         model.backbone, output_stride=model.output_stride, widths=model.widths, depths=model.depths

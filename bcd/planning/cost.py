@@ -192,6 +192,14 @@ def job_seconds(students: Iterable[tuple[Run, int]], rates: Rates) -> tuple[floa
     return rates.start_seconds + own + together, rates.start_seconds * len(known) + own + apart
 
 
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min`, `3.5 h`."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
 def _shared_times(records: Iterable[Record]) -> Iterable[tuple[str, Sample]]:
     """`(kind, (seconds a step, device))` of each group that was trained at once and whose records are all there.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from bcd.report.content import Comparison, ModelFacts, PairBlock, TableContent, Trace
-from bcd.report.render.text import heading, partial_text, scaled, title
-from bcd.report.stats import POWER
+from bcd.report.render.text import heading, partial_text, scaled, signed, title
+from bcd.report.stats import MOST_SEEDS, POWER, mean_std
 from bcd.runs.record import ExportFacts
 
 POINTS = 3.0  # a difference that a reader of such tables would want to know of
@@ -48,10 +48,11 @@ def caption(content: TableContent, suite: str, table: str) -> str:
 
 def notes(content: TableContent) -> list[str]:
     """What is doubtful about the table: runs that it lacks, or that learned nothing from a loss, or are of other code;
-    and differences that it is too small to see.
+    and differences that it is too small to see, and what these would take.
     """
     return [
-        *_missing(content), *_fewer_seeds(content), *_power(content), *_standing(content), *_stale(content),
+        *_missing(content), *_fewer_seeds(content), *_power(content), *_seeds_needed(content), *_standing(content),
+        *_stale(content),
     ]  # fmt: skip
 
 
@@ -199,6 +200,31 @@ def _beyond(found: Comparison) -> str:
     if found.detectable is None or found.detectable > 100:  # metrics end there
         return "none"
     return f"{found.detectable:.1f}" if round(found.detectable, 1) > POINTS else ""
+
+
+def _seeds_needed(content: TableContent) -> list[str]:
+    """How many seeds the differences without a mark would need for one, in the first of the main metrics."""
+    metric = content.main_metrics[0]
+
+    def needing(pair: PairBlock) -> Iterator[tuple[str, list[str]]]:
+        for row in pair.rows:
+            if said := _needing(row.cells[metric].difference):
+                yield row.method, [said]
+
+    says = (
+        f"Seeds that would mark a difference to '{content.baseline}' in {title(metric)} with a probability of "
+        f"{100 * POWER:g} %, if the true one is as it was found, and so is its spread over seeds and images"
+    )
+    return _note(says, content, needing)
+
+
+def _needing(found: Comparison | None) -> str:
+    """`+0.80 ± 1.10 over 3 seeds: about 28`; nothing for one seed, or a difference that is marked, undefined or 0."""
+    values = [value for value in found.values if value is not None] if found else []
+    if found is None or found.significant or found.p is None or not found.mean or len(values) < 2:
+        return ""
+    needed = f"over {MOST_SEEDS}" if found.seeds_needed is None else f"about {found.seeds_needed}"
+    return f"{signed(found.mean)} ± {mean_std(values)[1]:.2f} over {len(values)} seeds: {needed}"
 
 
 def _standing(content: TableContent) -> list[str]:

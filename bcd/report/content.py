@@ -39,6 +39,9 @@ class Comparison(Strict):
     detectable: float | None = None
     """Where it is not significant, the true difference that would have been, with the probability `stats.POWER`; None
     where no difference would, and in a table from before it was computed."""
+    seeds_needed: int | None = None
+    """Where it is not significant, about how many seeds would mark its mean with that probability; None with one seed,
+    where no `stats.MOST_SEEDS` would, and in a table from before it was computed."""
 
     @property
     def verdict(self) -> Verdict:

@@ -41,7 +41,7 @@ from bcd.report.numbers import (
     numbers_of,
     read_row,
 )
-from bcd.report.stats import detectable, mean_std
+from bcd.report.stats import detectable, mean_std, seeds_needed
 from bcd.runs.expand import Row, blocks, table_rows
 from bcd.runs.record import Report, RunResult, read_as
 from bcd.runs.status import Status
@@ -94,7 +94,7 @@ def measure(
     return with_words(content, suite.description, table.caption)
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
     """None for what is undefined, which JSON cannot write."""
     return float(value) if math.isfinite(value) else None
 
@@ -122,15 +122,15 @@ def _row(
     for metric, values in numbers.values.items():
         mean, std = mean_std(values)
         cells[metric] = Cell(
-            values=[_number(v) for v in values],
-            mean=_number(mean),
-            std=_number(std),
+            values=[number(v) for v in values],
+            mean=number(mean),
+            std=number(std),
             difference=compared(BASELINE, metric),
             to_pytorch=compared(PYTORCH, metric),
         )
     return MeasuredRow(
         method=method,
-        runs=[_trace(one, results) for one in numbers.runs],
+        runs=[trace(one, results) for one in numbers.runs],
         cells=cells,
         published=beside,
         file=_file_cost(numbers.runs),
@@ -139,15 +139,18 @@ def _row(
 
 def _comparison(metric: str, paired: Paired, decided: Decided) -> Comparison:
     found, sign = paired.differences[metric], -1 if metric in LOWER_IS_BETTER else 1
+    seeds = len(paired.paired[metric])
+    needed = None if decided.significant else seeds_needed(found, decided.level, seeds=seeds, images=paired.images)
     return Comparison(
-        values=[_number(value) for value in paired.paired[metric]],
-        mean=_number(found.mean),
-        low=_number(found.low),
-        high=_number(found.high),
-        p=_number(found.p),
+        values=[number(value) for value in paired.paired[metric]],
+        mean=number(found.mean),
+        low=number(found.low),
+        high=number(found.high),
+        p=number(found.p),
         significant=decided.significant,
         better=sign * found.mean > 0,
-        detectable=None if decided.significant else _number(detectable(found, decided.level)),
+        detectable=None if decided.significant else number(detectable(found, decided.level)),
+        seeds_needed=needed,
     )
 
 
@@ -162,7 +165,8 @@ def _file_cost(runs: Sequence[Status]) -> FileCost | None:
     return FileCost(bytes=fmean(sizes), time=median(ratios) if ratios else None)
 
 
-def _trace(one: Status, results: Path) -> Trace:
+def trace(one: Status, results: Path) -> Trace:
+    """Where the numbers of a usable run come from."""
     result, folder = one.finished, one.place
 
     def below(path: Path) -> str:

@@ -17,7 +17,7 @@ from bcd.report.content import TEACHER
 from bcd.report.stats import Difference, compare, enough_replicates, holm
 from bcd.runs.expand import Row
 from bcd.runs.status import Status
-from bcd.runs.usable import read_rows
+from bcd.runs.usable import read_named
 
 ALPHA = 0.05
 
@@ -52,16 +52,17 @@ class Decided:
 
 @dataclass(frozen=True)
 class Read:
-    """The runs of one row, and by their repetition the per-image counts and the metrics."""
+    """The runs of one row, and by their repetition the names of their images, the per-image counts and the metrics."""
 
     runs: list[Status]
+    names: Mapping[int, list[str]]
     counts: Mapping[int, Mapping[str, np.ndarray]]
     values: dict[int, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A row beside another, over the seeds of both.
+    """A row beside another, over the seeds of both and so many images.
 
     paired: metric -> the differences
     differences: what these amount to in the main metrics
@@ -69,6 +70,7 @@ class Paired:
 
     paired: dict[str, list[float]]
     differences: dict[str, Difference]
+    images: int
 
 
 def metrics_of(table: Table) -> list[str]:
@@ -79,9 +81,10 @@ def read_row(row: Row, usable: Usable, table: Table, metrics: list[str]) -> Read
     """What the runs of a row say each by itself."""
     summarise = summariser(table.task, metrics)
     runs = [usable[run.key] for run in row.runs if run.key in usable]
-    counts = {one.run.repetition: read_rows(one) for one in runs}
+    read = {one.run.repetition: read_named(one) for one in runs}
+    counts = {repetition: rows for repetition, (rows, _) in read.items()}
     values = {one.run.repetition: _values(one, counts[one.run.repetition], summarise, metrics) for one in runs}
-    return Read(runs, counts, values)
+    return Read(runs, {repetition: names for repetition, (_, names) in read.items()}, counts, values)
 
 
 def numbers_of(block: Mapping[str, Read], as_pytorch: Mapping[str, Read], table: Table) -> dict[str, Numbers]:
@@ -111,11 +114,12 @@ def _paired(own: Read, other: Read, table: Table) -> Paired | None:
     main = summariser(table.task, table.main_metrics)
     return Paired(
         {m: [own.values[seed][m] - other.values[seed][m] for seed in shared] for m in metrics_of(table)},
-        compare(*both, metrics=table.main_metrics, summarise=main, replicates=_replicates(table)),
+        compare(*both, metrics=table.main_metrics, summarise=main, replicates=replicates_of(table)),
+        len(own.names[shared[0]]),
     )
 
 
-def _replicates(table: Table) -> int:
+def replicates_of(table: Table) -> int:
     """Enough for the table's largest family to have marks."""
     rows = len(table.method_names) - (0 if table.exports else 1)  # the baseline, too, is compared with PyTorch
     return enough_replicates(rows * len(table.main_metrics) * len(table.pairs), ALPHA)

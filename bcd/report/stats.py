@@ -1,8 +1,9 @@
 """Paired comparison of two methods over seeds and images; the choices are argued in docs/reference/metrics.md."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from bcd.errors import UserError
 
 LEVEL = 0.95
 POWER = 0.8  # the chance to be found that `detectable` asks for; Cohen's convention
+MOST_SEEDS = 1000  # that `seeds_needed` looks at
 REPLICATES = 2000  # of the bootstrap, where a family has no need of more
 
 Key = TypeVar("Key", bound=Hashable)
@@ -120,6 +122,41 @@ def detectable(found: Difference, level: float) -> float:
     noncentrality = special.nctdtrinc(found.df, 1 - POWER, t) if found.error else 0.0
     normal = distributions.norm.isf(level / 2) + distributions.norm.ppf(POWER)
     return float(np.maximum(found.error * noncentrality, found.spread * normal))
+
+
+def seeds_needed(found: Difference, level: float, *, seeds: int, images: int) -> int | None:
+    """About how many seeds a comparison would need to find its own difference with probability `POWER`.
+
+    The difference and the variances that were found are taken for true. It is the smallest number n of seeds at which
+    `detectable` is at most the difference. That is the sample size of the paired t test (Cohen 1988, chapter 2), with
+    a part of the variance that more seeds do not lessen:
+
+    - error(n)^2 = s^2 / n + V, where s is the deviation between seeds and V the bootstrap's variance over images. V
+      holds the interaction of seeds and images, too, which would fall, so that n is rather too large;
+    - Satterthwaite's degrees of freedom of these two, with n - 1 and images - 1;
+    - spread(n)^2 = V + (spread^2 - V) (S / n) (1 - 1/n) / (1 - 1/S) for the bootstrap, where S seeds are resampled.
+
+    Args:
+        found: the comparison, of so many `seeds` and `images`.
+        level: largest significant p-value, in (0, 1).
+
+    Returns:
+        It, above `seeds`. None for one seed, whose deviation is unknown, for a difference that is undefined or 0, and
+        where `MOST_SEEDS` are too few, such as when the images alone leave too much open.
+    """
+    if seeds < 2 or not found.mean or math.isnan(found.mean) or math.isnan(found.error):
+        return None
+    over_images = max(found.error**2 - found.std**2 / seeds, 0.0)
+    resampled = max(found.spread**2 - over_images, 0.0) * seeds / (1 - 1 / seeds)
+
+    def power_of(n: int) -> float:
+        error, df = standard_error(found.std**2 / n, n - 1, over_images, images - 1)
+        spread = math.sqrt(over_images + resampled / n * (1 - 1 / n))
+        return -detectable(replace(found, error=error, df=df, spread=spread), level)
+
+    numbers = range(seeds + 1, MOST_SEEDS + 1)
+    at = bisect_left(numbers, -abs(found.mean), key=power_of)
+    return numbers[at] if at < len(numbers) else None
 
 
 def enough_replicates(comparisons: int, alpha: float = 0.05) -> int:

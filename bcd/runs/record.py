@@ -128,7 +128,8 @@ class Record(Json):
     macs           multiply-accumulates on one image of `macs_input`, height and width
     train_seconds  of the run's own steps; `step_seconds` is their mean
     group_seconds  of the whole job, set-up included, with `group_size` students
-    ..._cpu_...    the same in seconds of the processor, over all threads; absent in older records
+    train_cpu_seconds, setup_cpu_seconds, group_cpu_seconds  the same in seconds of the processor, over all threads;
+                   absent in older records
     standing       losses that stood still for half of the training or more, see `bcd.train.standstill`; absent if none
     """
 

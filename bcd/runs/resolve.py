@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from bcd.config.index_weights import INDEX, weights_file
 from bcd.config.load import parse_method
 from bcd.config.overrides import changed_terms, override
 from bcd.config.schema.base import Strict, TaskName
-from bcd.config.schema.data import Dataset, DataUse
+from bcd.config.schema.data import VALIDATION, Dataset, DataUse
 from bcd.config.schema.exports import Export
 from bcd.config.schema.methods import TAPS, Method, WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
@@ -57,6 +57,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
     model = pick(params.models, request.model, f"{where}.pairs")
     recipe = pick(params.recipes, request.recipe, f"{where}.pairs")
     pick(dataset.splits, split, f"{where}: the suite's split in dataset {request.dataset}")
+    _require_validation(recipe, dataset.splits, request.dataset, f"{where}: the recipe '{request.recipe}'")
     require_format(dataset.format, request.task, f"{where}: dataset {request.dataset}")
     if isinstance(recipe, SegmentationRecipe) and recipe.unlabelled_batch and dataset.labelled is None:
         raise UserError(
@@ -125,6 +126,7 @@ def overridden(run: Run, settings: Mapping[str, Any]) -> Run:
         recipe=recipe.model_copy(update={"runtime": training.recipe.runtime}),
     )  # fmt: skip
     _require_fit(changed.task, run.model, model, "--set", recipe, where)
+    _require_validation(recipe, training.data.splits, run.dataset, f"{where}: recipe")
     _require_class_weights(recipe, training.data.classes, f"{where}: recipe")
     _require_normalisation(model, training.data, f"{where}: the model '{run.model}' on {run.dataset}")
     evaluation = _evaluation(run.evaluation.split, recipe, run.evaluation.export)
@@ -154,6 +156,14 @@ def _require_fit(
         raise UserError(
             f"{where}: the recipe '{recipe_name}' has no steps, so the model '{model_name}' needs the weights of "
             "a whole model; name their file in `pretrained` (params/models.yaml)"
+        )
+
+
+def _require_validation(recipe: AnyRecipe, splits: Collection[str], dataset: str, where: str) -> None:
+    """Raise UserError for evaluations in between without images for them."""
+    if recipe.runtime.validation and VALIDATION not in splits:
+        raise UserError(
+            f"{where} has runtime.validation, and the dataset '{dataset}' has no split '{VALIDATION}'; leave it out"
         )
 
 

@@ -3,6 +3,7 @@
     spec.json          the full spec, for people and for `bcd plan`
     state.pt           train state while unfinished (see bcd.runs.progress)
     history.jsonl      one line per logging interval
+    validation.jsonl   one line per evaluation in between, where the recipe asks for them
     model.safetensors  the student's weights, nothing else
     record.json        written last: the entry is finished
     eval-<hash>.*      rows, predictions of the panel images and metrics of one evaluation

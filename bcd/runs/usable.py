@@ -44,12 +44,17 @@ def read_runs(suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Pa
 
 def read_rows(status: Status) -> dict[str, np.ndarray]:
     """Per-image counts `{name: (I, C)}` of the run; raises UserError unless they are the bytes that were recorded."""
+    return read_named(status)[0]
+
+
+def read_named(status: Status) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The counts of `read_rows`, and the names of their images."""
     from bcd.metrics import load_rows
 
     path = status.rows_file
     if not path.exists() or sha256_file(path) != status.finished.evaluation.rows_sha256:
         raise UserError(f"{path} is missing or changed since {status.run.key} was evaluated; {status.measure_again}")
-    return load_rows(path)[0]
+    return load_rows(path)
 
 
 def _listed(keys: list[str]) -> str:

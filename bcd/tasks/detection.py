@@ -109,18 +109,22 @@ class DetectionTask:
         model.train(training)
         return macs, list(self._input_size())
 
-    def evaluate(self, model: DenseModel, evaluation: Evaluation, on: torch.device) -> Evaluated:
-        """Rows of every image of the split, and what is detected in the panel images."""
+    def evaluate(
+        self, model: DenseModel, evaluation: Evaluation, on: torch.device, images: int | None = None
+    ) -> Evaluated:
+        """Rows of every image of the split, or of `images`, and what is detected in the panel images."""
         if not isinstance(evaluation, DetectionEvaluation):
             raise TypeError(f"detection needs a DetectionEvaluation, not a {type(evaluation).__name__}")
         split, detector = self._open(evaluation.split), cast(Detector, model)  # or one that only detects
-        shown = set(evenly_spaced(len(split), min(PANEL_IMAGES, len(split))))
+        chosen = evenly_spaced(len(split), min(images or len(split), len(split)))
+        ids = [split.image_ids[i] for i in chosen]
+        shown = set(evenly_spaced(len(ids), min(PANEL_IMAGES, len(ids))))
         results: list[Result] = []
         names: list[str] = []
         predictions: dict[str, np.ndarray] = {}
         model.to(on).eval()
         batches = object_eval_batches(
-            split.read, range(len(split)), batch=EVALUATION_BATCH, resize=evaluation.resize, pad=evaluation.pad,
+            split.read, chosen, batch=EVALUATION_BATCH, resize=evaluation.resize, pad=evaluation.pad,
             mean=self._mean, std=self._std,
         )  # fmt: skip
         with torch.no_grad(), Taps(model, {"neck": model.taps["neck"]}) as taps:
@@ -130,14 +134,14 @@ class DetectionTask:
                 for found, name in zip(detected, batch_names, strict=True):
                     if len(names) in shown:
                         predictions |= _arrays(len(names), found)
-                    results += coco_results(found, split.image_ids[len(names)])
+                    results += coco_results(found, ids[len(names)])
                     names.append(name)
-        rows = metrics.detection_rows(split.truth, results, split.image_ids, ("box",))
+        rows = metrics.detection_rows(split.truth, results, ids, ("box",))
         if self.masks:
             # Without a box, an object counts as small or large by the area of its mask, as in detectron2.
             for entry in results:
                 del entry["bbox"]
-            rows |= metrics.detection_rows(split.truth, results, split.image_ids, ("mask", "boundary"))
+            rows |= metrics.detection_rows(split.truth, results, ids, ("mask", "boundary"))
         return Evaluated(names, rows, predictions, numbers(metrics.summarise_detection(rows)))
 
     def _open(self, name: str) -> ObjectSplit:

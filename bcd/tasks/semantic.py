@@ -131,18 +131,21 @@ class SemanticTask:
     def taps(self, model: DenseModel) -> dict[str, str]:
         return model.taps
 
-    def evaluate(self, model: DenseModel, evaluation: Evaluation, on: torch.device) -> Evaluated:
-        """Counts of every image of the split, and the label maps predicted for the panel images."""
+    def evaluate(
+        self, model: DenseModel, evaluation: Evaluation, on: torch.device, images: int | None = None
+    ) -> Evaluated:
+        """Counts of every image of the split, or of `images`, and the label maps predicted for the panel images."""
         if not isinstance(evaluation, SegmentationEvaluation):
             raise TypeError(f"segmentation needs a SegmentationEvaluation, not a {type(evaluation).__name__}")
         split = self._read_split(evaluation.split)
-        shown = set(evenly_spaced(len(split), min(PANEL_IMAGES, len(split))))
+        chosen_images = evenly_spaced(len(split), min(images or len(split), len(split)))
+        shown = set(evenly_spaced(len(chosen_images), min(PANEL_IMAGES, len(chosen_images))))
         counts: list[dict[str, np.ndarray]] = []
         names: list[str] = []
         predictions: dict[str, np.ndarray] = {}
         model.to(on).eval()
         batches = eval_batches(
-            split.read, range(len(split)), mean=self._mean, std=self._std, resize=evaluation.resize,
+            split.read, chosen_images, mean=self._mean, std=self._std, resize=evaluation.resize,
             batch=EVALUATION_BATCH,
         )  # fmt: skip
         for image, labels, batch_names in batches:

@@ -55,8 +55,11 @@ class Task(Protocol):
     def taps(self, model: DenseModel) -> dict[str, str]:
         """Tap name -> module path."""
 
-    def evaluate(self, model: DenseModel, evaluation: Evaluation, on: device) -> Evaluated:
-        """Rows, metrics and panel predictions of the split that `evaluation` names."""
+    def evaluate(self, model: DenseModel, evaluation: Evaluation, on: device, images: int | None = None) -> Evaluated:
+        """Rows, metrics and panel predictions of the split that `evaluation` names.
+
+        images: so many of the split's, evenly spaced; None for all.
+        """
 
 
 def require_finite(outputs: Tensor, names: Sequence[str]) -> None:

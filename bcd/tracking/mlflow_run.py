@@ -60,9 +60,11 @@ class TrackedRun:
         """Hash of everything that final metrics, tags and datasets are made of."""
         exports = {name: result.model_dump() for name, result in self.exports.items()}
         edges = {"edge": self.result and self.result.model_dump(), "exports": exports, "against": dict(self.against)}
+        # Runs that were pushed before exported files were models are pushed again.
+        beside = {"models": "of MLflow"} if self.exports else {}
         if self.latency:
-            edges["latency"] = {name: latency.model_dump() for name, latency in self.latency.items()}
-        return digest(edges | {"tables": self.tables, "files": self.files, "layout": LAYOUT})
+            beside["latency"] = digest({name: latency.model_dump() for name, latency in self.latency.items()})
+        return digest(edges | beside | {"tables": self.tables, "files": self.files, "layout": LAYOUT})
 
     @property
     def name(self) -> RunName:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from bcd.runs.record import Record
 from bcd.tracking.mlflow_run import CHIP, LAYOUT, TrackedRun, datasets, final_metrics, params, plain, tags, times
+from bcd.tracking.models import push_models
 from bcd.train import history
 
 Item = TypeVar("Item")
@@ -46,10 +47,23 @@ def push(client: Any, experiment: str, known: Any | None, tracked: TrackedRun) -
         for name, value in line.items()
         if name != "step"
     ]
-    log_metrics(client, run_id, points)
+    log_metrics(client, run_id, points + _validation(client, run_id, tracked.folder, end))
     if tracked.record and tracked.results:
         _finish(client, known, tracked, tracked.record, end)
     return str(run_id)
+
+
+def _validation(client: Any, run_id: str, folder: Path, end: int) -> list[tuple[str, float, int, int]]:
+    """Metrics on validation images while it trained, of the steps that the MLflow run has none of."""
+    lines = history.read(folder, history.VALIDATION)
+    names = {name for line in lines for name in line if name != "step"}
+    logged = {name: {p.step for p in client.get_metric_history(run_id, f"val/{plain(name)}")} for name in names}
+    return [
+        (f"val/{plain(name)}", line[name], end, round(line["step"]))
+        for line in lines
+        for name in sorted(names & line.keys())
+        if line["step"] not in logged[name]
+    ]
 
 
 def log_params(client: Any, run_id: str, values: Mapping[str, str]) -> None:
@@ -90,6 +104,7 @@ def _finish(client: Any, known: Any, tracked: TrackedRun, record: Record, end: i
     undefined = {k for k, v in before.items() if k.startswith(DERIVED) and k not in finals and not math.isnan(v)}
     log_finals(client, known, finals | dict.fromkeys(undefined, math.nan))
     _log_datasets(client, known, tracked)
+    push_models(client, run_id, known.info.experiment_id, tracked)
     client.log_artifact(run_id, str(tracked.folder / "record.json"))
     if tracked.panel:
         with tempfile.TemporaryDirectory() as folder:

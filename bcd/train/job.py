@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from bcd.config.schema.data import TRAIN
+from bcd.config.schema.data import TRAIN, VALIDATION
 from bcd.data import findings
 from bcd.data.acquire import manifest
 from bcd.errors import UserError
@@ -86,7 +86,8 @@ def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
     task = make_task(first, DATA / runs[0].files, in_memory=runs[0].in_memory)
     teacher = next((found for run in runs if (found := teacher_of(suite, run))), None)
     folder = RESULTS / "store" / teacher.store if teacher else None
-    failed = loop.train(specs, task, folder, runs[0].runtime, RESULTS, say)
+    validation = runs[0].evaluation.model_copy(update={"split": VALIDATION, "export": None})
+    failed = loop.train(specs, task, folder, runs[0].runtime, RESULTS, say, validation)
     rank = distributed.rank()
     distributed.finish()
     if rank != 0:

@@ -25,11 +25,11 @@ from bcd.models.weights import not_finite
 from bcd.runs import store
 from bcd.runs.progress import STATE, damaged, read_progress
 from bcd.runs.record import Failure, Standstill
-from bcd.runs.spec import RunSpec
+from bcd.runs.spec import Evaluation, RunSpec
 from bcd.tasks.task import Task
 from bcd.train.checkpoint import TrainState, first_line, load_state, save_state
 from bcd.train.clock import Spent, now
-from bcd.train.history import add_line, cut_after
+from bcd.train.history import FILE, VALIDATION, add_line, cut_after
 from bcd.train.optimizer import learning_rate, make_optimizer
 from bcd.train.standstill import Streaks, follow, stands_still
 
@@ -155,6 +155,19 @@ class Learner:
             rate = learning_rate(self.recipe, self.step - 1)
             add_line(self.folder, {"step": self.step, "lr": rate, "loss": sum(means.values()), **means})
 
+    def validate(self, task: Task, evaluation: Evaluation, images: int) -> None:
+        """Keep the metrics of the student as it is on so many images of a split; the training does not notice.
+
+        Raises UserError for outputs that are not finite.
+        """
+        begin = now()
+        found = task.evaluate(self.student, evaluation, self.device, images).metrics
+        self.objective.train()
+        self._use_rng()
+        defined = {name: value for name, value in found.items() if math.isfinite(value)}
+        add_line(self.folder, {"step": self.step, **defined}, VALIDATION)
+        self.spent = self.spent.plus(now().since(begin))
+
     def _fail_at(self, losses: dict[str, float], names: list[str]) -> None:
         parts = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
         why = f"loss not finite at step {self.step + 1} ({parts}) on {', '.join(names)}"
@@ -208,7 +221,8 @@ class Learner:
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise damaged(self.folder / STATE, first_line(error)) from None
         if distributed.rank() == 0:
-            cut_after(self.folder, self.step)
+            for file in (FILE, VALIDATION):
+                cut_after(self.folder, self.step, file)
 
     def _take(self, step: int, state: TrainState) -> None:
         """Become what was saved; whatever torch raises for parts that do not fit leaves the learner unusable."""

@@ -26,7 +26,7 @@ from bcd.models import count_parameters
 from bcd.runs import store
 from bcd.runs.provenance import git_state, hardware, versions
 from bcd.runs.record import Failure, Record, Weights, dump
-from bcd.runs.spec import RunSpec
+from bcd.runs.spec import Evaluation, RunSpec
 from bcd.runs.status import code_of
 from bcd.tasks.task import Task
 from bcd.train.checkpoint import save_weights
@@ -40,10 +40,17 @@ Say = Callable[[str], None]
 
 
 def train(
-    specs: Sequence[RunSpec], task: Task, teacher: Path | None, runtime: Runtime, results: Path, say: Say
+    specs: Sequence[RunSpec],
+    task: Task,
+    teacher: Path | None,
+    runtime: Runtime,
+    results: Path,
+    say: Say,
+    validation: Evaluation | None = None,
 ) -> dict[str, str]:
     """Train every spec that the store does not hold yet; they share data, seed and teacher.
 
+    validation: how images are shown where `runtime` asks for evaluations in between.
     teacher: folder of the teacher's finished run, None if no spec has terms. Returns spec hash -> why it failed, for
     learners that could not go on; the others are finished. Raises UserError if another process trains one of them,
     and `Stopped` after a SIGTERM or SIGINT once everything is saved.
@@ -61,7 +68,7 @@ def train(
                 missing.append(spec)
         if not missing:
             return {}
-        return _train_missing(missing, task, teacher, runtime, results, device, say)
+        return _train_missing(missing, task, teacher, runtime, results, device, say, validation)
 
 
 def _train_missing(
@@ -72,6 +79,7 @@ def _train_missing(
     results: Path,
     device: torch.device,
     say: Say,
+    validation: Evaluation | None,
 ) -> dict[str, str]:
     begin = now()
     # Now, since the files may change while it trains; the process keeps the answer.
@@ -86,7 +94,7 @@ def _train_missing(
     setup = now().since(begin)
     if learners:
         with stop_signals() as asked_to_stop, dead_workers_named():
-            _loop(learners, task, teacher, runtime, asked_to_stop, say)
+            _loop(learners, task, teacher, runtime, asked_to_stop, say, validation)
     took = now().since(begin)
     for learner in learners:
         if not learner.failed and distributed.rank() == 0:
@@ -133,6 +141,7 @@ def _loop(
     runtime: Runtime,
     asked_to_stop: list[int],
     say: Say,
+    validation: Evaluation | None,
 ) -> None:
     recipe = learners[0].recipe
     start, total = min(learner.step for learner in learners), recipe.steps
@@ -155,6 +164,8 @@ def _loop(
                 learner.train_step(batch, tensors)
             if learner.failed:
                 say(f"{learner.folder}: {learner.failed}")
+        if validation and distributed.rank() == 0:
+            _validate(active, task, validation, runtime, say)
         stop = distributed.anywhere(bool(asked_to_stop))
         if stop or ((step + 1) % runtime.checkpoint_every == 0 and step + 1 < total):
             for learner in active:
@@ -168,6 +179,15 @@ def _loop(
             rate = (time.perf_counter() - clock) / (step + 1 - start)
             left = rate * (total - step - 1)
             say(f"step {step + 1}/{total}, {len(active)} learners, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
+
+
+def _validate(learners: Sequence[Learner], task: Task, validation: Evaluation, runtime: Runtime, say: Say) -> None:
+    """Evaluate learners in between, after the steps that `runtime` asks for."""
+    wanted = runtime.validation
+    for learner in learners:
+        if wanted and not learner.failed and learner.step % wanted.every == 0:
+            with _ending(learner.fail, say):
+                learner.validate(task, validation, wanted.images)
 
 
 def _finish(learner: Learner, task: Task, group_size: int, setup: Spent, took: Spent, say: Say) -> None:

@@ -76,6 +76,24 @@ def test_a_note_names_what_three_points_could_not_be_seen_in(project):
                          "mIoU (kd 4.3), bIoU (cwd none), Conn (kd none).")  # fmt: skip
 
 
+def test_a_note_says_how_many_seeds_a_mark_would_take(project):
+    """Of the first main metric only, and of no difference that is marked, undefined, 0 or of one seed."""
+    measured = content()
+    for method, changes in {
+        "kd": {"mean": 0.8, "values": [0.0, 1.6], "seeds_needed": 28},
+        "cwd": {"mean": -0.04, "values": [-1.0, 0.92], "seeds_needed": None},
+        "brd": {"p": None, "mean": None, "values": [None, None]},
+        "pbd": {"values": [0.7], "mean": 0.7},
+        "bckd": {"values": [0.0, 0.0], "mean": 0.0},
+        "bcd": {"significant": True},
+    }.items():
+        measured = compared(measured, method, **({"significant": False} | changes))
+    (note,) = (note for note in notes(measured) if note.startswith("Seeds that would mark"))
+    assert "a difference to 'none' in mIoU with a probability of 80 %" in note
+    assert note.endswith("smoke-student from smoke-teacher on scenes-smoke: kd (+0.80 ± 1.13 over 2 seeds: about 28), "
+                         "cwd (-0.04 ± 1.36 over 2 seeds: over 1000).")  # fmt: skip
+
+
 def test_frag_has_no_points(project):
     measured = compared(content(main_metrics=["frag"]), "kd", "frag", significant=False, detectable=99.0)
     assert not any("may go unseen" in note for note in notes(measured))
@@ -89,8 +107,10 @@ def test_seeds_that_disagree_are_said_to_hide_differences(project):
     measured = content()
     found = cell(measured, "bcd").difference
     assert not found.significant and found.detectable > 100
-    (note,) = measured.notes
-    assert "mIoU (bcd none)" in note
+    hidden, needed = measured.notes
+    assert "mIoU (bcd none)" in hidden
+    values = found.values
+    assert f"bcd ({found.mean:+.2f} ± {abs(values[0] - values[1]) / 2**0.5:.2f} over 2 seeds: over 1000)." in needed
 
 
 def test_a_note_names_the_losses_that_stood_still(project):

@@ -44,7 +44,7 @@ def test_the_file_has_the_names_that_its_page_documents(project):
     }  # fmt: skip
     assert set(row["cells"]["miou"]) == {"values", "mean", "std", "difference"}
     assert set(row["cells"]["miou"]["difference"]) == {
-        "values", "mean", "low", "high", "p", "significant", "better", "detectable",
+        "values", "mean", "low", "high", "p", "significant", "better", "detectable", "seeds_needed",
     }  # fmt: skip
 
 

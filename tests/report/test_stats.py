@@ -1,5 +1,5 @@
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -177,6 +177,60 @@ def test_no_difference_is_detectable_where_the_bootstrap_has_too_few_replicates(
     found = compare(*pair(5, 40, effect=9.0, seed_std=1.0), replicates=99)
     assert found.p >= found.least_p == 0.02
     assert math.isinf(stats.detectable(found, 0.0199)) and math.isfinite(stats.detectable(found, 0.02))
+
+
+def observed(mean, std, seeds, over_images=0.0, images=300):
+    """A comparison of so many seeds with that deviation between them, and that variance over images."""
+    by_seed = std**2 / seeds
+    error, df = stats.standard_error(by_seed, seeds - 1, over_images, images - 1)
+    spread = math.sqrt((1 - 1 / seeds) * by_seed + over_images)
+    return stats.Difference(mean, std, 0, 0, 1, error, df, spread, 0)
+
+
+@pytest.mark.parametrize(("effect", "needed"), [(0.5, 34), (0.8, 15), (1.0, 10), (0.2, 199)])
+def test_seeds_needed_are_those_of_the_paired_t_test(effect, needed):
+    """Cohen's small, medium and large effects at 5 % and 80 %, as every table of sample sizes has them."""
+    for sign, scale in ((1, 1.0), (-1, 7.0)):
+        found = observed(sign * effect * scale, scale, 5)
+        assert stats.seeds_needed(found, 0.05, seeds=5, images=300) == needed
+
+
+def test_more_chance_takes_more_seeds_and_images_set_a_limit():
+    def needed(over_images, level=0.05):
+        return stats.seeds_needed(observed(0.5, 1.0, 5, over_images), level, seeds=5, images=300)
+
+    found = [needed(variance) for variance in (0.0, 0.01, 0.02)]
+    assert found == sorted(set(found)) and needed(0.01, 0.005) > found[1]
+    # Of the images alone 2.8 standard errors would be seen, which are 0.56 here: no number of seeds will do.
+    assert needed(0.04) is None and stats.detectable(observed(0.5, 0.0, 5, 0.04), 0.05) == pytest.approx(0.56, abs=0.01)
+
+
+def test_so_many_seeds_are_enough_and_one_less_is_not():
+    """The formula's own precision at n seeds, from the variances that were found."""
+    found = observed(0.6, 1.0, 3, 0.015, 60)
+    n = stats.seeds_needed(found, 0.02, seeds=3, images=60)
+    assert stats.detectable(observed(0.6, 1.0, n, 0.015, 60), 0.02) <= 0.6
+    assert stats.detectable(observed(0.6, 1.0, n - 1, 0.015, 60), 0.02) > 0.6
+
+
+def test_seeds_needed_in_simulation():
+    """A difference of 0.8 deviations between seeds, over images that differ, too, is found in four of five trials."""
+    draw, trials = np.random.default_rng(5), 200
+    first = known(3, 60, seed_std=1.0, image_std=1.0)
+    found = replace(first, mean=0.8, std=1.0)
+    n = stats.seeds_needed(found, 0.05, seeds=3, images=60)
+    drawn = [pair(n, 60, effect=0.8, seed_std=1.0, image_std=1.0, draw=draw) for _ in range(trials)]
+    hits = [one.p <= 0.05 and one.mean > 0 for one in (compare(*two, seed=i) for i, two in enumerate(drawn))]
+    margin = 3 * math.sqrt(stats.POWER * (1 - stats.POWER) / trials) + 0.05
+    assert abs(np.mean(hits) - stats.POWER) <= margin
+
+
+def test_seeds_needed_are_unknown():
+    assert stats.seeds_needed(observed(0.5, math.nan, 1), 0.05, seeds=1, images=300) is None
+    assert stats.seeds_needed(observed(0.0, 1.0, 5), 0.05, seeds=5, images=300) is None
+    assert stats.seeds_needed(observed(0.01, 1.0, 5), 0.05, seeds=5, images=300) is None  # more than are looked at
+    nothing = compare([{"x": np.full(4, np.nan)}] * 2, [{"x": np.full(4, np.nan)}] * 2)
+    assert stats.seeds_needed(nothing, 0.05, seeds=2, images=4) is None
 
 
 def test_unpaired_input_is_refused():

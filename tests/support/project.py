@@ -1,12 +1,14 @@
 """A project in a temporary folder and real commands in it."""
 
 import os
+import pty
 import random
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,23 @@ def run(*command: str, cwd: Path, check: bool = True, **env: str) -> subprocess.
     if check:
         assert done.returncode == 0, done.stdout
     return done
+
+
+def in_terminal(*command: str, cwd: Path, until: str = "", **env: str) -> tuple[int, str]:
+    """Exit code and output of a command in a terminal of 160 columns, with Ctrl-C once it has printed `until`."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cwd)
+        os.execvpe(command[0], command, os.environ | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"} | env)
+    said = b""
+    # Reading fails once no process has the terminal any more.
+    with suppress(OSError):
+        while piece := os.read(terminal, 1 << 16):
+            said += piece
+            if until and until.encode() in said:
+                os.write(terminal, b"\x03")
+                until = ""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode(errors="replace")
 
 
 def kill(pid: int) -> None:

@@ -7,14 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.mlflow_pages import free_port, pages, wait_for
 from support.project import ROOT
 from support.suite_results import (  # noqa: F401
     change_weight,
@@ -32,30 +31,12 @@ from bcd.runs.spec import RunSpec
 from bcd.tracking import client as mlflow_client
 from bcd.tracking import mlflow_run, sync, ui
 from bcd.tracking.state import is_copied, note_copied, unsynced
+from bcd.train import history
 
 RESULTS = Path("results")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 FEW = "semantic/scenes-smoke-few/smoke-student-from-smoke-teacher/bcd/s0"
 DEAD = "http://somebody:secret@127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def synced(tmp_path_factory, finished):
-    """A finished project that was synced once; making MLflow's database takes seconds."""
-    root = copied(finished, tmp_path_factory.mktemp("synced") / "project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        report = sync.sync(*load())
-        assert report.error is None and report.written == report.runs == len(suite_runs(*load()))
-    return root
-
-
-@pytest.fixture
-def project(tmp_path, synced, monkeypatch):
-    monkeypatch.chdir(copied(synced, tmp_path / "project"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path / "project"
 
 
 def client():
@@ -434,13 +415,6 @@ def following(key, folder, **options):
     return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
 def test_following_pushes_lines_as_they_come_and_ends_with_the_record(project):
     key = f"{STUDENT}/cwd/s0"
     folder, record = unfinished(key)
@@ -469,6 +443,20 @@ def test_a_resumed_run_continues_its_mlflow_run(project):
     (folder / "record.json").write_text(record)
     assert following(key, folder, parent=nobody).wait(60) == 0
     assert [step for step, _ in curve(one(key))] == list(range(1, 9)) and one(key).info.status == "FINISHED"
+
+
+def test_metrics_on_validation_images_are_curves(project):
+    key = f"{STUDENT}/cwd/s0"
+    folder, record = unfinished(key)
+    lines = [{"step": 1, "miou": 10.0, "conn": 20.0}, {"step": 2, "miou": 30.0}]  # an undefined one is left out
+    for known in (1, 2):
+        for line in lines[known - 1 : known]:
+            history.add_line(folder, line, history.VALIDATION)
+        assert following(key, folder, parent=2**22 + 1).wait(60) == 0
+        assert curve(one(key), "val/miou") == [(1, 10.0), (2, 30.0)][:known]
+    (folder / "record.json").write_text(record)
+    sync.sync(*load())
+    assert curve(one(key), "val/miou") == [(1, 10.0), (2, 30.0)] and curve(one(key), "val/conn") == [(1, 20.0)]
 
 
 def test_following_a_dead_server_ends_with_the_run(project, monkeypatch):
@@ -512,12 +500,6 @@ def test_parameters_are_flat_and_short(project):
 # --- ui ----------------------------------------------------------------------------------------------------
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_the_ui_refuses_a_taken_port_and_a_remote_server(project, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -559,31 +541,6 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
         assert not started & set(processes())
 
 
-@contextmanager
-def pages(port):
-    """A process that serves MLflow's pages."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bcd.cli", "track", "--ui", "--suite", "smoke", "--port", str(port)],
-        start_new_session=True,
-        preexec_fn=hear_interrupts,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-    def answers():
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read() == b"OK"
-        except OSError:
-            return False
-
-    try:
-        wait_for(answers, 300)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 @pytest.mark.parametrize("server", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_filters_of_the_guide_find_what_they_say(project, monkeypatch, server):
     guide = (ROOT / "docs/guides/tracking.md").read_text()
@@ -608,11 +565,6 @@ def test_the_filters_of_the_guide_find_what_they_say(project, monkeypatch, serve
         "params.dataset = 'scenes' and params.task = 'semantic'": 28,
         "params.labels != 'all'": 6,
     }
-
-
-def hear_interrupts():
-    """Undo what a shell does to the jobs it starts in the background, and their children inherit."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def processes():

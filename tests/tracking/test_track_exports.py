@@ -18,6 +18,7 @@ from support.suite_results import (  # noqa: F401
 )
 
 from bcd.cli import main
+from bcd.export.sidecar import Cpu, Metadata, Parity, Sidecar, View, sidecar_path
 from bcd.runs.expand import suite_runs
 from bcd.runs.record import Report, RunResult, dump, read_as
 from bcd.runs.resolve import overridden
@@ -143,6 +144,52 @@ def test_a_time_that_was_measured_again_is_copied(project):
     assert mlflow_runs()[KEY].data.metrics["chip/onnx/time"] == 0.5 == mean_metrics()["chip/onnx/time"]
     path.unlink()  # as in results that were carried without it
     assert sync.sync(*load("chip")).error is None
+
+
+def models(run):
+    found = client().search_logged_models([experiment()], filter_string=f"source_run_id = '{run.info.run_id}'")
+    return {model.tags["bcd.export"]: model for model in found}
+
+
+def test_exported_files_are_models_of_the_run_with_their_signature(project):
+    run = mlflow_runs()[KEY]
+    before = models(run)
+    assert {form: model.name for form, model in before.items()} == {
+        "onnx": "cwd-s0-onnx",
+        "onnx-int8": "cwd-s0-onnx-int8",
+    }
+    assert {out.model_id for out in run.outputs.model_outputs} == {model.model_id for model in before.values()}
+    assert all(model.status.name == "READY" for model in before.values())
+    # Another file of one form, with the JSON that an export leaves beside it.
+    result = edge(form("onnx"))
+    facts = result.evaluation.exported.model_copy(update={"files": {"export-new.onnx": "9" * 64}})
+    evaluation = result.evaluation.model_copy(update={"exported": facts})
+    file(form("onnx")).write_text(dump(result.model_copy(update={"evaluation": evaluation})))
+    sidecar_path(RESULTS / "store" / result.store / "export-new.onnx").write_text(dump(sidecar(result, facts)))
+    assert sync.sync(*load("chip")).written == 1
+    after = models(run)
+    assert after["onnx-int8"].model_id == before["onnx-int8"].model_id
+    assert after["onnx"].model_id != before["onnx"].model_id and len(after) == 2
+    assert after["onnx"].tags["bcd.file"].endswith("export-new.onnx")
+    import mlflow
+
+    mlflow.set_tracking_uri(mlflow_client.tracking_uri(RESULTS))
+    signature = mlflow.models.get_model_info(f"models:/{after['onnx'].model_id}").signature
+    assert signature.inputs.inputs[0].shape == (-1, 3, 48, 64)
+    assert [(one.name, one.shape) for one in signature.outputs.inputs] == [("logits", (-1, 2, 48, 64))]
+    assert sync.sync(*load("chip")).written == 0
+
+
+def sidecar(result, facts):
+    view = View(mean=[0.0] * 3, std=[1.0] * 3, height=48, width=64)
+    said = Metadata(
+        task="semantic", key=KEY, run=result.store, weights_sha256="", model="smoke-student", format="onnx",
+        precision="float32", dynamic=False, classes=["a", "b"], palette=[[0, 0, 0]] * 2, view=view, outputs=["logits"],
+    )  # fmt: skip
+    return Sidecar(
+        metadata=said, files=facts.files, bytes=1, toolchain={}, opset=20, calibration=None, cpu=Cpu(name="", flags=[]),
+        parity=Parity(images=[], sizes=[], largest=0.0, changed=0.0, limit=None),
+    )  # fmt: skip
 
 
 def test_only_a_changed_export_updates_its_student(project):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.project import copy_project, run
+from support.project import copy_project, in_terminal, run
 
 BIN = Path(sys.executable).parent
 TABLES = ("tables/{}.md", "tables/{}.tex", "tables/{}.csv", "tables/{}.json", "figures/{}.png", "figures/{}-panels.png")
@@ -77,7 +77,8 @@ def test_a_bare_snakemake_builds_every_table_and_figure(built):
     for table in ("all-labels", "few-labels"):
         for pattern in TABLES:
             assert (built / "results" / "smoke" / pattern.format(table)).stat().st_size > 0
-    assert (built / "results" / "smoke" / "report.html").stat().st_size > 0
+    for name in ("report.html", "metrics.json", "main.csv"):
+        assert (built / "results" / "smoke" / name).stat().st_size > 0
     trace = json.loads((built / "results/smoke/tables/all-labels.json").read_text())
     assert "pbd" in json.dumps(trace)
     assert json.loads((built / "results/smoke/tracking.json").read_text())["synced"] is True
@@ -182,6 +183,49 @@ def test_an_engine_killed_at_any_moment_leaves_a_state_that_the_same_command_fin
         assert list(project.glob(".snakemake/locks/*.lock"))
     assert "an earlier snakemake was killed; its lock is removed" in snakemake(project)
     assert contents(project) == contents(built)
+
+
+def test_a_terminal_shows_what_runs_and_the_time_left_and_is_left_clean(built, tmp_path):
+    project = shutil.copytree(built, tmp_path / "project", symlinks=True)
+    forget(project, "detection", "detection")
+    snake, train = str(BIN / "snakemake"), "train detection/scenes-smoke/smoke-retinanet"
+    code, said = in_terminal(snake, cwd=project, until=train)
+    assert code != 0 and said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1  # the cursor is back
+    code, said = in_terminal(snake, "--cores", "1", cwd=project)
+    assert code == 0 and said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1
+    assert re.search(rf"\d\d:\d\d:\d\d +\d+ of \d+  {train}/s0: none   \d+:\d\d", said)
+    assert re.search(r"suite smoke: \d+ of \d+ jobs done, \d+:\d\d so far, ", said)
+    assert "about" in said and "left" in said and "no training left" in said
+    assert re.search(r"bcd: suite smoke: \d+ trainings new, \d+ reused, whose training took .*; this build took ", said)
+    for noise in ("Select jobs", "Execute 1 jobs", "Job stats", "Finished jobid"):
+        assert noise not in said
+    assert contents(project) == contents(built)
+
+
+def test_dvc_compares_two_states_and_an_experiment_loses_no_finished_run(built, tmp_path):
+    project = shutil.copytree(built, tmp_path / "project", symlinks=True)
+    for setting in ("user.name=a", "user.email=a@example.org"):
+        run("git", "config", *setting.split("="), cwd=project)
+    run("git", "add", "-A", cwd=project)
+    run("git", "commit", "-qm", "built", cwd=project)
+    before = records(project)
+    dvc(project, "exp", "run", "-n", "heavier", "-S", "params/methods.yaml:cwd.terms.0.weight=7.0")
+    assert len(records(project) - before) == 2 and before < records(project)
+    changed = json.loads(dvc(project, "metrics", "diff", "--json"))["diff"]["results/smoke/metrics.json"]
+    assert changed and all(name.startswith("all-labels.cwd.") for name in changed)
+    shown = json.loads(dvc(project, "exp", "show", "--json"))
+    assert "heavier" in json.dumps(shown)
+    dvc(project, "plots", "diff", "-o", "plots")
+    page = (project / "plots/index.html").read_text()
+    assert "results/smoke/main.csv" in page and page.count("figures_all-labels.png") == 2
+
+
+def test_snakemakes_report_has_the_tables_figures_and_page(built):
+    snakemake(built, "--report", "report.html")
+    report = (built / "report.html").read_text()
+    for name in ("all-labels.csv", "all-labels.png", "detection-panels.png", "report.html"):
+        assert name in report
+    assert "paired to the baseline" in report
 
 
 def test_a_student_that_fails_leaves_the_files_of_the_others(built, tmp_path):

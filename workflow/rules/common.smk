@@ -14,11 +14,14 @@ from bcd.config.suites import load_suite
 from bcd.cli.snakemake import (
     free_dead_lock,
     is_main,
+    jobs_to_do,
     make_again,
     repeat_failures,
     say_doubts,
+    say_end,
     say_log,
 )
+from bcd.cli.building import Building
 from bcd.planning.outdated import outdated
 from bcd.report.outputs import panels_request, table_request
 from bcd.runs.spec import RESULTS, digest
@@ -63,6 +66,9 @@ TABLE_RUNS = {table: runs_of(rows) for table, rows in ROWS.items()}
 TABLE_PANELS = {t.name: panels_request(t) for t in SUITE_PARAMS.tables}
 OUT = f"results/{SUITE}"
 STARTED = time.time()
+BUILDING = Building(SUITE)
+if is_main(workflow) and not workflow.output_settings.dryrun:
+    BUILDING.replace_lines()
 
 
 def rule_name(kind, what):
@@ -84,12 +90,15 @@ def run_files(runs):
 
 # What failed may lie hours and screens above.
 onerror:
+    BUILDING.stop()
     repeat_failures(Path(OUT, "logs"), STARTED)
 
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.
 onsuccess:
+    BUILDING.stop()
     say_doubts(SUITE, RUNS.values())
+    say_end(SUITE, RUNS.values(), STARTED)
     if unsynced(SUITE, RESULTS):
         say_log(Path(OUT, "logs/track.log"))
     if Path(".dvc").exists() and set(workflow.dag_settings.targets) <= {"all"}:

@@ -45,6 +45,11 @@ onstart:
     awaited = [run for run in RUNS.values() if str(run.file(SUITE)) in wanted]
     if absent := missing_weights(awaited):
         raise WorkflowError(absent[0])
+    BUILDING.start(
+        jobs_to_do(SUITE, GROUPS, wanted),
+        total=len(list(workflow.dag.needrun_jobs())),
+        cores=workflow.resource_settings.cores,
+    )
 
 
 rule teachers:

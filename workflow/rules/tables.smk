@@ -3,8 +3,19 @@ rule table:
     input:
         lambda wildcards: run_files(TABLE_RUNS[wildcards.table]),
     output:
-        multiext(f"{OUT}/tables/{{table}}", ".md", ".tex", ".csv", ".json"),
-        f"{OUT}/figures/{{table}}.png",
+        multiext(f"{OUT}/tables/{{table}}", ".md", ".tex", ".json"),
+        report(
+            f"{OUT}/tables/{{table}}.csv",
+            caption="../report/table.rst",
+            category=SUITE,
+            labels={"table": "{table}", "what": "numbers"},
+        ),
+        report(
+            f"{OUT}/figures/{{table}}.png",
+            caption="../report/figure.rst",
+            category=SUITE,
+            labels={"table": "{table}", "what": "figure"},
+        ),
     log:
         f"{OUT}/logs/table-{{table}}.log",
     wildcard_constraints:
@@ -23,7 +34,12 @@ rule panels:
     input:
         lambda wildcards: run_files(TABLE_RUNS[wildcards.table]),
     output:
-        f"{OUT}/figures/{{table}}-panels.png",
+        report(
+            f"{OUT}/figures/{{table}}-panels.png",
+            caption="../report/panels.rst",
+            category=SUITE,
+            labels={"table": "{table}", "what": "panels"},
+        ),
     log:
         f"{OUT}/logs/panels-{{table}}.log",
     wildcard_constraints:
@@ -55,7 +71,12 @@ rule report:
     input:
         expand(f"{OUT}/tables/{{table}}.json", table=TABLE_RUNS),
     output:
-        f"{OUT}/report.html",
+        report(
+            f"{OUT}/report.html",
+            caption="../report/page.rst",
+            category=SUITE,
+            labels={"table": "all", "what": "page"},
+        ),
     log:
         f"{OUT}/logs/report.log",
     localrule: True
@@ -65,6 +86,24 @@ rule report:
         f"page of suite {SUITE}"
     shell:
         "bcd report --suite {params.suite:q} > {log:q} 2>&1"
+
+
+# What DVC compares: it wants files that hold a few numbers.
+rule summary:
+    input:
+        expand(f"{OUT}/tables/{{table}}.json", table=TABLE_RUNS),
+    output:
+        f"{OUT}/metrics.json",
+        f"{OUT}/main.csv",
+    log:
+        f"{OUT}/logs/summary.log",
+    localrule: True
+    params:
+        suite=SUITE,
+    message:
+        f"summary of suite {SUITE}"
+    shell:
+        "bcd summary --suite {params.suite:q} > {log:q} 2>&1"
 
 
 # A dead tracking server is reported in the output, never an error: `bcd track --sync` repairs it later.

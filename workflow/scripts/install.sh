@@ -84,6 +84,16 @@ if [ -z "$uv" ]; then
         2>/dev/null || uv=
 fi
 echo "install: packages of requirements.lock (about 6 GiB on disk)" >&2
+# The installers are quiet for minutes; whoever watches sees that something happens.
+began=$(date +%s)
+if [ -t 2 ]; then
+    while sleep 2 && kill -0 $$ 2>/dev/null; do
+        printf '\rinstall: %s s' $(($(date +%s) - began)) >&2
+    done &
+    clock=$!
+    trap 'kill $clock 2>/dev/null; echo >&2' EXIT
+    trap 'exit 130' INT
+fi
 if [ -n "$uv" ]; then
     "$uv" pip sync --quiet --python "$venv/bin/python" --require-hashes requirements.lock
     "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .

@@ -25,6 +25,7 @@ from bcd.config.schema.base import (
 from bcd.errors import nearest
 
 TRAIN = "train"  # the split that trains a model
+VALIDATION = "val"  # the split that choices are made by
 MOST_CLASSES = 255  # a label map has 8 bits, and 255 means: ignore
 
 

@@ -114,6 +114,15 @@ class Ohem(Strict):
     """Pixels of an image that are taken at least, on average over a batch: the hardest ones."""
 
 
+class Validation(Strict):
+    """Evaluations while a model trains, for curves: no result depends on them, and nothing is chosen by them."""
+
+    every: Count
+    """Steps between two of them."""
+    images: Count = 16
+    """Images of the split `val`, evenly spaced."""
+
+
 class Runtime(Strict):
     """What may change without changing a result: a job's size and resources, and how often it saves."""
 
@@ -125,6 +134,8 @@ class Runtime(Strict):
     """Processes that load data."""
     live_tracking: bool = False
     """Whether curves are sent to MLflow while a run lasts."""
+    validation: Validation | None = None
+    """Evaluations on a few validation images in between; null for none."""
     gpus: Annotated[int, Field(ge=0, le=1024)] = 0
     """GPUs of a job, one process each."""
     mem_mb: Count = 2000

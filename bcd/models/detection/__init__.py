@@ -12,9 +12,10 @@ def build_detector(model: DetectionModel, classes: int) -> Detector:
     Random initial weights come from torch's global generator alone, so seed it first.
     Raises UserError naming the field for what the engine does not offer, and for an engine that is not installed.
 
-    >>> model = DetectionModel(backbone="resnet18", head="retinanet", channels=256, detection={})
-    >>> [tap for tap in build_detector(model, classes=80).taps if tap.startswith("p")]
-    ['p3', 'p4', 'p5', 'p6', 'p7']
+    Example:
+        >>> model = DetectionModel(backbone="resnet18", head="retinanet", channels=256, detection={})
+        >>> [tap for tap in build_detector(model, classes=80).taps if tap.startswith("p")]
+        ['p3', 'p4', 'p5', 'p6', 'p7']
     """
     if model.detection.engine == "detectron2":
         from bcd.models.detection.detectron2_detector import build as build_with_detectron2

@@ -69,7 +69,7 @@ def _block(content: TableContent, pair: PairBlock, columns: list[Json]) -> Json:
     runs = [run for row in pair.rows for run in row.runs]
     return {
         "heading": heading(pair),
-        "rows": [_row(content, row, columns) for row in pair.rows],
+        "rows": [_row(content, pair, row, columns) for row in pair.rows],
         "all_stale": bool(runs) and all(run.stale for run in runs),
         "gaps": {metric: _gap(pair, content.baseline, metric) for metric in content.main_metrics},
     }
@@ -81,7 +81,7 @@ def _gap(pair: PairBlock, baseline: str, metric: str) -> str:
     return f"{baseline} {other}, {TEACHER} {teacher}"
 
 
-def _row(content: TableContent, row: MeasuredRow, columns: list[Json]) -> Json:
+def _row(content: TableContent, pair: PairBlock, row: MeasuredRow, columns: list[Json]) -> Json:
     return {
         "method": row.method,
         "title": row_title(row, content),
@@ -89,7 +89,7 @@ def _row(content: TableContent, row: MeasuredRow, columns: list[Json]) -> Json:
         "cells": [CELLS[column["kind"]](row, column["metric"]) for column in columns],
         "numbers": {metric: _numbers(row.cells[metric]) for metric in content.metrics},
         "runs": [_run(one) for one in row.runs],
-        "commands": _commands(content.suite, row.runs),
+        "commands": _commands(content, pair, row),
         "stale": [run.repetition for run in row.runs if run.stale],
     }
 
@@ -161,12 +161,14 @@ def _run(run: Trace) -> Json:
     return run.model_dump(exclude={"standing"}) | {"name": run.repetition, "standing": sorted(run.standing)}
 
 
-def _commands(suite: str, runs: list[Trace]) -> list[Json]:
-    """What repeats a row, in the words of a shell."""
+def _commands(content: TableContent, pair: PairBlock, row: MeasuredRow) -> list[Json]:
+    """What shows more of a row, and what repeats it, in the words of a shell."""
+    suite, runs = content.suite, row.runs
     if not runs:
         return []
     files = [f"results/{run.file}" for run in runs]
     return [
+        *_comparison(content, pair.row(content.baseline), row),
         {
             "what": "Measure it again",
             "command": "\n".join(_command("bcd", "evaluate", "--suite", suite, run.key) for run in runs),
@@ -176,6 +178,16 @@ def _commands(suite: str, runs: list[Trace]) -> list[Json]:
             "command": _command("snakemake", *files, "--config", f"suite={suite}"),
         },
     ]
+
+
+def _comparison(content: TableContent, baseline: MeasuredRow, row: MeasuredRow) -> list[Json]:
+    """Nothing for what a table compares with nothing."""
+    if row.method in (TEACHER, baseline.method) or not baseline.runs:
+        return []
+    rows = [one.runs[0].key.rpartition("/")[0] for one in (baseline, row)]
+    some = ["--partial"] if content.partial else []
+    command = _command("bcd", "compare", "--suite", content.suite, "--table", content.table, *some, *rows)
+    return [{"what": f"Compare it with {baseline.method} by class, by size and by image", "command": command}]
 
 
 def _command(*words: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from bcd.planning.cost import duration
 from bcd.report.content import MeasuredRow, TableContent
 from bcd.report.page.verdicts import Size
 from bcd.report.render.text import NOTHING, file_texts, heading, scaled
@@ -57,14 +58,6 @@ def _trained(row: MeasuredRow, records: Mapping[str, Record]) -> list[str]:
 def _one(texts: Any) -> str:
     """The one text that all runs share, or all that they have."""
     return ", ".join(dict.fromkeys(texts))
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `12 min`, `3.5 h`."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
 
 
 def devices(records: Sequence[Record]) -> list[str]:

@@ -8,18 +8,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bcd.train.history import read
+from bcd.train.history import FILE, read
 
 POINTS = 60  # of a curve: more do not show at the width of a page
 
 
-def curve(folder: Path) -> dict[str, Any]:
+def curve(folder: Path, file: str = FILE) -> dict[str, Any]:
     """`steps`, and by the name of each loss its `values` there; None where a loss has none that is finite.
 
-    Neighbouring lines of history.jsonl are averaged until POINTS are left; a point stands at the last step of its
+    Neighbouring lines of the file are averaged until POINTS are left; a point stands at the last step of its
     lines. Raises UserError naming a damaged line.
     """
-    lines = read(folder)
+    lines = read(folder, file)
     parts = _parts(lines, POINTS)
     names = sorted({name for line in lines for name in line} - {"step"})
     return {

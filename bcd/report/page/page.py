@@ -21,6 +21,7 @@ from bcd.runs.expand import distinct_runs, runs_of, suite_rows
 from bcd.runs.record import Record
 from bcd.runs.status import Status
 from bcd.runs.usable import find_runs
+from bcd.train.history import FILE, VALIDATION
 
 
 def build(
@@ -101,12 +102,14 @@ def _first_runs(pair: PairBlock, baseline: str, usable: Mapping[str, Status]) ->
 
 
 def _curves(pair: PairBlock, results: Path) -> list[dict[str, Any]]:
-    """The losses of every run of a pair."""
-    return [
-        {"method": row.method, "run": run.repetition, **curve(results / run.store)}
+    """The losses of every run of a pair, and apart from these its metrics on validation images, where it has any."""
+    curves = [
+        {"method": row.method, "run": run.repetition, **curve(results / run.store, file)}
         for row in pair.rows
         for run in row.runs
+        for file in (FILE, VALIDATION)
     ]
+    return [one for one in curves if one["steps"]]
 
 
 def _commits(runs: Sequence[Trace], records: Mapping[str, Record]) -> list[str]:

@@ -4,9 +4,10 @@ import shlex
 
 from support import tables
 
+from bcd.planning.cost import duration
 from bcd.report.content import FileCost, PublishedCell, TableContent
 from bcd.report.page import cells
-from bcd.report.page.costs import costs, duration
+from bcd.report.page.costs import costs
 
 
 def exported(content: TableContent) -> TableContent:

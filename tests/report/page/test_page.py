@@ -151,7 +151,11 @@ def test_times_are_kept_apart_from_results(page):
 def test_commands_repeat_a_cell(page):
     table = data_of(page)["tables"][0]
     row = next(row for row in table["blocks"][0]["rows"] if row["method"] == "bcd")
-    evaluate, anew = (one["command"] for one in row["commands"])
+    beside, evaluate, anew = (one["command"] for one in row["commands"])
+    rows = f"{measured.STUDENT}/none {measured.STUDENT}/bcd"
+    assert beside == f"bcd compare --suite smoke --table all-labels {rows}"
+    others = [one for one in table["blocks"][0]["rows"] if one["method"] in ("teacher", "none")]
+    assert [len(one["commands"]) for one in others] == [2, 2], "they are compared with nothing"
     assert evaluate.splitlines()[0] == f"bcd evaluate --suite smoke {measured.STUDENT}/bcd/s0"
     runs = f"results/smoke/runs/{measured.STUDENT}/bcd"
     assert anew == f"snakemake {runs}/s0.json {runs}/s1.json --config suite=smoke"
