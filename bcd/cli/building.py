@@ -64,8 +64,14 @@ class Building(logging.Filter):
         self.handler: logging.StreamHandler[Any] | None = None
         self.live: Live | None = None
 
-    def replace_lines(self) -> None:
-        """From now on Snakemake does not print what `start` will show; nothing happens where stderr is no terminal."""
+    def replace_lines(self, settings: Any) -> None:
+        """From now on Snakemake does not print what `start` will show.
+
+        settings: Snakemake's of its output. Nothing happens where stderr is no terminal, for a dry run, and for
+        `--quiet all`.
+        """
+        if settings.dryrun or any(quiet.name == "ALL" for quiet in settings.quiet or ()):
+            return
         handlers = logging.getLogger("snakemake.logging").handlers
         own = next((handler for handler in handlers if handler.name == "DefaultStreamHandler"), None)
         if isinstance(own, logging.StreamHandler) and own.stream is sys.stderr and sys.stderr.isatty():

@@ -67,8 +67,8 @@ TABLE_PANELS = {t.name: panels_request(t) for t in SUITE_PARAMS.tables}
 OUT = f"results/{SUITE}"
 STARTED = time.time()
 BUILDING = Building(SUITE)
-if is_main(workflow) and not workflow.output_settings.dryrun:
-    BUILDING.replace_lines()
+if is_main(workflow):
+    BUILDING.replace_lines(workflow.output_settings)
 
 
 def rule_name(kind, what):
