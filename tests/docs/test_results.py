@@ -1,6 +1,10 @@
 """docs/results: what a page copies from the reference tables is what stands there."""
 
 import csv
+import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 from support.project import ROOT
@@ -49,3 +53,15 @@ def test_the_table_of_schedules_is_that_of_the_reference():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
     found = {(METRICS[row[0]], row[1]): row[2:] for row in rows if row[0] in METRICS and len(row) == 5}
     assert found == {key: means[key] for key in found} and len(found) == 12
+
+
+def test_tables_of_gains_are_what_their_commands_print():
+    page = (ROOT / "docs" / "results" / "pretrained.md").read_text()
+    commands = re.findall(r"^    python (benchmarks/gains\.py .*)$", page, re.MULTILINE)
+    assert commands
+    for command in commands:
+        said = subprocess.run(
+            [sys.executable, *shlex.split(command)], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for table in said.strip().split("\n\n")[1::2]:
+            assert table in page, f"{command} prints another table:\n{table}"
