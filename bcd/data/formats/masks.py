@@ -37,7 +37,7 @@ class Reader:
         """The samples of a split: in the order of its list, else by name.
 
         Raises UserError for a split without images, an image without its mask, a mask without its image, two files of
-        one name, and a list that names no image.
+        one name, and a list that is empty or names what is no image.
         """
         images, masks = self._images(files, split), self._masks(files, split)
         if not images:
@@ -120,6 +120,8 @@ class Reader:
         except UnicodeDecodeError:
             raise UserError(f"the list {where} is not UTF-8 text; save it as UTF-8") from None
         names = [normalize("NFC", line.strip()) for line in text.splitlines() if line.strip()]
+        if not names:
+            raise UserError(f"the list {where} has no names, so the split '{split}' is empty; write one a line")
         if strange := [name for name in names if name not in images]:
             raise UserError(
                 f"the list {where} has '{strange[0]}', and no image at {self.layout.images} is called so; write names "
