@@ -113,7 +113,7 @@ def check(
     if not faults and (one := _one_class(dataset, found)):
         faults.append(one)
     if faults:
-        raise UserError(_listed(files.dataset, faults))
+        raise UserError(_listed(files.dataset, faults, "the folder" if dataset.folder else "the archives"))
     return found
 
 
@@ -245,6 +245,8 @@ def _one_class(dataset: Dataset, found: Mapping[str, SplitCheck]) -> str:
     ids = ", ".join(f"{number} for '{name}'" for number, name in enumerate(dataset.classes[:NAMED]))
     more = ", ..." if len(dataset.classes) > NAMED else ""
     remedy = f"store masks as class ids: {ids}{more}"
+    if dataset.masks:
+        remedy += " (or say in masks.values of params/datasets.yaml which value is which class)"
     if any(one["ignored"] for one in labels):
         return (
             f"every mask holds only '{held.pop()}' and ignored pixels, so no model could be wrong; {remedy}, since "
@@ -253,10 +255,10 @@ def _one_class(dataset: Dataset, found: Mapping[str, SplitCheck]) -> str:
     return f"every mask holds only '{held.pop()}', so no model could be wrong; {remedy}"
 
 
-def _listed(dataset: str, faults: list[str]) -> str:
-    """The faults in one sentence, numbered where there are several."""
+def _listed(dataset: str, faults: list[str], source: str) -> str:
+    """The faults in one sentence, numbered where there are several; source: where the files come from."""
     again = (
-        f"then run `bcd fetch {dataset}`, after mending the archives, or `bcd fetch {dataset} --accept`, after mending "
+        f"then run `bcd fetch {dataset}`, after mending {source}, or `bcd fetch {dataset} --accept`, after mending "
         f"files that an earlier fetch has brought to data/{dataset}"
     )
     if len(faults) == 1:

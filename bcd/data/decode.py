@@ -50,6 +50,19 @@ def read_label(data: bytes, name: str) -> np.ndarray:
     return np.array(image)
 
 
+def read_colours(data: bytes, name: str) -> np.ndarray:
+    """Decode a mask that is read as colours to uint8 (H, W, 3) RGB, from an RGB, a palette or a grey image file.
+
+    Raises UserError naming `name` when the data is truncated, damaged, deeper than 8 bits or has an alpha channel.
+    """
+    image, stored = _decode(data, name)
+    if image.mode not in ("RGB", "P", "L"):
+        raise UserError(f"{name} is of mode '{image.mode}'; a mask of colours must be 8-bit RGB, so save it as that")
+    if ";16" in stored:
+        raise UserError(f"{name} has more than 8 bits per channel; convert it to 8 bits")
+    return np.array(image.convert("RGB"))
+
+
 def orientation(data: bytes) -> int:
     """The orientation tag of an image file, 2 to 8; 1 where there is none, or none that viewers would follow."""
     with Image.open(io.BytesIO(data), formats=STORED) as image:

@@ -159,6 +159,8 @@ def _disk(params: Params, planned: list[Planned]) -> str:
 def _archives(dataset: Dataset) -> str:
     if dataset.generator:
         return "generated"
+    if dataset.folder:
+        return "copied from a folder"
     known = [archive.bytes for archive in dataset.archives if archive.bytes]
     unknown = len(dataset.archives) - len(known)
     return " and ".join([_size(sum(known))] * bool(known) + [f"{unknown} of unknown size"] * bool(unknown))

@@ -21,6 +21,8 @@ for files in sorted({run.files for run in RUNS.values()}):
                 include={
                     "format",
                     "archives",
+                    "folder",
+                    "masks",
                     "generator",
                     "splits",
                     "classes",

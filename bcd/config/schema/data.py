@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from operator import not_
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from bcd.config.schema.base import (
     require_inside,
     require_name,
 )
+from bcd.config.schema.masks import Masks
 from bcd.errors import nearest
 
 TRAIN = "train"  # the split that trains a model
@@ -111,6 +113,10 @@ class Dataset(Strict):
     """Where the data comes from, for people."""
     archives: list[Archive] = []
     """What is downloaded and unpacked."""
+    folder: str | None = Field(default=None, exclude_if=not_)
+    """A folder of this machine whose files are copied, in the place of archives: own data."""
+    masks: Masks | None = Field(default=None, exclude_if=not_)
+    """How the images and masks of `format: masks` are found and read."""
     generator: Generator | None = None
     """How it is drawn, for generated data."""
     files: str = ""
@@ -136,6 +142,10 @@ class Dataset(Strict):
     def _fits(self) -> Dataset:
         if self.files:
             require_name(self.files)
+        if self.folder is not None and (self.archives or self.generator or not self.folder.strip()):
+            raise ValueError("folder is a path, and the only place that the files come from; leave one of them out")
+        if self.masks:
+            self.masks.require_fit(self.classes, list(self.splits))
         for field in ("classes", "things"):
             if twice := repeated(getattr(self, field)):
                 raise ValueError(f"{field} has '{twice}' twice; each class has a name of its own")
@@ -154,7 +164,7 @@ class Dataset(Strict):
 
     def use(self, task: TaskName) -> DataUse:
         """How a run of that task uses the dataset; a detector's classes are the things."""
-        shared = self.model_dump(include={"format", "splits", "size", "images", "labelled", "mean", "std"})
+        shared = self.model_dump(include={"format", "splits", "masks", "size", "images", "labelled", "mean", "std"})
         if task == "semantic":
             return DataUse(classes=self.classes, **shared)
         return DataUse(classes=self.things or self.classes, skip_annotations=self.skip_annotations, **shared)
@@ -168,6 +178,8 @@ class DataUse(Strict):
     classes: list[str]
     """For detectors the things, else all classes."""
     splits: dict[str, int]
+    """As of `Dataset`."""
+    masks: Masks | None = Field(default=None, exclude_if=not_)
     """As of `Dataset`."""
     size: Pixels | None = None
     """As of `Dataset`."""

@@ -63,7 +63,7 @@ def split_note(where: str, found: Mapping[str, int], wanted: Mapping[str, int], 
     if not sample or not any(found.values()):
         raise UserError(
             f"{where} has the splits {dict(found)}, but params/datasets.yaml says {dict(wanted)}; "
-            "complete the archives or the mirror, or correct `splits`"
+            "complete the archives, the mirror or the folder, or correct `splits`"
         )
     return f"sample: {', '.join(f'{n} of {wanted.get(split, 0)} {split}' for split, n in found.items())} images"
 

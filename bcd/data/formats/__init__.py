@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bcd.config.schema.base import TaskName
+    from bcd.config.schema.data import Dataset, DataUse
     from bcd.data.tree import Sample, Tree
 
 
@@ -74,12 +75,20 @@ class GeneratedFormat(Protocol):
         """The samples of a split in their order; UserError when a file is missing."""
 
 
+class DescribedFormat(Protocol):
+    """A format whose files the dataset's entry describes: what the other protocols ask for is offered by a reader."""
+
+    def reader(self, data: Dataset | DataUse) -> Any:
+        """What reads the files as the entry says; it has `files(tree)`, the paths of a tree that are used, as well."""
+
+
 @dataclass(frozen=True)
 class Format:
-    """What a format is for: its tasks, and whether its data are generated."""
+    """What a format is for: its tasks, whether its data are generated, and whether the entry describes its files."""
 
     tasks: tuple[TaskName, ...]
     generated: bool = False
+    described: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -89,6 +98,7 @@ FORMATS: dict[str, Format] = {
     "coco": Format(("detection", "instance")),
     "cocostuff10k": Format(("semantic",)),
     "cocostuff164k": Format(("semantic",)),
+    "masks": Format(("semantic",), described=True),
     "pascal_context": Format(("semantic",)),
     "scenes": Format(("semantic", "detection", "instance"), generated=True),
     "voc": Format(("semantic",)),
@@ -104,6 +114,15 @@ def load_format(name: str) -> Any:
     """
     require_format(name, None, "params/datasets.yaml")
     return import_module(f"bcd.data.formats.{name}")
+
+
+def reader_of(data: Dataset | DataUse) -> Any:
+    """What reads the dataset's files: the module of its format, or what that makes of the entry.
+
+    Raises UserError for a format that is not in `FORMATS`.
+    """
+    module = load_format(data.format)
+    return module.reader(data) if FORMATS[data.format].described else module
 
 
 def require_format(dataset_format: str, task: TaskName | None, where: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bcd.config.schema.data import DataUse
 from bcd.data import decode, tree
-from bcd.data.formats import SemanticFormat, load_format
+from bcd.data.formats import SemanticFormat, reader_of
 from bcd.data.semantic.transforms import resize_pair
 from bcd.errors import UserError
 
@@ -46,7 +46,7 @@ def open_split(root: Path, data: DataUse, split: str) -> Split:
 
 def split_of(files: tree.Tree, data: DataUse, split: str) -> Split:
     """A split of a dataset's files; raises what `open_split` raises."""
-    reader: SemanticFormat = load_format(data.format)
+    reader: SemanticFormat = reader_of(data)
     samples = reader.samples(files, split)
     if not samples:
         raise UserError(f"{files.dataset}: the split '{split}' is empty; run `bcd fetch {files.dataset} --force`")

@@ -120,7 +120,7 @@ def test_an_archive_that_is_gone_is_not_missed(root):
 
 
 def test_files_without_an_archive_say_how_to_pack_them(tmp_path):
-    with pytest.raises(UserError, match=r"toy has no archives; pack its files into toy\.zip.*url: null"):
+    with pytest.raises(UserError, match=r"toy has no archives; name the folder .* pack them into toy\.zip.*url: null"):
         get(tmp_path / "data/toy", ponds(archives=()))
 
 
