@@ -217,6 +217,8 @@ def _asking() -> str:
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(PROJECT):
-            return f"{frame.f_code.co_filename[len(PROJECT) + 1 :]}:{frame.f_code.co_qualname}"
+            # Without what is inside a function: whether a comprehension is one of its own depends on Python.
+            function = frame.f_code.co_qualname.partition(".<locals>")[0]
+            return f"{frame.f_code.co_filename[len(PROJECT) + 1 :]}:{function}"
         frame = frame.f_back
     return "elsewhere"
