@@ -49,7 +49,7 @@ def compare(
     from bcd.runs.record import dump
 
     if json and csv:
-        raise UserError("bcd compare: --json and --csv are two forms; say one of them")
+        raise UserError("--json and --csv are two forms; say one of them")
     found = compare_rows(*load(suite), a, b, table=table, metrics=metric, images=images, partial=partial)
     text = dump(found) if json else comparison.render_csv(found) if csv else comparison.render(found)
     put(text.removesuffix("\n"))

@@ -123,8 +123,10 @@ class Learner:
         with autocast:
             losses = self._module(batch, teacher, self.step, self.recipe.steps)
         total = sum(losses.values())
+        # Read before the backward pass: a GPU would have to end it first.
+        read = {name: value.item() for name, value in losses.items()}
         if distributed.anywhere(not math.isfinite(total.item())):
-            self._fail_at({k: v.item() for k, v in losses.items()}, batch.names)
+            self._fail_at(read, batch.names)
             return
         total.backward()
         if self.recipe.clip:
@@ -134,7 +136,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._keep_rng()
-        self._log({k: v.item() for k, v in losses.items()})
+        self._log(read)
         self.spent = self.spent.plus(now().since(begin))
 
     def _log(self, losses: dict[str, float]) -> None:

@@ -209,7 +209,7 @@ def test_dvc_compares_two_states_and_an_experiment_loses_no_finished_run(built, 
     run("git", "add", "-A", cwd=project)
     run("git", "commit", "-qm", "built", cwd=project)
     before = records(project)
-    dvc(project, "exp", "run", "-n", "heavier", "-S", "params/methods.yaml:cwd.terms.0.weight=7.0")
+    dvc(project, "exp", "run", "-n", "heavier", "-S", "params/methods.yaml:cwd.terms.0.weight=9.0")
     assert len(records(project) - before) == 2 and before < records(project)
     changed = json.loads(dvc(project, "metrics", "diff", "--json"))["diff"]["results/smoke/metrics.json"]
     assert changed and all(name.startswith("all-labels.cwd.") for name in changed)
@@ -292,9 +292,9 @@ def test_results_that_come_without_snakemakes_notes_are_judged_by_what_they_say(
 
     students = {f"train_semantic_scenes_smoke_smoke_student_from_smoke_teacher_s{i}" for i in range(2)}
     assert planned(METHODS, "term: cwd, taps: [logits], weight: 3", "term: cwd, taps: [logits], weight: 7") == {
-        *students, "table", "panels", "report", "track"
+        *students, "table", "panels", "report", "summary", "track"
     }  # fmt: skip
-    assert planned("params/suites/smoke.yaml", "caption: ", "caption: Of late, ") == {"table", "report"}
+    assert planned("params/suites/smoke.yaml", "caption: ", "caption: Of late, ") == {"table", "report", "summary"}
     assert {"data_scenes_smoke", *students} < planned(
         "params/datasets.yaml", "{seed: 7, size: 48}", "{seed: 8, size: 48}"
     )

@@ -85,8 +85,8 @@ if [ -z "$uv" ]; then
 fi
 echo "install: packages of requirements.lock (about 6 GiB on disk)" >&2
 # The installers are quiet for minutes; whoever watches sees that something happens.
-began=$(date +%s)
 if [ -t 2 ]; then
+    began=$(date +%s)
     while sleep 2 && kill -0 $$ 2>/dev/null; do
         printf '\rinstall: %s s' $(($(date +%s) - began)) >&2
     done &
