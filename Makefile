@@ -41,7 +41,7 @@ test: install
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 tests
 
 ui: install
-	bcd track --ui
+	bcd track --ui --suite $(SUITE)
 
 # Material would print a notice about the future of MkDocs, and has this name for not doing so.
 docs: install

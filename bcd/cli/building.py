@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # Snakemake names its events in `snakemake_interface_logger_plugins.common.LogEvent`; these are shown in our words.
 REPLACED = ("job_info", "job_started", "job_finished", "progress", "run_info", "resources_info", "shellcmd")
 CHATTER = ("Select jobs to execute...", "Using shell:")
+WIDE = 100  # columns from which on there is room for what jobs say
 TAIL = 4000  # bytes of a job's log in which its last line is looked for
 STEP = re.compile(r"step (\d+)/(\d+)")
 TIME = re.compile(r"^\d\d:\d\d:\d\d ")
@@ -147,7 +148,7 @@ class Building(logging.Filter):
         left = seconds_left(self.jobs, self.took, running, self.cores, self.rates)
         rest = "the time left is not known yet" if left is None else f"about {_rounded(left)} left"
         if len(self.took) == len(self.jobs):
-            rest = "no training left"
+            rest = "only tables and pages left"
         so_far = _clock(time.monotonic() - self.begin)
         return f"suite {self.suite}: {self.done} of {self.total} jobs done, {so_far} so far, {rest}"
 
@@ -160,10 +161,12 @@ class Building(logging.Filter):
         grid = Table.grid(padding=(0, 2), expand=True)
         grid.add_column(no_wrap=True, ratio=3)
         grid.add_column(no_wrap=True, justify="right", width=8)
-        grid.add_column(no_wrap=True, ratio=2)
+        wide = self.live is None or self.live.console.width >= WIDE
+        if wide:
+            grid.add_column(no_wrap=True, ratio=2)
         for job in list(self.running.values()):
-            since = _clock(time.monotonic() - job.since)
-            grid.add_row(Text(f"  {job.message}"), Text(since), Text(_last_line(job.log)))
+            cells = [f"  {job.message}", _clock(time.monotonic() - job.since), _last_line(job.log)]
+            grid.add_row(*map(Text, cells if wide else cells[:2]))
         return Group(Text(), grid, Text(self.sentence(), style="bold"))
 
 

@@ -42,6 +42,7 @@ def commit(suite: str) -> None:
     if has_remote():
         outs = [{"path": path.as_posix(), "persist": True} for path in carried(suite)]
         atomic_write(FINISHED, json.dumps({"outs": outs}, indent=1) + "\n")  # JSON is YAML
+    announce("telling DVC of the results (dvc.lock)")
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "commit", "--force"], capture_output=True, encoding="utf-8", errors="replace",
         check=False,

@@ -235,7 +235,7 @@ def tables(
         put(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
         put(f"to look at: results/{wanted.name}/report.html, which `bcd report --suite {wanted.name} --open` shows")
         put(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/reference/tables.md")
-        put("runs, curves and predictions side by side: make ui")
+        put(f"runs, curves and predictions side by side: bcd track --ui --suite {wanted.name}")
 
 
 app.command()(compare)

@@ -71,8 +71,8 @@ def say_end(suite: str, runs: Iterable[Run], since: float) -> None:
     records = [read_as(Record, RESULTS / "store" / store / "record.json") for store in sorted(stores)]
     old = [record for record in records if datetime.fromisoformat(record.finished).timestamp() < since]
     kept = f", {len(old)} reused, whose training took {duration(sum(r.train_seconds for r in old))}" if old else ""
-    new = f"{len(records) - len(old)} trainings new{kept}"
-    announce(f"suite {suite}: {new}; this build took {duration(round(time.time() - since))}")
+    new = f"{len(records) - len(old)} trainings new" if len(old) < len(records) else "no training in this call"
+    announce(f"suite {suite}: {new}{kept}; this build took {duration(round(time.time() - since))}")
 
 
 def repeat_failures(logs: Path, since: float) -> None:

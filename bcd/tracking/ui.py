@@ -49,7 +49,9 @@ def ui(port: int = 5000, results: Path = Path("results"), suite: str | None = No
         ) from None
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     # A session of its own, so that everything the server starts can be ended with it.
-    print(f"runs: http://127.0.0.1:{port}/{address(found and found.experiment_id)}", flush=True)
+    print(
+        f"runs: http://127.0.0.1:{port}/{address(found and found.experiment_id)} (once MLflow has started)", flush=True
+    )
     server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], start_new_session=True)
     try:
         return server.wait()

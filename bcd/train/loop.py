@@ -31,6 +31,7 @@ from bcd.runs.status import code_of
 from bcd.tasks.task import Task
 from bcd.train.checkpoint import save_weights
 from bcd.train.clock import Spent, now
+from bcd.train.history import VALIDATION
 from bcd.train.learner import Learner
 from bcd.train.signals import Stopped, stop_signals
 from bcd.train.standstill import sentence
@@ -61,6 +62,8 @@ def train(
         missing = []
         for spec in {spec.hash: spec for spec in specs}.values():
             if store.record(spec.folder(results)):
+                if runtime.validation and not (spec.folder(results) / VALIDATION).exists():
+                    say(f"{spec.folder(results)}: was trained before without runtime.validation, and has no such curve")
                 continue
             if distributed.rank() == 0:
                 locks.enter_context(store.open_entry(spec, results))
