@@ -89,6 +89,8 @@ def _meant(word: str, sides: dict[str, list[Side]]) -> list[Side]:
     every = [side for some in sides.values() for side in some]
     if found := [side for side in every if _fits(name, side)]:
         return found
+    if (named := word.removesuffix(":")) in sides:
+        raise UserError(f"'{word}' is a table; write {named}:ROW, such as {named}:{sides[named][0].name}")
     known = list(dict.fromkeys(side.name for side in every))
     rows = [one for one in known if "/" not in one]
     where = f"table {next(iter(sides))}" if len(sides) == 1 else f"tables {', '.join(sides)}"

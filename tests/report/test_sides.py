@@ -97,6 +97,8 @@ def test_unknown_rows_have_the_nearest_name():
     assert "of the table detection; did you mean 'fgd'" in refused("scenes", "none", "fdg", "detection")
     assert "did you mean 'detection'" in refused("scenes", "detecton:none", "bcd")
     assert "did you mean 'detection'" in refused("scenes", "none", "bcd", "detecton")
+    for word in ("all-labels", "all-labels:"):
+        assert refused("scenes", word, "bcd").startswith(f"'{word}' is a table; write all-labels:ROW, such as ")
     assert "did you mean 'bcd/s4'" in refused("scenes", "all-labels:bcd/s5", "none")
 
 
