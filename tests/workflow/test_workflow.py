@@ -217,7 +217,7 @@ def test_dvc_compares_two_states_and_an_experiment_loses_no_finished_run(built, 
     assert "heavier" in json.dumps(shown)
     dvc(project, "plots", "diff", "-o", "plots")
     page = (project / "plots/index.html").read_text()
-    assert "results/smoke/main.csv" in page
+    assert "results_smoke_main_csv" in page
     assert all(f"{state}_results_smoke_figures_all-labels.png" in page for state in ("HEAD", "workspace"))
 
 
