@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html import unescape
@@ -16,7 +15,6 @@ from bcd.losses import TERMS
 
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install '.[docs]'")
 pytestmark = pytest.mark.slow
-CHROMIUM = os.environ.get("BCD_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 METHODS = (ROOT / "docs/reference/methods.md").read_text()
 TABLES = sorted((ROOT / "results/reference").glob("*/*.csv"))
 RESOURCE = re.compile(r'<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)="?([^"\s>]+)')
@@ -100,19 +98,6 @@ def test_each_reference_table_is_on_the_page_of_its_suite(texts, table):
     assert methods <= set(re.findall(r"<tr>\s*<td[^>]*>([^<]*)</td>", section))
     assert f'href="{table.name}"' in section
     assert (f'src="{table.stem}.png"' in section) == table.with_suffix(".png").exists()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install '.[browser]'"
-    )
-    if not CHROMIUM:
-        pytest.skip("chromium is not installed: apt-get install chromium, or set BCD_CHROMIUM")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
