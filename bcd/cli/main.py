@@ -14,13 +14,12 @@ import typer
 from bcd.cli.compare import compare
 from bcd.cli.data import check, fetch
 from bcd.cli.export import export, predict
-from bcd.cli.options import Suite, Table, load
-from bcd.cli.report import report, summary
-from bcd.cli.terminal import announce, put, say
-from bcd.errors import UserError, pick
+from bcd.cli.options import Suite, load
+from bcd.cli.report import panels, report, summary, tables
+from bcd.cli.terminal import put, say
+from bcd.errors import UserError
 
 if TYPE_CHECKING:
-    from bcd.config.schema import suites
     from bcd.runs.run import Run
 
 app = typer.Typer(
@@ -50,11 +49,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-def _tables(suite: suites.Suite, table: str | None) -> list[str]:
-    names = {t.name: t.name for t in suite.tables}
-    return [pick(names, table, "--table")] if table else list(names)
 
 
 app.command()(fetch)
@@ -207,61 +201,9 @@ app.command()(export)
 app.command()(predict)
 
 
-@app.command()
-def tables(
-    suite: Suite = None,
-    table: Table = None,
-    show: Annotated[bool, typer.Option(help="Only print the main metrics of the tables that exist.")] = False,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Build from the runs that exist; what is missing is marked and counted.")
-    ] = False,
-) -> None:
-    """Build tables and their figures from run records: results/SUITE/tables/*.{md,tex,csv,json}, figures/*.png.
-
-    A missing run is an error. With --partial it is not: the tables of what exists are called PARTIAL, say which runs
-    they lack and lie apart, as results/SUITE/partial/*.partial.{md,tex,csv,json,png}.
-    """
-    from bcd.report import tables as building
-
-    params, wanted = load(suite)
-    for name in _tables(wanted, table):
-        if show:
-            put(building.show(Path("results"), wanted.name, name, partial=partial))
-        else:
-            for path in building.build(params, wanted, name, Path("results"), partial=partial):
-                put(path)
-    if show and not partial:
-        _say_outdated(params, wanted)
-        put(f"with captions and all metrics: results/{wanted.name}/tables/*.md (also .tex, .csv, .json)")
-        put(f"to look at: results/{wanted.name}/report.html, which `bcd report --suite {wanted.name} --open` shows")
-        put(f"figures and panels: results/{wanted.name}/figures/; how to read them: docs/reference/tables.md")
-        put(f"runs, curves and predictions side by side: bcd track --ui --suite {wanted.name}")
-
-
+app.command()(tables)
 app.command()(compare)
-
-
-def _say_outdated(params: suites.Params, suite: suites.Suite) -> None:
-    from bcd.planning.outdated import outdated
-    from bcd.runs.expand import suite_rows
-
-    if wrong := outdated(params, suite, suite_rows(params, suite)):
-        path, why = next(iter(wrong.items()))
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        again = f"`snakemake --config suite={suite.name}` makes them again"
-        announce(f"not today's: {path} ({why}){more}; {again}")
-
-
-@app.command()
-def panels(suite: Suite = None, table: Table = None) -> None:
-    """Draw image, label, teacher and students side by side with boundary errors marked: figures/*-panels.png."""
-    from bcd.report.panels import table_panels
-
-    params, wanted = load(suite)
-    for name in _tables(wanted, table):
-        put(table_panels(params, wanted, name, Path("results"), Path("data")))
-
-
+app.command()(panels)
 app.command()(report)
 app.command()(summary)
 
