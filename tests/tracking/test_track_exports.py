@@ -62,13 +62,6 @@ def synced(tmp_path_factory, finished):
     return root
 
 
-@pytest.fixture
-def project(tmp_path, synced, monkeypatch):
-    monkeypatch.chdir(copied(synced, tmp_path / "project"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path / "project"
-
-
 def client():
     import mlflow
 
