@@ -1,10 +1,11 @@
 """At which weight a term pulls a student as hard as its task loss does: a starting point for choosing weights.
 
-    python benchmarks/balance.py [--suite scenes] [--steps 60] [--batches 5] [--methods kd cwd ...]
+    python benchmarks/balance.py [--suite scenes] [--table NAME] [--steps 60] [--batches 5] [--methods kd cwd ...]
 
-For every term of the methods: the norm of the task loss's gradient over that of the term at weight 1, both by the
-student's parameters, after some steps of plain training; the root mean square over batches. Needs the suite's teacher
-(`snakemake teachers --config suite=NAME`). A minute or two for `scenes`.
+For every term of the rows of a table, with their options, or of the methods named: the norm of the task loss's
+gradient over that of the term at weight 1, both by the student's parameters that learn, after some steps of plain
+training; the root mean square over batches. Needs the suite's teacher (`snakemake teachers --config suite=NAME`). A
+minute or two for `scenes`.
 """
 
 import argparse
@@ -28,22 +29,25 @@ from bcd.train.trained import load_model
 
 
 def squared_norm(losses: dict[str, torch.Tensor], student: torch.nn.Module) -> float:
-    """Squared norm of the gradient of a sum of losses by the student's parameters."""
-    gradients = torch.autograd.grad(
-        sum(losses.values()), list(student.parameters()), allow_unused=True, retain_graph=True
-    )
+    """Squared norm of the gradient of a sum of losses by the student's parameters that learn."""
+    learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(sum(losses.values()), learning, allow_unused=True, retain_graph=True)
     return sum(g.double().square().sum().item() for g in gradients if g is not None)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", default="scenes")
+    parser.add_argument("--table", help="of the suite; the first by default")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batches", type=int, default=5)
-    parser.add_argument("--methods", nargs="*", help="all of params/methods.yaml by default")
+    parser.add_argument("--methods", nargs="*", help="of params/methods.yaml; the rows of the table by default")
     options = parser.parse_args()
     params, suite = load_params(), load_suite(options.suite)
-    run = next(run for run in expand.suite_runs(params, suite).values() if run.distilled_from)
+    tables = expand.suite_rows(params, suite)
+    rows = pick(tables, options.table, f"{suite.name}: --table") if options.table else next(iter(tables.values()))
+    students = {row.method: row.runs[0] for row in rows if row.runs[0].distilled_from}
+    run = next(iter(students.values()))
     run = overridden(run, {"recipe.steps": options.steps + options.batches})
     torch.set_num_threads(run.training.recipe.threads)
     task = make_task(run.training, job.DATA / run.files, in_memory=run.in_memory)
@@ -71,8 +75,9 @@ def main() -> None:
     print("| method | term | taps | weight of the preset | weight of equal gradients |\n|---|---|---|---:|---:|")
     batches = [next(batches).to(device) for _ in range(options.batches)]
     classes = len(run.training.data.classes)
-    for name in options.methods or params.methods:
-        for entry in pick(params.methods, name, "--methods").terms:
+    asked = {name: pick(params.methods, name, "--methods").terms for name in options.methods or ()}
+    for name, terms in (asked or {name: student.training.terms for name, student in students.items()}).items():
+        for entry in terms:
             term = entry.model_copy(update={"weight": 1.0, "schedule": "constant", "warmup": 0})
             torch.manual_seed(1)
             distiller = Distiller([term], *shapes, classes=classes).to(device)

@@ -1,26 +1,30 @@
-"""The best entry of each method in the tables of a selection, by the mean of the three main metrics of segmentation.
+"""The best entry of each method in the tables of a selection, by the mean of some metrics.
 
     python benchmarks/chosen.py results/camvid-pretrained-select/tables/*.csv
+    python benchmarks/chosen.py results/scenes-pretrained-select/tables/instance.csv --metrics ap ap_mask ap_boundary
 
 Rows are called METHOD-WEIGHT (`cwd-low`, `cwd-mid`); what stands before the last hyphen is the method. Tables of the
 same student are read as one. They are those of a suite with `split: val`, so no choice has seen what results are
 measured on.
 """
 
-import sys
+import argparse
 
 import pandas as pd
 
-METRICS = ["miou", "biou", "conn"]
-
 
 def main() -> None:
-    tables = pd.concat([pd.read_csv(path) for path in sys.argv[1:]])
-    tables = tables[tables.metric.isin(METRICS)].drop_duplicates(["student", "method", "metric"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", metavar="TABLE", help="CSV files of one selection")
+    parser.add_argument("--metrics", nargs="+", default=["miou", "biou", "conn"])
+    options = parser.parse_args()
+    tables = pd.concat([pd.read_csv(path) for path in options.tables])
+    tables = tables[tables.metric.isin(options.metrics)].drop_duplicates(["student", "method", "metric"])
     for student, table in tables.groupby("student", sort=False):
         print(f"\n{student}\n")
-        print("| method | chosen | " + " | ".join(METRICS) + " | mean | mean of the others |\n|---|---|" + "---:|" * 5)
-        means = table.pivot_table(index="method", columns="metric", values="mean")[METRICS]
+        print(f"| method | chosen | {' | '.join(options.metrics)} | mean | mean of the others |")
+        print("|---|---|" + "---:|" * (2 + len(options.metrics)))
+        means = table.pivot_table(index="method", columns="metric", values="mean")[options.metrics]
         scores = means.mean(axis=1)
         for name in ("teacher", "none"):
             numbers = " | ".join(f"{value:.1f}" for value in means.loc[name])
