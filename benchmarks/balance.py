@@ -15,8 +15,8 @@ import torch
 from bcd.config.load import load_params
 from bcd.config.schema.methods import TAPS
 from bcd.config.suites import load_suite
-from bcd.distill.distiller import Distiller, observe
-from bcd.distill.taps import Taps
+from bcd.distill.taps import Taps, observe
+from bcd.distill.terms import WeightedTerms
 from bcd.distributed import own_device
 from bcd.errors import pick
 from bcd.runs import expand
@@ -80,13 +80,13 @@ def main() -> None:
         for entry in terms:
             term = entry.model_copy(update={"weight": 1.0, "schedule": "constant", "warmup": 0})
             torch.manual_seed(1)
-            distiller = Distiller([term], *shapes, classes=classes).to(device)
+            weighted = WeightedTerms([term], *shapes, classes=classes).to(device)
             own = plain = 0.0
             for batch in batches:
                 shared = task.forward(teacher, batch, taps)
                 losses = task.losses(student, shared)
                 plain += squared_norm(losses, student)
-                pulls = distiller(seen_student.read(), seen_teacher.read(), step=0, total=1, **shared.facts())
+                pulls = weighted(seen_student.read(), seen_teacher.read(), step=0, total=1, **shared.facts())
                 own += squared_norm(pulls, student)
             equal = (plain / own) ** 0.5 if own else float("inf")
             print(f"| {name} | {entry.term} | {', '.join(entry.taps)} | {entry.weight:g} | {equal:.3g} |", flush=True)

@@ -205,8 +205,8 @@ class Pair:
 
     def __init__(self, tiny: bool, precision: str = "f32", channels_last: bool = False, form: str = "eager"):
         from bcd.config.load import load_params
-        from bcd.distill.distiller import Distiller, observe
-        from bcd.distill.taps import Taps
+        from bcd.distill.taps import Taps, observe
+        from bcd.distill.terms import WeightedTerms
         from bcd.models import build
 
         params = load_params()
@@ -228,7 +228,7 @@ class Pair:
         paths = [{tap: model.taps[tap] for tap in taps} for model in models]
         one = self.image[:1]
         shapes = [observe(m, p, lambda m=m: m(one)) for m, p in zip(models, paths, strict=True)]
-        self.distiller = Distiller(wanted, *shapes, classes=19).to(DEVICE)
+        self.weighted = WeightedTerms(wanted, *shapes, classes=19).to(DEVICE)
         self.taps = [Taps(m, p) for m, p in zip(models, paths, strict=True)]
         self.optimizer = torch.optim.SGD(self.student.parameters(), lr=0.01, momentum=0.9, fused=True)
         self.precision = precision
@@ -254,7 +254,7 @@ class Pair:
 
     def distil(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
         with self.autocast():
-            losses = self.distiller(student, teacher, step=0, total=1, valid=self.valid, label=self.label)
+            losses = self.weighted(student, teacher, step=0, total=1, valid=self.valid, label=self.label)
         return sum(losses.values())
 
     def train(self, teacher: dict[str, Tensor], *, distil: bool = True) -> None:

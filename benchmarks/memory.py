@@ -18,8 +18,8 @@ import torch
 from bcd.config.load import load_params
 from bcd.config.schema.models import Detection, DetectionModel
 from bcd.data.objects.stream import ObjectBatch
-from bcd.distill.distiller import Distiller, observe
-from bcd.distill.taps import Taps
+from bcd.distill.taps import Taps, observe
+from bcd.distill.terms import WeightedTerms
 from bcd.distributed import own_device
 from bcd.models.detection import build_detector
 from bcd.models.detection.detector import Targets
@@ -61,13 +61,13 @@ def one_step(options: argparse.Namespace, method: str) -> dict[str, float]:
                 observe(model, path, lambda model=model: model.features(small))
                 for model, path in zip((student, teacher), paths, strict=True)
             ]
-            distiller = Distiller(terms, *shapes, classes=CLASSES)
-            distiller.to(device)
+            weighted = WeightedTerms(terms, *shapes, classes=CLASSES)
+            weighted.to(device)
             with torch.no_grad():
                 teacher.features(batch.image)
         losses = student(batch.image, batch.sizes, batch.targets)
         if terms:
-            losses |= distiller(seen.read(), taught.read(), step=0, total=1, **batch.facts())
+            losses |= weighted(seen.read(), taught.read(), step=0, total=1, **batch.facts())
         sum(losses.values()).backward()
     peak = (
         torch.cuda.max_memory_allocated() if device.type == "cuda"

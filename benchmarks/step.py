@@ -18,8 +18,8 @@ import torch
 from bcd.config.load import load_params
 from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
 from bcd.config.suites import load_suite
-from bcd.distill.distiller import Distiller, observe
-from bcd.distill.taps import Taps
+from bcd.distill.taps import Taps, observe
+from bcd.distill.terms import WeightedTerms
 from bcd.distributed import own_device
 from bcd.errors import pick
 from bcd.runs import expand
@@ -69,7 +69,7 @@ class Step:
             for model, p in zip(models, paths, strict=True)
         ]
         classes = len(run.training.data.classes)
-        self.terms = [Distiller([term], *shapes, classes=classes).to(self.device) for term in terms]
+        self.terms = [WeightedTerms([term], *shapes, classes=classes).to(self.device) for term in terms]
         self.student_taps, self.teacher_taps = (
             Taps(model, p) for model, p in zip((self.student, self.teacher), paths, strict=True)
         )
@@ -113,7 +113,7 @@ class Step:
             losses = self.task.losses(self.student, batch)
         sum(losses.values()).backward()
 
-    def _distil(self, term: Distiller, student: dict, teacher: dict, batch: Any) -> None:
+    def _distil(self, term: WeightedTerms, student: dict, teacher: dict, batch: Any) -> None:
         leaves = {name: tap.requires_grad_() for name, tap in student.items()}
         with self._autocast():
             losses = term(leaves, teacher, step=0, total=1, **batch.facts())

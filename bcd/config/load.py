@@ -27,6 +27,7 @@ from bcd.errors import UserError, nearest, pick
 
 Entry = TypeVar("Entry")
 PACKAGE = Path(__file__).parents[1]
+METHODS = Path(__file__).with_name("methods.yaml")  # a link to that of params/, so that an installed package has it
 
 
 def load_params(folder: Path = Path("params")) -> Params:
@@ -129,6 +130,20 @@ def parse_method(values: Any, name: str, where: str) -> Method:
     called = term_keys([str(raw.get("term")) if isinstance(raw, dict) else "" for raw in values["terms"]])
     terms = [_term(raw, f"{where}: terms.{key}") for key, raw in zip(called, values["terms"], strict=True)]
     return check(Method, values | {"terms": terms}, where)
+
+
+def load_method(name: str) -> Method:
+    """A method of params/methods.yaml, with its published weights and options, as this package was installed with it.
+
+    Raises:
+        UserError: there is no such method.
+
+    Example:
+        >>> from bcd.config.load import load_method
+        >>> [(entry.term, entry.taps, entry.weight, entry.options) for entry in load_method("cwd").terms]
+        [('cwd', ['logits'], 3.0, {'temperature': 4.0})]
+    """
+    return parse_method(pick(read_yaml(METHODS), name, "method"), name, f"{METHODS}: {name}")
 
 
 def _term(raw: Any, where: str) -> dict[str, Any]:

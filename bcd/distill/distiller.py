@@ -1,245 +1,130 @@
-"""The weighted sum of terms that pulls a student towards its teacher."""
+"""Distillation in a training loop of one's own: a student, its frozen teacher and a method, one call a step."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bcd.config.schema.methods import WeightedTerm
-from bcd.config.terms import check_options, term_names
-from bcd.distill.facts import Facts
-from bcd.distill.taps import Taps
+from bcd.distill.taps import Taps, observe, require_learning
+from bcd.distill.terms import WeightedTerms
 from bcd.errors import UserError
-from bcd.losses import TERMS, Term
-
-Shape = Sequence[int]
-Shapes = Mapping[str, Shape]
-SCHEDULES = ("constant", "linear", "warmup")
-
-
-def schedule(kind: str, step: int, total: int, warmup: int = 0) -> float:
-    """The factor in [0, 1] of a term's weight at `step` in 0..total.
-
-    `constant` is 1 and `linear` is 1 - step / total, either multiplied by min(1, (step + 1) / warmup). `warmup` is
-    `constant` with a rise that may not be missing. The factor is positive at every step < total. So no learned
-    projector is ever without a gradient, which DistributedDataParallel does not forgive.
-
-    Raises:
-        UserError: an unknown kind, or `warmup` without steps.
-    """
-    if kind not in SCHEDULES:
-        raise UserError(f"schedule must be one of {', '.join(SCHEDULES)}, not {kind!r}")
-    if kind == "warmup" and warmup < 1:
-        raise UserError("schedule warmup needs warmup: the number of steps over which the weight rises")
-    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    return rise * (max(0.0, 1.0 - step / total) if kind == "linear" else 1.0)
 
 
 class Distiller(nn.Module):
-    """The terms of one method between one student and one teacher.
+    """The losses by which a teacher teaches a student, for a loop that already trains the student.
 
-    It holds what is trained beside the student, which are projectors and losses with state. It holds neither model.
-    So its `state_dict` resumes a run and is never part of the student's weights. Construction draws initial weights
-    from torch's global generator. `taps` names every tap it needs, `keys` the losses it returns.
+    A call runs the teacher on the step's input and compares what both models left at their taps. So the student runs
+    first, as it does for its own loss. Neither model is part of this module: `parameters()` and `state_dict()` are of
+    what is trained beside the student, if anything is. It is trained as the student is: give it to the optimiser, and
+    to DistributedDataParallel in one module with the student.
+
+    The teacher is frozen here. It stays in evaluation mode, whoever calls `.train()`, and moves with this module.
 
     Args:
-        terms: the method, in order; an entry of weight 0 is left out.
-        student_shapes, teacher_shapes: tap name -> (N, C, H, W), from `observe`.
-        classes: number of classes, for losses that remember something per class.
+        student, teacher: modules that take one argument. Their features may differ in channels and in size.
+        terms: the method; those that are published come from `bcd.distill.load_method`.
+        taps: tap name, such as `stage4` or `logits`, -> path of a module, see `Taps`; those that `terms` name.
+        example: an argument of both models, which each takes once in evaluation mode, for the shapes at its taps.
+        teacher_taps: as `taps`, where modules of the teacher have other names.
+        classes: number of classes, for a term that remembers something per class.
 
     Raises:
-        UserError: a term, option or tap that does not exist, or a value that an option may not have.
-
-    Example:
-        >>> import torch
-        >>> from bcd.config.schema.methods import WeightedTerm
-        >>> from bcd.distill.distiller import Distiller
-        >>> shapes = {"logits": (2, 19, 64, 64)}
-        >>> terms = [WeightedTerm(term="kd", weight=0.5, options={"temperature": 4.0}), WeightedTerm(term="cwd")]
-        >>> distiller = Distiller(terms, shapes, shapes)
-        >>> student, teacher = {"logits": torch.zeros(2, 19, 64, 64)}, {"logits": torch.ones(2, 19, 64, 64)}
-        >>> losses = distiller(student, teacher, step=0, total=100)
-        >>> {key: loss.item() for key, loss in losses.items()}
-        {'kd': 0.0, 'cwd': 0.0}
-    """
-
-    def __init__(
-        self,
-        terms: Sequence[WeightedTerm],
-        student_shapes: Shapes,
-        teacher_shapes: Shapes,
-        classes: int | None = None,
-    ):
-        super().__init__()
-        self.terms = tuple(entry for entry in terms if entry.weight > 0)
-        self.keys = _keys([entry.term for entry in self.terms])
-        wired = [_term(entry, key) for entry, key in zip(self.terms, self.keys, strict=True)]
-        taps = [tuple(entry.taps) or term.taps for entry, term in zip(self.terms, wired, strict=True)]
-        self.taps = tuple(dict.fromkeys(tap for some in taps for tap in some))
-        self._calls = [_calls(term, some) for term, some in zip(wired, taps, strict=True)]
-        self.losses = nn.ModuleList(
-            nn.ModuleList(
-                _Loss(
-                    term,
-                    entry.options | ({"classes": classes} if term.reads_classes else {}),
-                    [_shape(entry.term, tap, "student", student_shapes) for tap in some],
-                    [_shape(entry.term, tap, "teacher", teacher_shapes) for tap in some],
-                )
-                for some in calls
-            )
-            for entry, term, calls in zip(self.terms, wired, self._calls, strict=True)
-        )
-
-    def forward(
-        self,
-        student: Mapping[str, Tensor],
-        teacher: Mapping[str, Tensor],
-        *,
-        step: int,
-        total: int,
-        valid: Tensor | None = None,
-        label: Tensor | None = None,
-        boxes: Sequence[Tensor] | None = None,
-        region_label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """The weighted loss of every entry, keyed `<term>`, or `<term>/<i>` where a term occurs more than once.
-
-        Args:
-            student, teacher: tap name -> (N, C, H, W); teacher maps are resized to the student's size (bilinear). Or
-                (R, C), class scores of R regions: a term sees R images of one pixel, all valid.
-            step, total: position in the schedule, 0 <= step < total.
-            valid: bool (N, H, W) at any resolution; brought to each tap's by `resize_nearest`. None = all pixels.
-            label: int64 (N, H, W) or None; likewise.
-            boxes: N tensors (k, 4) of corners as fractions of the image, or None.
-            region_label: int64 (R,), the class of each region, or None.
-        """
-        facts = Facts({tap: _as_map(x) for tap, x in teacher.items()}, valid, label, boxes, region_label)
-        student = {tap: _as_map(x) for tap, x in student.items()}
-        result, factors = {}, self.factors(step, total)
-        for key, entry, calls, losses in zip(self.keys, self.terms, self._calls, self.losses, strict=True):
-            weight = entry.weight * factors[key]
-            seen = facts.with_label_as_teacher() if entry.target == "label" else facts
-            pairs = zip(calls, cast(nn.ModuleList, losses), strict=True)
-            result[key] = weight * torch.stack([loss(student, taps, seen) for taps, loss in pairs]).mean()
-        return result
-
-    def factors(self, step: int, total: int) -> dict[str, float]:
-        """What the schedule of each entry multiplies its weight by, see `schedule`; keyed as the losses are."""
-        return {
-            key: schedule(entry.schedule, step, total, entry.warmup)
-            for key, entry in zip(self.keys, self.terms, strict=True)
-        }
-
-
-class _Loss(nn.Module):
-    """One call of a term: the projectors, where it asks for them, and the loss with its options."""
-
-    loss: Callable[..., Tensor]
-
-    def __init__(self, term: Term, options: Mapping[str, object], students: Sequence[Shape], teachers: Sequence[Shape]):
-        super().__init__()
-        pairs = list(zip(students, teachers, strict=True))
-        self.project = nn.ModuleList(projector(*pair) if term.match_channels else nn.Identity() for pair in pairs)
-        self.term = term
-        if isinstance(term.loss, type):
-            projected = [[s[0], t[1], *s[2:]] if term.match_channels else s for s, t in pairs]
-            shapes = (projected, teachers) if term.joint else (projected[0], teachers[0])
-            self.loss = term.loss(*shapes, **options)
-        else:
-            self.loss = partial(term.loss, **options)
-
-    def forward(self, student: Mapping[str, Tensor], taps: Sequence[str], facts: Facts) -> Tensor:
-        maps = [project(student[tap]) for tap, project in zip(taps, self.project, strict=True)]
-        sizes = [(x.shape[2], x.shape[3]) for x in maps]
-        teacher = [facts.teacher_at(tap, size) for tap, size in zip(taps, sizes, strict=True)]
-        masks = [facts.masks_at(tap, size) for tap, size in zip(taps, sizes, strict=True)]
-        known: dict[str, object] = {"image_label": facts.label, "boxes": facts.boxes}
-        if self.term.joint:
-            known |= {name: [mask[name] for mask in masks] for name in masks[0]}
-            return self.loss(maps, teacher, **{name: known[name] for name in self.term.facts})
-        known |= masks[0]
-        return self.loss(maps[0], teacher[0], **{name: known[name] for name in self.term.facts})
-
-
-def projector(student_shape: Shape, teacher_shape: Shape) -> nn.Module:
-    """A 1x1 convolution without bias from the student's channels to the teacher's; identity where they agree.
-
-    Args:
-        student_shape, teacher_shape: observed (N, C, H, W) of one tap. H and W may differ: the distiller resizes.
-    """
-    student_channels, teacher_channels = student_shape[1], teacher_shape[1]
-    if student_channels == teacher_channels:
-        return nn.Identity()
-    return nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
-
-
-def observe(model: nn.Module, paths: Mapping[str, str], run: Callable[[], object]) -> dict[str, torch.Size]:
-    """Shapes of the tensors at `paths` (see `Taps`), from one forward pass that leaves no trace.
-
-    The pass runs in eval mode without gradients. Every module's mode, BatchNorm statistics and the random state stay as
-    they were.
-
-    Args:
-        model: what is tapped.
-        paths: tap name -> path.
-        run: makes one forward pass of `model`.
-
-    Raises:
-        UserError: a path names no module of the model, or its module does not run.
+        UserError: a term, option, tap or module that does not exist, or `classes` is missing.
 
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from bcd.distill.distiller import observe
-        >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1))
-        >>> observe(model, {"stage1": "0", "logits": "1"}, lambda: model(torch.zeros(1, 3, 4, 6)))
-        {'stage1': torch.Size([1, 8, 4, 6]), 'logits': torch.Size([1, 2, 4, 6])}
+        >>> from bcd.distill import Distiller, load_method
+        >>> student, teacher = (nn.Sequential(nn.Conv2d(3, c, 1), nn.Conv2d(c, 19, 1)) for c in (4, 8))
+        >>> image = torch.randn(2, 3, 8, 8)
+        >>> distiller = Distiller(student, teacher, load_method("cwd").terms, {"logits": "1"}, example=image)
+        >>> output = student(image)
+        >>> losses = distiller(image)
+        >>> list(losses), losses["cwd"].requires_grad, len(list(distiller.parameters()))
+        (['cwd'], True, 0)
     """
-    modes = {module: module.training for module in model.modules()}
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    try:
-        with Taps(model, paths) as taps, torch.random.fork_rng(devices=list(devices)), torch.no_grad():
-            model.eval()
-            run()
-            return {name: tensor.shape for name, tensor in taps.read().items()}
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
-
-def _keys(names: Sequence[str]) -> list[str]:
-    return [name if names.count(name) == 1 else f"{name}/{names[:i].count(name)}" for i, name in enumerate(names)]
-
-
-def _calls(term: Term, taps: Sequence[str]) -> list[Sequence[str]]:
-    """The taps of each call of a term's loss: all at once for a joint loss, else one by one."""
-    return [taps] if term.joint else [[tap] for tap in taps]
-
-
-def _as_map(features: Tensor) -> Tensor:
-    """Vectors (R, C) as maps (R, C, 1, 1); maps as they are."""
-    return features[..., None, None] if features.dim() == 2 else features
-
-
-def _term(entry: WeightedTerm, key: str) -> Term:
-    if entry.term not in TERMS:
-        raise UserError(f"unknown term {entry.term!r}; choose from {', '.join(TERMS)}")
-    if entry.term in term_names():  # a term that a program has added to TERMS has no source to read types from
-        check_options(entry.term, entry.options, key)
-    term = TERMS[entry.term]
-    if entry.target == "label" and tuple(entry.taps or term.taps) != ("logits",):
-        raise UserError(f"term {entry.term!r}: target: label needs taps: [logits]; labels have no features")
-    return term
-
-
-def _shape(term: str, tap: str, owner: str, shapes: Shapes) -> Shape:
-    if tap not in shapes:
-        raise UserError(f"term {term!r} asks for tap {tap!r}, but the {owner} offers {', '.join(shapes)}")
-    shape = tuple(shapes[tap])
-    if len(shape) not in (2, 4):
-        raise UserError(
-            f"term {term!r}: tap {tap!r} of the {owner} has shape {shape}; tap a map (N, C, H, W) or vectors (R, C)"
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        terms: Sequence[WeightedTerm],
+        taps: Mapping[str, str],
+        *,
+        example: Any,
+        teacher_taps: Mapping[str, str] | None = None,
+        classes: int | None = None,
+    ):
+        super().__init__()
+        of_teacher = taps if teacher_taps is None else teacher_taps
+        shapes = (
+            observe(student, taps, lambda: student(example)),
+            observe(teacher, of_teacher, lambda: teacher(example)),
         )
-    return shape if len(shape) == 4 else (*shape, 1, 1)
+        self.terms = WeightedTerms(terms, *shapes, classes=classes).to(next(student.parameters()).device)
+        needed = self.terms.taps
+        self._seen = Taps(student, {tap: taps[tap] for tap in needed})
+        self._taught = Taps(teacher, {tap: of_teacher[tap] for tap in needed})
+        # In a tuple, torch does not take it for a part of this module.
+        self._frozen = (teacher.requires_grad_(False).eval(),)
+
+    def forward(
+        self,
+        inputs: Any,
+        *,
+        step: int | None = None,
+        total: int | None = None,
+        valid: Tensor | None = None,
+        label: Tensor | None = None,
+        boxes: Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The weighted loss of each term by its name, `<term>/<i>` where one occurs more than once; add them up.
+
+        Args:
+            inputs: what the student was called with in this step; the teacher is now.
+            step, total: position in the schedule, 0 <= step < total; only terms with a schedule or a warmup need it.
+            valid: bool (N, H, W), True = the pixel may contribute, at any resolution; None = all pixels.
+            label: int64 (N, H, W), 255 = ignore, at any resolution; for terms that read labels.
+            boxes: N tensors (k, 4) of x1, y1, x2, y2 as fractions of the image; for terms that read boxes.
+
+        Raises:
+            UserError: the student did not run since the last call, a tap of it is frozen, or `step` is missing.
+        """
+        student = self._seen.read()
+        if torch.is_grad_enabled():
+            require_learning(student)
+        (teacher,) = self._frozen
+        if teacher.training:  # it is part of a module that somebody set to training
+            teacher.eval()
+        with torch.no_grad():
+            teacher(inputs)
+        if step is None or total is None:
+            step, total = self._no_step()
+        maps = (_whole(student), _whole(self._taught.read()))
+        return self.terms(*maps, step=step, total=total, valid=valid, label=label, boxes=boxes)
+
+    def remove(self) -> None:
+        """Take the hooks off both models; the teacher stays frozen."""
+        self._seen.remove()
+        self._taught.remove()
+
+    def _no_step(self) -> tuple[int, int]:
+        """Any step, as the weights are the same at each."""
+        if moving := [entry.term for entry in self.terms.terms if entry.schedule != "constant" or entry.warmup]:
+            raise UserError(
+                f"the weight of the term {moving[0]!r} has a schedule; call the distiller with step and total"
+            )
+        return 0, 1
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
+        """What `.to` and its like do to every tensor, here and in the teacher."""
+        self._frozen[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+def _whole(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Maps that autocast made in half precision in float32, which fits what is trained beside the student."""
+    half = (torch.float16, torch.bfloat16)
+    return {tap: x.float() if x.dtype in half else x for tap, x in maps.items()}

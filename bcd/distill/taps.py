@@ -1,13 +1,17 @@
 """Named tensors of a model, taken by forward hooks, so that no model is forked to return its features."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bcd.errors import UserError
+
+Shape = Sequence[int]
+Shapes = Mapping[str, Shape]
 
 
 class Taps:
@@ -58,8 +62,8 @@ class Taps:
         for name, path in self.paths.items():
             if name not in taken:
                 raise UserError(
-                    f"tap {name!r} ({path}) was not produced: the module did not run in the latest forward pass; "
-                    "tap a module that does"
+                    f"tap {name!r} ({path}) was not produced: the module did not run in the latest forward pass, "
+                    "or that has been read; run the model once before each reading, and tap a module that runs"
                 )
         return {name: taken[name] for name in self.paths}
 
@@ -85,6 +89,49 @@ class Taps:
 
     def _take(self, name: str, _module: nn.Module, _inputs: object, output: object) -> None:
         self._taken[name] = _pick(output, name, self.paths[name])
+
+
+def observe(model: nn.Module, paths: Mapping[str, str], run: Callable[[], object]) -> dict[str, torch.Size]:
+    """Shapes of the tensors at `paths` (see `Taps`), from one forward pass that leaves no trace.
+
+    The pass runs in eval mode without gradients. Every module's mode, BatchNorm statistics and the random state stay as
+    they were.
+
+    Args:
+        model: what is tapped.
+        paths: tap name -> path.
+        run: makes one forward pass of `model`.
+
+    Raises:
+        UserError: a path names no module of the model, or its module does not run.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from bcd.distill.taps import observe
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1))
+        >>> observe(model, {"stage1": "0", "logits": "1"}, lambda: model(torch.zeros(1, 3, 4, 6)))
+        {'stage1': torch.Size([1, 8, 4, 6]), 'logits': torch.Size([1, 2, 4, 6])}
+    """
+    modes = {module: module.training for module in model.modules()}
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    try:
+        with Taps(model, paths) as taps, torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+            model.eval()
+            run()
+            return {name: tensor.shape for name, tensor in taps.read().items()}
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def require_learning(taps: Mapping[str, Tensor]) -> None:
+    """Raise UserError for a tap of a student in training that no loss can change."""
+    if fixed := [name for name, tensor in taps.items() if not tensor.requires_grad]:
+        raise UserError(
+            f"the student's tap '{fixed[0]}' is frozen, so no term can teach it; choose taps behind the frozen layers, "
+            "or freeze fewer (`taps` in params/methods.yaml, `freeze` in params/models.yaml)"
+        )
 
 
 def _module(modules: Mapping[str, nn.Module], name: str, path: str) -> nn.Module:

@@ -38,6 +38,7 @@ BOUNDARY = {
     "bcd.config": "reads params into values, and the values are in the spec of a run",
     "bcd.data.formats.__init__": "names the formats; a run starts from its own",
     "bcd.data.acquire": "gets the data, whose bytes the manifest in the spec has the hashes of",
+    "bcd.distill.distiller": "serves the loops of other projects; ours calls its parts",
     "bcd.errors": "words messages; a finished run has raised none that its result depends on",
     "bcd.files": "writes and hashes bytes that others made",
     "bcd.planning": "estimates what runs cost",

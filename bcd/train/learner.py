@@ -7,7 +7,7 @@ draws, so its result does not depend on its company.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bcd import distributed
 from bcd.config.schema.recipes import SegmentationRecipe
-from bcd.distill.distiller import Distiller, Shapes, observe
-from bcd.distill.taps import Taps
+from bcd.distill.taps import Shapes, Taps, observe, require_learning
+from bcd.distill.terms import WeightedTerms
 from bcd.errors import UserError, pick
 from bcd.models.base import DenseModel
 from bcd.models.weights import not_finite
@@ -37,28 +37,19 @@ from bcd.train.standstill import Streaks, follow, stands_still
 class Objective(nn.Module):
     """Task losses plus distillation losses of one batch; owns the student, never the teacher."""
 
-    def __init__(self, task: Task, student: DenseModel, distiller: Distiller | None):
+    def __init__(self, task: Task, student: DenseModel, terms: WeightedTerms | None):
         super().__init__()
-        self.student, self.distiller = student, distiller
+        self.student, self.terms = student, terms
         self._task = task
-        self._taps = Taps(student, tap_paths(task, student, distiller.taps if distiller else ()))
+        self._taps = Taps(student, tap_paths(task, student, terms.taps if terms else ()))
 
     def forward(self, batch: Any, teacher: dict[str, Tensor], step: int, total: int) -> dict[str, Tensor]:
-        if self.distiller is None:
+        if self.terms is None:
             return self._task.losses(self.student, batch.labelled_part())
         losses = self._task.losses(self.student, batch)
         student = self._taps.read()
-        _require_learning(student)
-        return losses | self.distiller(student, teacher, step=step, total=total, **batch.facts())
-
-
-def _require_learning(taps: Mapping[str, Tensor]) -> None:
-    """Raise UserError for a tap of the student that no loss can change."""
-    if fixed := [name for name, tensor in taps.items() if not tensor.requires_grad]:
-        raise UserError(
-            f"the student's tap '{fixed[0]}' is frozen (model.freeze), so no term can teach it; choose taps behind the "
-            "frozen layers (params/methods.yaml), or freeze fewer"
-        )
+        require_learning(student)
+        return losses | self.terms(student, teacher, step=step, total=total, **batch.facts())
 
 
 class Learner:
@@ -84,9 +75,9 @@ class Learner:
         if not self.recipe.steps:
             _require_whole(self.student, self.training.model.pretrained)
         self.pretrained = self.student.weights.note
-        distiller = self._distiller(task, teacher_shapes)
-        self.objective = Objective(task, self.student, distiller).to(device)
-        self.optimizer = make_optimizer(self.student, self.recipe, distiller.parameters() if distiller else ())
+        terms = self._terms(task, teacher_shapes)
+        self.objective = Objective(task, self.student, terms).to(device)
+        self.optimizer = make_optimizer(self.student, self.recipe, terms.parameters() if terms else ())
         self._module: nn.Module = self.objective
         if distributed.world() > 1:
             self.objective = cast(Objective, distributed.synchronise_batch_norm(self.objective, device))
@@ -102,7 +93,7 @@ class Learner:
         self.objective.train()
         self._parameters = list(self.objective.parameters())
 
-    def _distiller(self, task: Task, teacher_shapes: Shapes) -> Distiller | None:
+    def _terms(self, task: Task, teacher_shapes: Shapes) -> WeightedTerms | None:
         terms = self.training.terms
         if not terms:
             return None
@@ -111,7 +102,7 @@ class Learner:
         paths = tap_paths(task, self.student, taps)
         shapes = observe(self.student, paths, lambda: task.forward(self.student, sample, taps))
         torch.manual_seed(self.training.seed + 1)
-        return Distiller(terms, shapes, teacher_shapes, classes=len(self.training.data.classes))
+        return WeightedTerms(terms, shapes, teacher_shapes, classes=len(self.training.data.classes))
 
     def train_step(self, batch: Any, teacher: dict[str, Tensor]) -> None:
         """One optimiser step; on a loss that is not finite the learner ends, its last checkpoint untouched."""
@@ -142,8 +133,8 @@ class Learner:
     def _log(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        distiller = self.objective.distiller
-        factors = distiller.factors(self.step - 1, self.recipe.steps) if distiller else {}
+        terms = self.objective.terms
+        factors = terms.factors(self.step - 1, self.recipe.steps) if terms else {}
         # Of this process's share of the batch: a loss that stands still does so in every process.
         unscheduled = {name: value / factors.get(name, 1.0) for name, value in losses.items()}
         self._streaks = follow(self._streaks, unscheduled, self.step)

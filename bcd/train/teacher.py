@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bcd.distill.distiller import Shapes, observe
-from bcd.distill.taps import Taps
+from bcd.distill.taps import Shapes, Taps, observe
 from bcd.runs.spec import RunSpec
 from bcd.tasks.task import Task
 from bcd.train.learner import tap_paths

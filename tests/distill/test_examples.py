@@ -5,12 +5,13 @@ import doctest
 import pytest
 
 import bcd.losses
-from bcd.distill import distiller, taps
+from bcd.config import load
+from bcd.distill import distiller, taps, terms
 
 
 @pytest.mark.parametrize(
     "example",
-    [bcd.losses.Term, distiller.Distiller, distiller.observe, taps.Taps],
+    [bcd.losses.Term, distiller.Distiller, terms.WeightedTerms, taps.observe, taps.Taps, load.load_method],
     ids=lambda example: example.__name__,
 )
 def test_the_example_runs(example):

@@ -262,7 +262,9 @@ def test_a_term_on_frozen_layers_ends_its_student_alone(project, teacher, monkey
         return student
 
     monkeypatch.setattr(SemanticTask, "build", frozen)
-    with pytest.raises(UserError, match=r"tap 'stage1' is frozen \(model\.freeze\), so no term can teach it"):
+    with pytest.raises(
+        UserError, match=r"tap 'stage1' is frozen, so no term can teach it.*`freeze` in params/models\.yaml"
+    ):
         job.run_group("smoke", wanted, say)
     assert result_of(wanted[0]).metrics["miou"] >= 0 and not wanted[1].file("smoke").exists()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.smoke import folder, renamed, result_of, runs
 
 from bcd.config.schema.methods import WeightedTerm
-from bcd.distill.distiller import Distiller
+from bcd.distill.terms import WeightedTerms
 from bcd.runs import store
 from bcd.runs.record import Standstill
 from bcd.runs.resolve import overridden
@@ -77,9 +77,9 @@ def test_it_is_found_just_where_the_last_half_has_one_value(values):
 def test_a_schedule_hides_no_standstill(warmup):
     term = WeightedTerm(term="kd", weight=2.0, schedule="linear", warmup=warmup)
     shapes = {"logits": (1, 2, 2, 2)}
-    distiller, streaks, weighted = Distiller([term], shapes, shapes), {}, []
+    terms, streaks, weighted = WeightedTerms([term], shapes, shapes), {}, []
     for step in range(1, 41):
-        factor = distiller.factors(step - 1, 40)["kd"]
+        factor = terms.factors(step - 1, 40)["kd"]
         weighted.append(0.7 * factor)
         streaks = follow(streaks, {"kd": weighted[-1] / factor}, step)
     assert ended_with(weighted) == {}

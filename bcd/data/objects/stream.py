@@ -76,7 +76,7 @@ class ObjectBatch:
         return replace(self, regions=None, region_classes=None)
 
     def facts(self) -> dict[str, Tensor | list[Tensor] | None]:
-        """What distillation terms may know of the batch, see `bcd.distill.distiller.Distiller.forward`.
+        """What distillation terms may know of the batch, see `bcd.distill.terms.WeightedTerms.forward`.
 
         `boxes` are fractions of the padded width and height, since that is what a feature map shows.
         """

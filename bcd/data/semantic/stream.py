@@ -60,7 +60,7 @@ class Batch:
         return Batch(self.image[:n], self.label[:n], self.valid[:n], n, self.names[:n])
 
     def facts(self) -> dict[str, torch.Tensor]:
-        """What distillation terms may know of the batch, see `bcd.distill.distiller.Distiller.forward`."""
+        """What distillation terms may know of the batch, see `bcd.distill.terms.WeightedTerms.forward`."""
         return {"valid": self.valid, "label": self.label}
 
 

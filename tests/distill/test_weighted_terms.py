@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bcd.config.schema.methods import WeightedTerm
-from bcd.distill.distiller import Distiller, observe, projector, schedule
 from bcd.distill.facts import LABEL_LOGIT, label_logits, resize_nearest
+from bcd.distill.taps import observe
+from bcd.distill.terms import WeightedTerms, projector, schedule
 from bcd.errors import UserError
 from bcd.losses import TERMS, Term
 from bcd.losses.channel import cwd
@@ -34,8 +35,8 @@ def teacher():
 
 
 def distil(terms, student, teacher, valid=None, label=None, step=0, total=10):
-    distiller = Distiller(terms, STUDENT, TEACHER)
-    return distiller, distiller(student, teacher, valid=valid, label=label, step=step, total=total)
+    weighted = WeightedTerms(terms, STUDENT, TEACHER)
+    return weighted, weighted(student, teacher, valid=valid, label=label, step=step, total=total)
 
 
 @pytest.mark.parametrize(
@@ -80,23 +81,23 @@ def test_weights_schedules_and_means_over_taps(student, teacher):
 
 def test_keys_are_unique_and_default_taps_are_the_terms(student, teacher):
     terms = [WeightedTerm(term="kd"), WeightedTerm(term="cwd"), WeightedTerm(term="kd", options={"temperature": 4.0})]
-    distiller, losses = distil(terms, student, teacher)
-    assert list(losses) == ["kd/0", "cwd", "kd/1"] and distiller.taps == ("logits",)
+    weighted, losses = distil(terms, student, teacher)
+    assert list(losses) == ["kd/0", "cwd", "kd/1"] and weighted.taps == ("logits",)
     assert losses["kd/0"] != losses["kd/1"]
 
 
 def test_an_entry_of_weight_zero_is_left_out(student, teacher):
-    distiller, losses = distil(
+    weighted, losses = distil(
         [WeightedTerm(term="kd"), WeightedTerm(term="cwd", taps=["stage1"], weight=0.0)], student, teacher
     )
-    assert list(losses) == ["kd"] and distiller.taps == ("logits",) and not list(distiller.parameters())
+    assert list(losses) == ["kd"] and weighted.taps == ("logits",) and not list(weighted.parameters())
     assert distil([], student, teacher)[1] == {}
 
 
 def test_projects_the_student_and_resizes_the_teacher(student, teacher):
     torch.manual_seed(3)
-    distiller, losses = distil([WeightedTerm(term="cwd", taps=["stage1"])], student, teacher)
-    (weight,) = distiller.parameters()
+    weighted, losses = distil([WeightedTerm(term="cwd", taps=["stage1"])], student, teacher)
+    (weight,) = weighted.parameters()
     assert weight.shape == (8, 4, 1, 1)
     resized = F.interpolate(teacher["stage1"], size=(8, 12), mode="bilinear", align_corners=False)
     torch.testing.assert_close(losses["cwd"], cwd(F.conv2d(student["stage1"], weight), resized))
@@ -157,11 +158,11 @@ def test_a_loss_with_state_is_built_from_the_shapes(student, teacher, monkeypatc
             return F.mse_loss(self.inner(student), teacher)
 
     monkeypatch.setitem(TERMS, "regression", Term(Regression, taps=("stage3",)))
-    distiller, losses = distil([WeightedTerm(term="regression", options={"width": 7})], student, teacher)
-    assert sum(p.numel() for p in distiller.parameters()) == 6 * 7 + 7 + 7 * 9 + 9
+    weighted, losses = distil([WeightedTerm(term="regression", options={"width": 7})], student, teacher)
+    assert sum(p.numel() for p in weighted.parameters()) == 6 * 7 + 7 + 7 * 9 + 9
     losses["regression"].backward()
-    assert all(p.grad is not None for p in distiller.parameters())
-    Distiller(distiller.terms, STUDENT, TEACHER).load_state_dict(distiller.state_dict())
+    assert all(p.grad is not None for p in weighted.parameters())
+    WeightedTerms(weighted.terms, STUDENT, TEACHER).load_state_dict(weighted.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -180,20 +181,20 @@ def test_a_loss_with_state_is_built_from_the_shapes(student, teacher, monkeypatc
 )
 def test_mistakes_are_found_before_training(entry, message):
     with pytest.raises(UserError, match=message):
-        Distiller([entry], STUDENT, TEACHER)
+        WeightedTerms([entry], STUDENT, TEACHER)
 
 
 def test_the_second_of_two_equal_terms_is_named():
     terms = [WeightedTerm(term="kd"), WeightedTerm(term="kd", options={"temperature": "hot"})]
     with pytest.raises(UserError, match="^kd/1.temperature: input should be a valid number, but got 'hot'"):
-        Distiller(terms, STUDENT, TEACHER)
+        WeightedTerms(terms, STUDENT, TEACHER)
 
 
 def test_taps_that_are_no_maps_or_that_the_teacher_lacks():
     with pytest.raises(UserError, match="the teacher offers stage1"):
-        Distiller([WeightedTerm(term="kd")], STUDENT, {"stage1": TEACHER["stage1"]})
+        WeightedTerms([WeightedTerm(term="kd")], STUDENT, {"stage1": TEACHER["stage1"]})
     with pytest.raises(UserError, match=r"\(2, 10, 64\); tap a map"):
-        Distiller([WeightedTerm(term="context", taps=["stage3"])], STUDENT | {"stage3": (2, 10, 64)}, TEACHER)
+        WeightedTerms([WeightedTerm(term="context", taps=["stage3"])], STUDENT | {"stage3": (2, 10, 64)}, TEACHER)
 
 
 def test_projector_exists_only_where_channels_differ():
@@ -247,11 +248,11 @@ def test_distilling_pulls_the_student_to_the_teacher(teacher):
         WeightedTerm(term="boundary", taps=["stage1", "stage3"]),
     ]
     terms += [WeightedTerm(term="context"), WeightedTerm(term="posterior_boundary")]
-    distiller = Distiller(terms, STUDENT, TEACHER)
-    optimizer = torch.optim.Adam([*student.values(), *distiller.parameters()], lr=0.05)
+    weighted = WeightedTerms(terms, STUDENT, TEACHER)
+    optimizer = torch.optim.Adam([*student.values(), *weighted.parameters()], lr=0.05)
     history = []
     for _ in range(60):
-        losses = distiller(student, teacher, valid=None, label=None, step=0, total=1)
+        losses = weighted(student, teacher, valid=None, label=None, step=0, total=1)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
@@ -265,17 +266,19 @@ def test_labels_in_the_place_of_the_teacher():
     sure = label_logits(label, 3)
     assert sure[0, :, 0, 1].tolist() == [0, LABEL_LOGIT, 0] and sure[0, :, 1, 1].eq(0).all()
     shapes = {"logits": (1, 3, 2, 2)}
-    distiller = Distiller([WeightedTerm(term="kd", target="label")], shapes, shapes)
+    weighted = WeightedTerms([WeightedTerm(term="kd", target="label")], shapes, shapes)
     unsure = {"logits": torch.zeros(1, 3, 2, 2)}
     now = {"valid": None, "label": label, "step": 0, "total": 1}
-    assert distiller({"logits": sure}, unsure, **now)["kd"] == 0
+    assert weighted({"logits": sure}, unsure, **now)["kd"] == 0
     one_wrong = {"logits": sure.index_fill(3, torch.tensor([1]), 0.0)}
-    three, first_row = (distiller(one_wrong, unsure, **now | {"label": x})["kd"] for x in (label, label[:, :1]))
+    three, first_row = (weighted(one_wrong, unsure, **now | {"label": x})["kd"] for x in (label, label[:, :1]))
     assert three > 0 and first_row > three
     with pytest.raises(UserError, match="needs taps: \\[logits\\]"):
-        Distiller([WeightedTerm(term="context", target="label")], STUDENT, TEACHER)  # whose default taps are features
+        WeightedTerms(
+            [WeightedTerm(term="context", target="label")], STUDENT, TEACHER
+        )  # whose default taps are features
     with pytest.raises(ValueError, match="the batch has no labels"):
-        distiller({"logits": sure}, unsure, step=0, total=1)
+        weighted({"logits": sure}, unsure, step=0, total=1)
 
 
 def test_a_joint_loss_gets_lists_and_facts_by_name():
@@ -289,14 +292,14 @@ def test_a_joint_loss_gets_lists_and_facts_by_name():
     term = Term(probe, taps=("stage1", "stage3"), joint=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TERMS, "probe", term)
-        distiller = Distiller([WeightedTerm(term="probe", options={"strength": 2.0})], STUDENT, TEACHER)
+        weighted = WeightedTerms([WeightedTerm(term="probe", options={"strength": 2.0})], STUDENT, TEACHER)
         student = {tap: torch.ones(shape) for tap, shape in STUDENT.items()}
         teacher = {tap: torch.ones(shape) for tap, shape in TEACHER.items()}
         n = len(student["stage1"])
         valid = torch.ones(n, 64, 64, dtype=torch.bool)
         label = torch.zeros(n, 64, 64, dtype=torch.int64)
         boxes = [torch.zeros(0, 4)] * n
-        distiller(student, teacher, valid=valid, label=label, boxes=boxes, step=0, total=1)
+        weighted(student, teacher, valid=valid, label=label, boxes=boxes, step=0, total=1)
     assert [t.shape[2:] for t in seen["teacher"]] == [student[f"stage{i}"].shape[2:] for i in (1, 3)]
     assert [v.shape[1:] for v in seen["valid"]] == [student[f"stage{i}"].shape[2:] for i in (1, 3)]
     assert seen["image_label"] is label and seen["boxes"] is boxes and seen["strength"] == 2.0
@@ -313,5 +316,5 @@ def test_a_class_is_told_the_number_of_classes():
     assert term.reads_classes
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TERMS, "bank", term)
-        distiller = Distiller([WeightedTerm(term="bank")], STUDENT, TEACHER, classes=5)
-    assert distiller.state_dict()["losses.0.0.loss.queue"].shape == (5, 2)
+        weighted = WeightedTerms([WeightedTerm(term="bank")], STUDENT, TEACHER, classes=5)
+    assert weighted.state_dict()["losses.0.0.loss.queue"].shape == (5, 2)
