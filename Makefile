@@ -59,8 +59,8 @@ lint: install
 # One lock for every Python and platform, without the name of an index. Pins stay, as uv reads the lock that is there;
 # UPGRADE=--upgrade renews all of them, and UPGRADE='--upgrade-package torch' one.
 lock: install
-	PATH="$$PATH:$(VENV)/bootstrap/bin" uv pip compile pyproject.toml --extra dev --extra docs --extra weights --extra chip \
-	    --universal --python-version 3.11 --generate-hashes \
+	PATH="$$PATH:$(VENV)/bootstrap/bin" uv pip compile pyproject.toml --extra suite --extra dev --extra docs --extra weights \
+	    --extra chip --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-header --quiet $(UPGRADE) -o requirements.lock
 
 clean:

@@ -53,8 +53,15 @@ def main() -> None:
 
 
 def _run() -> int:
-    from bcd.cli.main import app
-
+    try:
+        from bcd.cli.main import app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "bcd":
+            raise
+        raise UserError(
+            f"the command line needs the package {error.name}; say pip install 'bcd[suite]', or `make install` in the "
+            "project's folder"
+        ) from None
     try:
         # Outside of its standalone mode the library returns the status of `typer.Exit`, and None without one.
         status = app(standalone_mode=False)

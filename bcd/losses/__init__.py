@@ -9,7 +9,7 @@ A loss is a pure function
 or, if it learns or remembers something, an `nn.Module` class built as `cls(student_shape, teacher_shape, *, **options)`
 and called like the functions. A *joint* loss compares several taps at once: each of the above is a list then, fine to
 coarse. Keyword-only parameters are options, whose annotations say what a method file may have (`bcd.config.terms`).
-These names are facts instead, which the distiller fills in for a loss that names them:
+These names are facts instead, which are filled in for a loss that names them:
 
     valid        bool (N, H, W), True = the pixel may contribute; None = all
     label        int64 (N, H, W), 255 = ignore, at the map's resolution

@@ -50,9 +50,18 @@ def test_conda_pins_are_the_locks():
 
 
 def test_conda_has_every_direct_dependency():
-    wanted = {re.split("[<>=]", d)[0] for d in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]}
+    extras = PROJECT["optional-dependencies"]
+    wanted = {re.split("[<>=]", d)[0] for d in PROJECT["dependencies"] + extras["suite"] + extras["dev"]}
     names = {re.split("[<>=]", e)[0] for e in [*CONDA[:-1], *CONDA[-1]["pip"]] if isinstance(e, str)}
     assert wanted <= {CONDA_NAMES.get(name, name) for name in names}
+
+
+def test_the_lock_has_every_direct_dependency():
+    """Of the base and of the extras that `make lock` names, which are those of the whole benchmark and its checks."""
+    extras = re.findall(r"--extra ([a-z]+)", (ROOT / "Makefile").read_text())
+    assert {"suite", "dev", "docs", "weights", "chip"} == set(extras)
+    wanted = [*PROJECT["dependencies"], *(d for extra in extras for d in PROJECT["optional-dependencies"][extra])]
+    assert {re.split("[<>=]", d)[0] for d in wanted} <= LOCK.keys()
 
 
 def test_the_version_has_one_place():
