@@ -9,6 +9,7 @@ from typing import Any
 from bcd.report.content import TEACHER, Cell, Comparison, MeasuredRow, PairBlock, TableContent, Trace
 from bcd.report.render.text import (
     FILE_HEADS,
+    NOTHING,
     difference_text,
     file_texts,
     heading,
@@ -24,18 +25,12 @@ Json = dict[str, Any]
 
 
 def table(content: TableContent) -> Json:
-    """A table as JSON values: columns, then blocks of rows of cells, one for each column."""
-    columns = columns_of(content)
-    blocks = [_block(content, pair, columns) for pair in content.pairs]
-    rows = [row for block in blocks for row in block["rows"]]
-    for i, column in enumerate(columns):  # so that its means may end at one place
-        column["room"] = max(len(row["cells"][i]["more"]) for row in rows)
+    """A table as JSON values: blocks of columns, and of rows of cells, one for each column."""
     return {
         "name": content.table,
         "baseline": content.baseline,
-        "columns": columns,
         "metrics": [{"name": metric, "title": title(metric)} for metric in content.main_metrics],
-        "blocks": blocks,
+        "blocks": [_block(content, pair) for pair in content.pairs],
         "notes": content.notes,
         "caption": content.caption,
         "sources": [{"number": one.number, "text": source_text(one)} for one in content.sources],
@@ -65,14 +60,27 @@ def _column(kind: str, metric: str, words: str, main: bool) -> Json:
     return {"kind": kind, "metric": metric, "title": words, "main": main}
 
 
-def _block(content: TableContent, pair: PairBlock, columns: list[Json]) -> Json:
+def _block(content: TableContent, pair: PairBlock) -> Json:
     runs = [run for row in pair.rows for run in row.runs]
+    columns, cells = _filled(columns_of(content), pair.rows)
     return {
         "heading": heading(pair),
-        "rows": [_row(content, pair, row, columns) for row in pair.rows],
+        "columns": columns,
+        "rows": [_row(content, pair, row, own) for row, own in zip(pair.rows, cells, strict=True)],
         "all_stale": bool(runs) and all(run.stale for run in runs),
         "gaps": {metric: _gap(pair, content.baseline, metric) for metric in content.main_metrics},
     }
+
+
+def _filled(columns: list[Json], rows: list[MeasuredRow]) -> tuple[list[Json], list[list[Json]]]:
+    """The columns in which any row has something to show, and the cells of each row there.
+
+    A column's `room` is that of the longest text behind a mean, so that means may end at one place.
+    """
+    cells = [[CELLS[column["kind"]](row, column["metric"]) for row in rows] for column in columns]
+    filled = [i for i, column in enumerate(cells) if any(cell["text"] != NOTHING for cell in column)]
+    shown = [columns[i] | {"room": max(len(cell["more"]) for cell in cells[i])} for i in filled]
+    return shown, [[cells[i][row] for i in filled] for row in range(len(rows))]
 
 
 def _gap(pair: PairBlock, baseline: str, metric: str) -> str:
@@ -81,12 +89,12 @@ def _gap(pair: PairBlock, baseline: str, metric: str) -> str:
     return f"{baseline} {other}, {TEACHER} {teacher}"
 
 
-def _row(content: TableContent, pair: PairBlock, row: MeasuredRow, columns: list[Json]) -> Json:
+def _row(content: TableContent, pair: PairBlock, row: MeasuredRow, cells: list[Json]) -> Json:
     return {
         "method": row.method,
         "title": row_title(row, content),
         "role": row.method if row.method in (TEACHER, content.baseline) else "method",
-        "cells": [CELLS[column["kind"]](row, column["metric"]) for column in columns],
+        "cells": cells,
         "numbers": {metric: _numbers(row.cells[metric]) for metric in content.metrics},
         "runs": [_run(one) for one in row.runs],
         "commands": _commands(content, pair, row),

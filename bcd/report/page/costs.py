@@ -7,12 +7,13 @@ from statistics import median
 from typing import Any
 
 from bcd.planning.cost import duration
-from bcd.report.content import MeasuredRow, TableContent
+from bcd.report.content import MeasuredRow, PairBlock, TableContent
 from bcd.report.page.verdicts import Size
 from bcd.report.render.text import NOTHING, file_texts, heading, scaled
 from bcd.runs.record import Record
 
 HEADS = ("parameters", "MACs", "training", "a step", "memory")
+FILE_HEADS = ("file", "time of a file")
 
 
 def sizes(records: Mapping[str, Record]) -> dict[str, Size]:
@@ -25,21 +26,16 @@ def costs(content: TableContent, records: Mapping[str, Record]) -> dict[str, Any
 
     records: by the key of a run. Times are medians over the row's runs, and memory is the most that any took.
     """
-    heads = [*HEADS, *(["file", "time of a file"] if content.exported else [])]
-    blocks = [
-        {
-            "heading": heading(pair),
-            "rows": [
-                {
-                    "title": row.method,
-                    "cells": [*_trained(row, records), *(file_texts(row) if content.exported else [])],
-                }
-                for row in pair.rows
-            ],
-        }
-        for pair in content.pairs
+    return {"blocks": [_block(pair, records) for pair in content.pairs]}
+
+
+def _block(pair: PairBlock, records: Mapping[str, Record]) -> dict[str, Any]:
+    rows = [
+        {"title": row.method, "cells": [*_trained(row, records), *(file_texts(row) if pair.export else [])]}
+        for row in pair.rows
     ]
-    return {"heads": heads, "blocks": blocks}
+    heads = [*HEADS, *(FILE_HEADS if pair.export else [])]
+    return {"heading": heading(pair), "heads": heads, "rows": rows}
 
 
 def _trained(row: MeasuredRow, records: Mapping[str, Record]) -> list[str]:

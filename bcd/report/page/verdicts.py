@@ -81,11 +81,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Question:
-    """A claim before it is judged; `metrics` are those that answer it, by task."""
+    """A claim before it is judged: `metrics` of `methods` answer it, by task."""
 
     title: str
     words: str
     metrics: Mapping[str, tuple[str, ...]]
+    methods: tuple[str, ...] = PROPOSED
 
 
 QUESTIONS = (
@@ -98,6 +99,18 @@ QUESTIONS = (
         "Region connectivity",
         "Does it keep the regions of a class in one piece?",
         {"semantic": ("conn",)},
+    ),
+    Question(
+        "Boundaries alone",
+        "Does the boundary half mend boundaries without the context half?",
+        {"semantic": ("biou",)},
+        ("bcd-boundary",),
+    ),
+    Question(
+        "Context alone",
+        "Does the context half mend connectivity without the boundary half?",
+        {"semantic": ("conn",)},
+        ("bcd-context",),
     ),
     Question(
         "Detection and masks",
@@ -180,22 +193,21 @@ def _judged(question: Question, tasks: Sequence[str], tables: Sequence[TableCont
 
 
 def _verdict(question: Question, task: str, tables: Sequence[TableContent]) -> Verdict:
-    metrics = question.metrics[task]
-    evidence = list(_evidence([table for table in tables if task_of(table) == task], metrics))
+    evidence = list(_evidence(question, task, tables))
     judgement = judge(one.difference for one in evidence if one.difference)
     partial = any(table.partial and table.partial.count for table in tables)
-    return Verdict(task, judgement, _sum(judgement, evidence, metrics, partial), evidence)
+    return Verdict(task, judgement, _sum(question, task, judgement, evidence, partial), evidence)
 
 
-def _evidence(tables: Iterable[TableContent], metrics: Sequence[str]) -> Iterator[Evidence]:
-    """The rows of the proposed methods in PyTorch, beside the undistilled student; the same runs count once."""
+def _evidence(question: Question, task: str, tables: Iterable[TableContent]) -> Iterator[Evidence]:
+    """The rows of its methods in PyTorch, beside the undistilled student; the same runs count once."""
     seen = set()
     for table in tables:
-        if table.baseline != UNDISTILLED:
+        if table.baseline != UNDISTILLED or task_of(table) != task:
             continue
         for pair in (pair for pair in table.pairs if not pair.export):
-            for row in (row for row in pair.rows if row.method in PROPOSED):
-                for metric in (metric for metric in metrics if metric in table.main_metrics):
+            for row in (row for row in pair.rows if row.method in question.methods):
+                for metric in (metric for metric in question.metrics[task] if metric in table.main_metrics):
                     runs = (metric, row.method, heading(pair), *(run.rows_sha256 for run in row.runs))
                     if runs not in seen:
                         seen.add(runs)
@@ -209,9 +221,10 @@ def _of_row(table: TableContent, pair: PairBlock, row: MeasuredRow, metric: str)
     return Evidence(table.table, f"{heading(pair)}{generated}", row.method, metric, found, words)
 
 
-def _sum(judgement: Judgement, evidence: Sequence[Evidence], metrics: Sequence[str], partial: bool) -> str:
+def _sum(question: Question, task: str, judgement: Judgement, evidence: Sequence[Evidence], partial: bool) -> str:
     rows = [one.difference for one in evidence if one.difference]
-    names = " and ".join(NAMES.get(metric, title(metric)) for metric in metrics)
+    names = " and ".join(NAMES.get(metric, title(metric)) for metric in question.metrics[task])
+    methods = ("one of " if len(question.methods) > 1 else "") + ", ".join(question.methods)
     better, worse = (sum(one.verdict == side for one in rows) for side in ("better", "worse"))
     against = f" {_marked(worse, rows)} worse." if worse else ""
     words = {
@@ -223,7 +236,7 @@ def _sum(judgement: Judgement, evidence: Sequence[Evidence], metrics: Sequence[s
         ),
         Judgement.CONTRADICTED: f"{_all(len(rows))} worse in {names} than the undistilled student.",
         Judgement.UNTESTABLE: (
-            f"It takes a table that tests {names} of one of {', '.join(PROPOSED)} beside {UNDISTILLED}, with runs."
+            f"It takes a table that tests {names} of {methods} beside {UNDISTILLED}, with runs."
         ),
     }[judgement]
     return f"{words} Runs are missing, so this may change." if partial else words

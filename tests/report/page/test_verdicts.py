@@ -86,6 +86,22 @@ def test_every_claim_is_judged_on_every_task_that_can_show_it(project):
     assert {one.task for one in named(found, "Detection and masks").verdicts} == {"detection", "instance"}
 
 
+def test_each_half_alone_is_judged_by_what_it_is_to_mend(project):
+    tables.finish_clearly(project)
+    found = claims([tables.content()], {})
+    for title, method, metric in (
+        ("Boundaries alone", "bcd-boundary", "biou"),
+        ("Context alone", "bcd-context", "conn"),
+    ):
+        verdict = named(found, title).verdicts[0]
+        assert [(row.method, row.metric) for row in verdict.evidence] == [(method, metric)]
+        assert verdict.judgement == judge([tables.content().pairs[0].row(method).cells[metric].difference])
+    without = tables.content(methods=["none", "bcd"])
+    verdict = named(claims([without], {}), "Context alone").verdicts[0]
+    assert verdict.judgement == "not testable here"
+    assert verdict.words.startswith("It takes a table that tests region connectivity of bcd-context beside none")
+
+
 def test_the_same_runs_in_two_tables_count_once(project):
     one = tables.content("all-labels")
     other = one.model_copy(update={"table": "again"})

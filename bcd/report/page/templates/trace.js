@@ -36,7 +36,7 @@ function openTrace(block, method, metric) {
   const table = DATA.tables.find((one) => one.blocks.includes(block));
   const row = block.rows.find((one) => one.method === method);
   const numbers = row.numbers[metric];
-  const name = (table.columns.find((one) => one.kind === "value" && one.metric === metric)).title;
+  const name = (block.columns.find((one) => one.kind === "value" && one.metric === metric)).title;
   const found = numbers.difference;
   const close = make("button", { type: "button", class: "quiet", autofocus: true }, "Close");
   close.addEventListener("click", () => dialog.close());
