@@ -34,6 +34,7 @@ install:
 	@workflow/scripts/install.sh '$(VENV)' '$(PYTHON)'
 
 reproduce: install
+	@[ -e .snakemake ] || echo "Snakemake's first start is slow, as Python compiles some thousand modules; then each job has a line"
 	snakemake --config suite=$(SUITE)
 	@bcd tables --suite $(SUITE) --show
 

@@ -100,6 +100,12 @@ def test_each_reference_table_is_on_the_page_of_its_suite(texts, table):
     assert (f'src="{table.stem}.png"' in section) == table.with_suffix(".png").exists()
 
 
+@pytest.mark.parametrize("suite", sorted({table.parent.name for table in TABLES}))
+def test_each_suite_of_reference_tables_has_its_report(texts, suite):
+    assert 'href="report.html"' in texts[f"results/reference/{suite}/index.html"]
+    assert f"<h1>{suite}</h1>" in texts[f"results/reference/{suite}/report.html"]
+
+
 @pytest.fixture
 def phone(browser):
     """A page of a telephone without a network; fails if it asks for anything beyond files, or complains."""
@@ -121,6 +127,18 @@ def test_a_wide_table_scrolls_and_its_page_does_not(site, phone):
     wrap.wait_for()
     assert phone.evaluate("document.documentElement.scrollWidth") == 390
     assert wrap.evaluate("one => one.scrollWidth > one.clientWidth && getComputedStyle(one).overflowX == 'auto'")
+
+
+@pytest.mark.browser
+def test_a_report_draws_its_charts_and_opens_traces(site, phone):
+    phone.goto((site / "results/reference/scenes/report.html").as_uri())
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390
+    chart = phone.locator("#table-1 .forest")
+    chart.scroll_into_view_if_needed()
+    chart.locator("svg").wait_for()
+    phone.locator("#table-1").get_by_role("button", name="bcd, Δ bIoU:", exact=False).first.click()
+    said = phone.get_by_role("dialog").inner_text()
+    assert "+5.95 [+4.30, +7.60]" in said and "They were not kept." in said and "n/a" not in said
 
 
 @pytest.mark.browser

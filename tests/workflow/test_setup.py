@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
-from support.project import ROOT, run
+from support.project import ROOT, in_terminal, run
 
 BCD = str(Path(sys.executable).parent / "bcd")
 LOCK = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", (ROOT / "requirements.lock").read_text(), re.M))
@@ -219,6 +219,18 @@ def test_a_python_without_venv_is_told_in_one_sentence(machine):
     machine.program("python3", f'exec "{sys.executable}" -c "import sys; sys.modules[\'ensurepip\'] = None; $2" ""')
     done = machine.install()
     assert (done.returncode, "apt-get install python3-venv" in done.stdout) == (2, True), done.stdout
+
+
+def test_a_terminal_shows_from_the_first_step_on_that_something_happens(machine):
+    machine.python("python3.12", 12)
+    (machine.bin / "date").symlink_to(shutil.which("date"))
+    machine.program("sleep", f"exec {shutil.which('sleep')} 0.05")
+    uv = (machine.bin / "uv").read_text().split("\n", 1)[1]
+    machine.program("uv", f'if [ "$1" = venv ]; then {shutil.which("sleep")} 1; echo made >&2; fi\n{uv}')
+    code, said = in_terminal("workflow/scripts/install.sh", ".venv", cwd=machine.project, PATH=str(machine.bin))
+    assert code == 0
+    steps = [said.index(one) for one in ("making .venv", "requirements.lock", "\rinstall: 0 s", "made\r", "synced")]
+    assert steps == sorted(steps)
 
 
 def test_a_copy_gets_an_environment_of_its_own(machine, tmp_path):

@@ -14,9 +14,9 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the project's own pages, the results, the API, and the files that pages link to."""
+    """Add the project's own pages, the results with their reports, the API, and the files that pages link to."""
     made = pages.project(ROOT) | pages.results(ROOT) | pages.api(ROOT)
-    for uri, content in made.items():
+    for uri, content in (made | pages.reports(ROOT)).items():
         files.append(File.generated(config, uri, content=content))
     for uri, path in (pages.figures(ROOT) | {f"assets/{path.name}": path for path in ASSETS.iterdir()}).items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))

@@ -1,4 +1,4 @@
-"""Pages of the site that are no files of docs/: the project's own, the reference results, and the API."""
+"""Pages of the site that are no files of docs/: the project's own, the reference results and reports, and the API."""
 
 import ast
 import re
@@ -7,9 +7,11 @@ from pathlib import Path
 from links import PROJECT, RESULTS, targets
 
 from bcd.losses import TERMS, Term
+from bcd.report.page import kept
 
 METHODS = "reference/methods.md"
 API = "reference/api"
+REPORT = "report.html"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml", "": "python"}  # Snakefile has no suffix
 # The packages that a program may use, in the order of the nav; the losses have a page of their own making.
 PACKAGES = ("distill", "metrics", "tasks", "models", "runs", "data", "config", "train", "export")
@@ -44,13 +46,21 @@ def figures(root: Path) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in files}
 
 
+def reports(root: Path) -> dict[str, str]:
+    """The report of each suite of which tables were kept as numbers, and not only as text."""
+    suites = sorted({path.parent for path in (root / RESULTS).glob("*/*.csv")})
+    return {f"{RESULTS}/{suite.name}/{REPORT}": kept.build(suite) for suite in suites}
+
+
 def _suite(folder: Path) -> str:
     tables = sorted(folder.glob("*.md"))
     figures = [path for path in sorted(folder.glob("*.png")) if not path.with_suffix(".md").exists()]
+    report = f"[The report]({REPORT}) has a verdict for each claim, and these tables with charts, on one page."
+    reports = [report] if [*folder.glob("*.csv")] else []
     records = [f"The records of the runs are [{path.name}]({path.name})." for path in sorted(folder.glob("*.jsonl"))]
     head = f"# {folder.name} {{#suite}}\n\n[Where these results came from](../README.md), and what they support.\n"
     return "\n\n".join(
-        [head, *records, *map(_table, tables), *(f"## {path.stem}\n\n{_figure(path)}" for path in figures)]
+        [head, *reports, *records, *map(_table, tables), *(f"## {path.stem}\n\n{_figure(path)}" for path in figures)]
     )
 
 

@@ -68,8 +68,20 @@ if [ "$(cat "$venv/installed" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 free=$(df -Pk . | awk 'NR==2 {print int($4 / 1048576)}')
 [ "$free" -ge 8 ] || stop "$free GiB free here, 8 are needed; free space and run the same command again"
 
+made_here || echo "install: making $venv with $base" >&2
+echo "install: packages of requirements.lock (about 6 GiB on disk)" >&2
+# The installers are quiet for minutes; whoever watches sees that something happens.
+if [ -t 2 ]; then
+    began=$(date +%s)
+    while sleep 2 && kill -0 $$ 2>/dev/null; do
+        printf '\rinstall: %s s' $(($(date +%s) - began)) >&2
+    done &
+    clock=$!
+    trap 'kill $clock 2>/dev/null; echo >&2' EXIT
+    trap 'exit 130' INT
+fi
+
 if ! made_here; then
-    echo "install: making $venv with $base" >&2
     if [ -n "$uv" ]; then
         "$uv" venv --quiet --python "$base" "$venv"
     else
@@ -82,17 +94,6 @@ if [ -z "$uv" ]; then
     uv=$venv/bootstrap/bin/uv
     [ -x "$uv" ] || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --target "$venv/bootstrap" uv \
         2>/dev/null || uv=
-fi
-echo "install: packages of requirements.lock (about 6 GiB on disk)" >&2
-# The installers are quiet for minutes; whoever watches sees that something happens.
-if [ -t 2 ]; then
-    began=$(date +%s)
-    while sleep 2 && kill -0 $$ 2>/dev/null; do
-        printf '\rinstall: %s s' $(($(date +%s) - began)) >&2
-    done &
-    clock=$!
-    trap 'kill $clock 2>/dev/null; echo >&2' EXIT
-    trap 'exit 130' INT
 fi
 if [ -n "$uv" ]; then
     "$uv" pip sync --quiet --python "$venv/bin/python" --require-hashes requirements.lock

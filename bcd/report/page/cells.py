@@ -34,7 +34,11 @@ def table(content: TableContent) -> Json:
         "notes": content.notes,
         "caption": content.caption,
         "sources": [{"number": one.number, "text": source_text(one)} for one in content.sources],
-        "table_command": _command("bcd", "tables", "--suite", content.suite, "--table", content.table),
+        "without_runs": "Not run yet: this table is partial.",
+        "again": {
+            "what": "Build the table again",
+            "command": _command("bcd", "tables", "--suite", content.suite, "--table", content.table),
+        },
     }
 
 
@@ -67,6 +71,8 @@ def _block(content: TableContent, pair: PairBlock) -> Json:
         "heading": heading(pair),
         "columns": columns,
         "rows": [_row(content, pair, row, own) for row, own in zip(pair.rows, cells, strict=True)],
+        "seeds": any(value is not None for row in pair.rows for cell in row.cells.values() if cell.difference
+                     for value in cell.difference.values),
         "all_stale": bool(runs) and all(run.stale for run in runs),
         "gaps": {metric: _gap(pair, content.baseline, metric) for metric in content.main_metrics},
     }

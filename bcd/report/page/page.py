@@ -14,7 +14,7 @@ from bcd.report.outputs import page_file, page_made_of, run_hashes, table_file, 
 from bcd.report.page import cells, costs
 from bcd.report.page.curves import curve
 from bcd.report.page.images import Album, viewer
-from bcd.report.page.render import render
+from bcd.report.page.render import About, render
 from bcd.report.panels.pictures import same_images
 from bcd.runs import store
 from bcd.runs.expand import distinct_runs, runs_of, suite_rows
@@ -46,9 +46,16 @@ def build(
     usable, _ = find_runs(suite.name, distinct_runs(suite.name, rows).values(), results, data)
     album, records = Album(), _records(contents, results)
     tables = [_table(content, usable, records, results, data, album) for content in contents]
-    made_of = "" if partial else page_made_of(today)
+    about = About(
+        suite=suite.name,
+        description=suite.description,
+        captions={table.name: table.caption for table in suite.tables},
+        folder=f"results/{suite.name}/{'partial' if partial else 'tables'}",
+        command=f"bcd report --suite {suite.name}{' --partial' if partial else ''}",
+        made_of="" if partial else page_made_of(today),
+    )
     path = page_file(results, suite.name, partial=partial)
-    atomic_write(path, render(suite, contents, tables, records, album.pictures, made_of))
+    atomic_write(path, render(about, contents, tables, records, album.pictures))
     return path
 
 

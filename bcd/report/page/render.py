@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bcd.config.schema.suites import Suite
 from bcd.report.content import TableContent
 from bcd.report.page import costs, library, verdicts
 from bcd.report.render.text import partial_text
@@ -25,18 +25,37 @@ TASKS = {
 SCRIPTS = ("page.js", "tables.js", "charts.js", "viewer.js", "trace.js")
 
 
+@dataclass(frozen=True)
+class About:
+    """What a page says of itself.
+
+    suite, description  of the suite
+    captions            what its params say of each table, by name
+    folder              where the files of its tables lie
+    command             what makes it again
+    lacks               sentences about what it does not show, and why
+    made_of             what it is made of; empty where that is no suite of today
+    """
+
+    suite: str
+    description: str
+    captions: Mapping[str, str]
+    folder: str
+    command: str
+    lacks: Sequence[str] = ()
+    made_of: str = ""
+
+
 def render(
-    suite: Suite,
+    about: About,
     contents: Sequence[TableContent],
     tables: Sequence[Mapping[str, Any]],
     records: Mapping[str, Record],
     pictures: Mapping[str, str],
-    made_of: str,
 ) -> str:
     """The text of the page; whatever names and captions hold stays text.
 
     tables: of `page._table`, in the order of `contents`. records: by the key of a run. pictures: of an `Album`.
-    made_of: what the page says that it is made of; empty for a partial one.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -44,21 +63,19 @@ def render(
     )  # fmt: skip
     charts = library.charts()
     return environment.get_template("page.html").render(
-        suite=suite,
+        about=about,
         claims=verdicts.claims(contents, costs.sizes(records)),
         tasks=TASKS,
         reach=reach,
         rule=verdicts.RULE,
         tables=tables,
-        captions={table.name: table.caption for table in suite.tables},
         partial=[f"{one.table}: {partial_text(one.partial)}" for one in contents if one.partial],
         devices=costs.devices(list(records.values())),
-        made_of=made_of,
         style=_source("style.css"),
         scripts=[_source(name) for name in SCRIPTS],
         charts=charts,
         library=Markup(charts.script),
-        data=embedded({"suite": suite.name, "tables": tables, "pictures": pictures}),
+        data=embedded({"suite": about.suite, "tables": tables, "pictures": pictures}),
     )
 
 

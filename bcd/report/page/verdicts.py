@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 
+from bcd.config.schema.suites import METRICS
 from bcd.report.content import TEACHER, Comparison, MeasuredRow, PairBlock, TableContent
 from bcd.report.render.text import heading, scaled, signed, title
 from bcd.report.stats import POWER
@@ -133,9 +135,13 @@ def claims(tables: Sequence[TableContent], sizes: Mapping[str, Size]) -> list[Cl
 
 
 def task_of(table: TableContent) -> str | None:
-    """The task of a table, which the keys of its runs begin with; None where it has no run."""
+    """The task of a table, which the keys of its runs begin with; None where it has no run yet.
+
+    A whole table whose runs were not kept is of the first task that has its metrics.
+    """
     keys = (run.key for pair in table.pairs for row in pair.rows for run in row.runs)
-    return next((key.partition("/")[0] for key in keys), None)
+    fitting = (task for task, metrics in METRICS.items() if not table.partial and {*table.metrics} <= {*metrics})
+    return next(chain((key.partition("/")[0] for key in keys), fitting), None)
 
 
 def judge(differences: Iterable[Comparison]) -> Judgement:
@@ -208,7 +214,8 @@ def _evidence(question: Question, task: str, tables: Iterable[TableContent]) -> 
         for pair in (pair for pair in table.pairs if not pair.export):
             for row in (row for row in pair.rows if row.method in question.methods):
                 for metric in (metric for metric in question.metrics[task] if metric in table.main_metrics):
-                    runs = (metric, row.method, heading(pair), *(run.rows_sha256 for run in row.runs))
+                    # A mean of many digits tells runs apart where they were not kept.
+                    runs = (metric, row.method, heading(pair), row.cells[metric].mean)
                     if runs not in seen:
                         seen.add(runs)
                         yield _of_row(table, pair, row, metric)
@@ -271,7 +278,7 @@ def _cost_of(task: str, tables: Sequence[TableContent], sizes: Mapping[str, Size
         if run.key in sizes
     ]
     if not compared:
-        return Verdict(task, Judgement.UNTESTABLE, "It takes a distilled student beside an undistilled one.", [])
+        return Verdict(task, Judgement.UNTESTABLE, "It takes the records of a distilled student and an undistilled one.", [])
     larger = sum(own != beside for own, beside in compared)
     if larger:
         words = f"{larger} of {len(compared)} distilled students differ in parameters or operations."

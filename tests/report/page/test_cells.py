@@ -83,7 +83,7 @@ def test_published_numbers_stand_beside(project):
 
 def test_commands_are_words_of_a_shell(project):
     content = tables.content().model_copy(update={"suite": "a suite; rm -r ~"})
-    command = cells.table(content)["table_command"]
+    command = cells.table(content)["again"]["command"]
     assert shlex.split(command) == ["bcd", "tables", "--suite", "a suite; rm -r ~", "--table", "all-labels"]
 
 

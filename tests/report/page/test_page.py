@@ -159,7 +159,7 @@ def test_commands_repeat_a_cell(page):
     assert evaluate.splitlines()[0] == f"bcd evaluate --suite smoke {measured.STUDENT}/bcd/s0"
     runs = f"results/smoke/runs/{measured.STUDENT}/bcd"
     assert anew == f"snakemake {runs}/s0.json {runs}/s1.json --config suite=smoke"
-    assert table["table_command"] == "bcd tables --suite smoke --table all-labels"
+    assert table["again"]["command"] == "bcd tables --suite smoke --table all-labels"
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'so'"

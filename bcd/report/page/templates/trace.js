@@ -45,7 +45,7 @@ function openTrace(block, method, metric) {
     facts([
       ["value", numbers.text],
       [`difference to ${table.baseline}`, found ? numbers.difference_text : null],
-      ["of single seeds", found ? found.values.map(signed).join(", ") : null],
+      ["of single seeds", found && found.values.some((one) => one !== null) ? found.values.map(signed).join(", ") : null],
       ["difference to PyTorch", numbers.to_pytorch ? numbers.to_pytorch_text : null],
       ["p-value", found && found.p !== null ? `${found.p.toPrecision(2)} before the correction` : null],
       ["mark", found ? (numbers.mark ? `significantly ${numbers.mark}` : "none: the table does not show a difference") : null],
@@ -53,10 +53,9 @@ function openTrace(block, method, metric) {
       ["stale", row.stale.length ? `${row.stale.join(", ")}: the code has changed since` : null],
     ]),
     make("h3", {}, "Runs"),
-    row.runs.length ? runsTable(row, numbers.values) : make("p", {}, "Not run yet: this table is partial."),
+    row.runs.length ? runsTable(row, numbers.values) : make("p", {}, table.without_runs),
     ...row.runs.map(files),
-    ...row.commands.flatMap(({ what, command }) => [make("h3", {}, what), make("pre", {}, code(command))]),
-    make("h3", {}, "Build the table again"), make("pre", {}, code(table.table_command)),
+    ...[...row.commands, table.again].flatMap(({ what, command }) => [make("h3", {}, what), make("pre", {}, code(command))]),
   );
   dialog.showModal();
 }
