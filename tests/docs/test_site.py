@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 METHODS = (ROOT / "docs/reference/methods.md").read_text()
 TABLES = sorted((ROOT / "results/reference").glob("*/*.csv"))
 RESOURCE = re.compile(r'<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)="?([^"\s>]+)')
+SCRIPT = re.compile(r"(<script\b[^>]*>).*?(?=</script>)", re.DOTALL)
 LINK = re.compile(r'\bhref="?([^"\s>]+)')
 
 
@@ -34,8 +35,8 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def texts(site):
-    """The text of each page by its address, but for the one that is shown where there is none."""
-    pages = {path.relative_to(site).as_posix(): path.read_text() for path in sorted(site.rglob("*.html"))}
+    """The text of each page by its address, without what scripts hold; not of the one that is shown for none."""
+    pages = {path.relative_to(site).as_posix(): SCRIPT.sub(r"\1", path.read_text()) for path in site.rglob("*.html")}
     del pages["404.html"]
     return pages
 

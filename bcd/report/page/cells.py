@@ -71,8 +71,13 @@ def _block(content: TableContent, pair: PairBlock) -> Json:
         "heading": heading(pair),
         "columns": columns,
         "rows": [_row(content, pair, row, own) for row, own in zip(pair.rows, cells, strict=True)],
-        "seeds": any(value is not None for row in pair.rows for cell in row.cells.values() if cell.difference
-                     for value in cell.difference.values),
+        "seeds": any(
+            value is not None
+            for row in pair.rows
+            for cell in row.cells.values()
+            if cell.difference
+            for value in cell.difference.values
+        ),
         "all_stale": bool(runs) and all(run.stale for run in runs),
         "gaps": {metric: _gap(pair, content.baseline, metric) for metric in content.main_metrics},
     }

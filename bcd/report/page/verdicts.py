@@ -162,17 +162,18 @@ def row_words(method: str, metric: str, found: Comparison | None, comparisons: i
     comparisons: the size of the family that the table corrects for.
     """
     name = NAMES.get(metric, title(metric))
+    first = name[0].upper() + name[1:]
     if found is None:
         return f"{method} has no run beside one of {UNDISTILLED} yet, so nothing is said of {name}."
     if found.mean is None or found.low is None or found.high is None:
-        return f"{name} of {method} has no difference that is defined, as no image shows what it measures."
+        return f"{first} of {method} has no difference that is defined, as no image shows what it measures."
     size = f"{abs(found.mean):.2f} points {'higher' if found.mean > 0 else 'lower'}"
     interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
     if found.significant:
-        said = f"{name} is {size} with {method} than with {UNDISTILLED} ({interval})"
+        said = f"{first} is {size} with {method} than with {UNDISTILLED} ({interval})"
         said += f", significantly so after Holm's correction over {comparisons} comparisons."
     elif found.low > 0 or found.high < 0:
-        said = f"{name} is {size} with {method} than with {UNDISTILLED} ({interval}). The interval excludes 0, but "
+        said = f"{first} is {size} with {method} than with {UNDISTILLED} ({interval}). The interval excludes 0, but "
         said += f"the difference does not survive Holm's correction over {comparisons} comparisons: not shown."
     else:
         said = f"No difference in {name} is shown for {method}: {signed(found.mean)} points ({interval}). "
@@ -242,9 +243,7 @@ def _sum(question: Question, task: str, judgement: Judgement, evidence: Sequence
             f"{against}"
         ),
         Judgement.CONTRADICTED: f"{_all(len(rows))} worse in {names} than the undistilled student.",
-        Judgement.UNTESTABLE: (
-            f"It takes a table that tests {names} of {methods} beside {UNDISTILLED}, with runs."
-        ),
+        Judgement.UNTESTABLE: (f"It takes a table that tests {names} of {methods} beside {UNDISTILLED}, with runs."),
     }[judgement]
     return f"{words} Runs are missing, so this may change." if partial else words
 
@@ -266,7 +265,10 @@ def _cost(tasks: Sequence[str], tables: Sequence[TableContent], sizes: Mapping[s
 
 
 def _cost_of(task: str, tables: Sequence[TableContent], sizes: Mapping[str, Size]) -> Verdict:
-    """Whether every distilled student has the parameters and the operations of the undistilled one of its pair."""
+    """Whether every distilled student has the parameters and the operations of the undistilled one of its pair.
+
+    The operations of a detector may be those of what it finds, so there its parameters decide.
+    """
     blocks = [pair for table in tables for pair in table.pairs]
     compared = [
         (sizes[run.key], beside)
@@ -278,10 +280,13 @@ def _cost_of(task: str, tables: Sequence[TableContent], sizes: Mapping[str, Size
         if run.key in sizes
     ]
     if not compared:
-        return Verdict(task, Judgement.UNTESTABLE, "It takes the records of a distilled student and an undistilled one.", [])
-    larger = sum(own != beside for own, beside in compared)
-    if larger:
-        words = f"{larger} of {len(compared)} distilled students differ in parameters or operations."
+        return Verdict(
+            task, Judgement.UNTESTABLE, "It takes the records of a distilled student and an undistilled one.", []
+        )
+    other = sum(own.parameters != beside.parameters for own, beside in compared)
+    busier = sum(own.macs != beside.macs for own, beside in compared)
+    if other or (busier and task == "semantic"):
+        words = f"{max(other, busier)} of {len(compared)} distilled students differ in parameters or operations."
         return Verdict(task, Judgement.CONTRADICTED, words, [])
     students = dict.fromkeys(
         f"{pair.student.name} ({_size(found)})" for pair in blocks if (found := _undistilled(pair, sizes))
@@ -290,7 +295,16 @@ def _cost_of(task: str, tables: Sequence[TableContent], sizes: Mapping[str, Size
         f"Each distilled student is the same network as the undistilled one: {', '.join(students)}. What a loss learns "
         "is never saved with it."
     )
-    return Verdict(task, Judgement.SUPPORTED, words, [])
+    return Verdict(task, Judgement.SUPPORTED, f"{words}{_by_finds(compared) if busier else ''}", [])
+
+
+def _by_finds(compared: Sequence[tuple[Size, Size]]) -> str:
+    """How far the operations of detectors differ that compute more where they find more."""
+    ratios = [own.macs / beside.macs - 1 for own, beside in compared]
+    return (
+        " A detector's second stage computes what its first one finds, so operations on the one image that was counted "
+        f"differ by {100 * min(ratios):+.2g} to {100 * max(ratios):+.2g} %."
+    )
 
 
 def _undistilled(pair: PairBlock, sizes: Mapping[str, Size]) -> Size | None:

@@ -1,4 +1,4 @@
-"""The page of tables that were kept without their runs: their files say all that it shows, and it says what it lacks."""
+"""The page of tables that were kept without runs: their files say all that it shows, and it says what it lacks."""
 
 import csv
 import re

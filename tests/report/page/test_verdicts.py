@@ -38,7 +38,7 @@ def test_a_mark_is_said_with_its_interval_and_its_family():
         "Boundary IoU is 5.95 points higher with bcd than with none (95 % interval +4.30 to +7.60), significantly so "
         "after Holm's correction over 21 comparisons."
     )
-    assert "is 2.00 points lower with bcd" in row_words("bcd", "conn", WORSE, 21)
+    assert row_words("bcd", "conn", WORSE, 21).startswith("Region connectivity is 2.00 points lower with bcd")
 
 
 def test_no_mark_is_not_no_effect():
@@ -130,3 +130,21 @@ def test_cost_is_compared_run_by_run(project):
     verdict = named(claims([content], larger), "No extra cost").verdicts[0]
     assert verdict.judgement == "contradicted" and verdict.words.startswith("1 of 16 distilled students")
     assert named(claims([content], {}), "No extra cost").verdicts[0].judgement == "not testable here"
+
+
+def test_a_detector_that_computes_more_where_it_finds_more_is_no_other_network(project):
+    content = tables.content("instance")
+    keys = [run.key for row in content.pairs[0].rows for run in row.runs]
+    student = next(key for key in keys if "/bcd/" in key)
+    same = {key: Size(14_300, 3_000_000) for key in keys}
+    verdict = named(claims([content], same | {student: Size(14_300, 3_060_000)}), "No extra cost").verdicts[0]
+    assert verdict.judgement == "supported" and verdict.words.endswith("differ by +0 to +2 %.")
+    verdict = named(claims([content], same | {student: Size(14_301, 3_000_000)}), "No extra cost").verdicts[0]
+    assert verdict.judgement == "contradicted"
+
+
+def test_operations_of_a_segmentor_are_those_of_its_network(project):
+    content = tables.content()
+    sizes = {run.key: Size(6128, 842_880) for row in content.pairs[0].rows for run in row.runs}
+    larger = sizes | {f"{tables.STUDENT}/bcd/s0": Size(6128, 842_881)}
+    assert named(claims([content], larger), "No extra cost").verdicts[0].judgement == "contradicted"

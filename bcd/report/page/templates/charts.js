@@ -52,6 +52,7 @@ function forestSeeds(block, metric) {
 
 function forestPanel(table, block, { name, title }, width, labels) {
   const rows = forestRows(table, block, name);
+  const seeds = forestSeeds(block, name);
   const order = rows.map((row) => row.method);
   const y = { field: "method", type: "nominal", sort: order, title: null,
               axis: { labels, ticks: false, domain: false, labelPadding: 10, grid: false } };
@@ -62,8 +63,8 @@ function forestPanel(table, block, { name, title }, width, labels) {
     width, height: { step: 24 }, title: { text: `Δ ${title}`, subtitle: block.gaps[name], offset: 10, frame: "group" },
     layer: [
       { data: { values: [{ zero: 0 }] }, mark: { type: "rule", color: colour("strong"), aria: false }, encoding: { x: { field: "zero", type: "quantitative" } } },
-      { data: { values: forestSeeds(block, name) }, mark: { type: "point", filled: true, size: 14, opacity: 0.75, color: colour("seed"), yOffset: 7, aria: false },
-        encoding: { x: { field: "value", type: "quantitative" }, y } },
+      ...(seeds.length ? [{ data: { values: seeds }, mark: { type: "point", filled: true, size: 14, opacity: 0.75, color: colour("seed"), yOffset: 7, aria: false },
+        encoding: { x: { field: "value", type: "quantitative" }, y } }] : []),
       { data: { values: rows }, mark: { type: "rule", strokeWidth: 1.8, aria: false },
         encoding: { x: { field: "low", type: "quantitative", title: null, axis: { tickCount: 5, format: "+.3~r", labelExpr: "datum.value === 0 ? '0' : datum.label" } }, x2: { field: "high" }, y, color: tint, tooltip: says } },
       { data: { values: rows }, mark: { type: "point", filled: true, size: 70, opacity: 1, cursor: "pointer" },
