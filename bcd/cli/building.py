@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Snakemake names its events in `snakemake_interface_logger_plugins.common.LogEvent`; these are shown in our words.
 REPLACED = ("job_info", "job_started", "job_finished", "progress", "run_info", "resources_info", "shellcmd")
-CHATTER = ("Select jobs to execute...", "Using shell:")
+CHATTER = ("Select jobs to execute...", "Using shell:", "Singularity containers:", "Elapsed time:")
 WIDE = 100  # columns from which on there is room for what jobs say
 TAIL = 4000  # bytes of a job's log in which its last line is looked for
 STEP = re.compile(r"step (\d+)/(\d+)")

@@ -191,6 +191,7 @@ def test_a_terminal_shows_what_runs_and_the_time_left_and_is_left_clean(built, t
     snake, train = str(BIN / "snakemake"), "train detection/scenes-smoke/smoke-retinanet"
     code, said = in_terminal(snake, cwd=project, until=train)
     assert code != 0 and said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1  # the cursor is back
+    assert said.splitlines()[-1].endswith("stopped by SIGINT; finished work is kept, the same command continues")
     code, said = in_terminal(snake, "--cores", "1", cwd=project)
     assert code == 0 and said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1
     assert re.search(rf"\d\d:\d\d:\d\d +\d+ of \d+  {train}/s0: none   \d+:\d\d", said)

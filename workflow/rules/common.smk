@@ -1,4 +1,5 @@
 # The suite, its runs and groups; and the one hook after a successful build.
+import atexit
 import re
 import sys
 import time
@@ -88,10 +89,10 @@ def run_files(runs):
     return [str(run.file(SUITE)) for run in runs]
 
 
-# What failed may lie hours and screens above.
+# What failed may lie hours and screens above, and Snakemake's own last lines do not say it.
 onerror:
     BUILDING.stop()
-    repeat_failures(Path(OUT, "logs"), STARTED)
+    atexit.register(repeat_failures, Path(OUT, "logs"), STARTED)
 
 
 # DVC tracks the same outputs; tell it that they are up to date once everything is.
