@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, foreign text as it is shown, and the spelling that was meant."""
+"""The one exception that a user is meant to read, and the words of sentences: foreign text, counts, near spellings."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def harmless(text: str) -> str:
     What files, archives, servers and arguments hold may move the cursor, rename the window or hide text.
     """
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`: a number of things whose plural takes an s or, after s and ch, es."""
+    return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith(('s', 'ch')) else 's'}"
 
 
 def nearest(word: object, known: Iterable[object]) -> str:

@@ -21,7 +21,7 @@ REFUSED = frozenset(
         errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY, errno.ETXTBSY,
     }
 )  # fmt: skip
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # how `atomic_write` calls a file that is not whole yet
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")  # how `atomic_write` calls a file that is not whole yet
 NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 
 
@@ -39,7 +39,7 @@ def reading(path: Path, missing: str = "mend its name or put it there") -> Itera
         raise UserError(f"{path} is not UTF-8 text; save it as UTF-8, or get it anew") from None
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror or error}); mend the file or its permissions"
+            _blocked(path) or f"{path} cannot be read ({error.strerror or error}); mend the file or its permissions"
         ) from error
 
 
@@ -69,9 +69,16 @@ def writing(path: Path) -> Iterator[None]:
             raise UserError(f"disk full while writing {path}; free space and run the same command again") from error
         if error.errno in REFUSED:
             raise UserError(
-                f"cannot write {path} ({error.strerror}); mend the path or its permissions and try again"
+                _blocked(path)
+                or f"cannot write {path} ({error.strerror}); mend the path or its permissions and try again"
             ) from error
         raise
+
+
+def _blocked(path: Path) -> str | None:
+    """A sentence for a file that stands where a folder of `path` would have to be; None where none does."""
+    file = next((one for one in path.parents if os.path.exists(one) and not os.path.isdir(one)), None)
+    return f"{file} is a file and no folder, so {path} cannot be there; move that file away" if file else None
 
 
 def explained(error: OSError | UnicodeEncodeError) -> str | None:
@@ -86,7 +93,9 @@ def explained(error: OSError | UnicodeEncodeError) -> str | None:
         return f"disk full{f' while writing {error.filename}' if error.filename else ''}; free space and try again"
     if error.filename is None or error.strerror is None:
         return None
-    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    name = Path(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename))
+    if whole := TEMPORARY.fullmatch(name.name):
+        name = name.with_name(whole[1])  # which the user has named
     return f"{name}: {error.strerror}; mend the path or its permissions and run the same command again"
 
 
@@ -129,7 +138,7 @@ def alone(path: Path, busy: str) -> Iterator[None]:
     `writing` does.
     """
     name = path.with_name(f".{path.name}.{'0' * 8}.tmp")
-    with writing(name):
+    with writing(path):
         name.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _held(name, busy)
     try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from itertools import count
+from pathlib import Path
 
 import pytest
 from support.project import kill
@@ -143,6 +144,22 @@ def test_one_of_many_holds_a_path_alone(tmp_path, in_child):
     waits = [in_child(held)[1] for _ in range(4)]
     assert [wait() for wait in waits] == [0] * 4
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "tables").touch()
+    path, said = (
+        tmp_path / "tables" / "a.md",
+        "tables is a file and no folder, so .*a.md cannot be there; move that file",
+    )
+    for refused in (lambda: atomic_write(path, "text"), lambda: read_text(path), lambda: hold(path)):
+        with pytest.raises(UserError, match=said):
+            refused()
+
+
+def hold(path: Path) -> None:
+    with alone(path, "busy"):
+        pass
 
 
 def test_a_failed_write_leaves_the_old_bytes_and_nothing_else(tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bcd.cli.options import Suite, load
-from bcd.cli.terminal import put
+from bcd.cli.terminal import columns, put
 from bcd.errors import UserError
 
 
@@ -51,5 +51,5 @@ def compare(
     if json and csv:
         raise UserError("--json and --csv are two forms; say one of them")
     found = compare_rows(*load(suite), a, b, table=table, metrics=metric, images=images, partial=partial)
-    text = dump(found) if json else comparison.render_csv(found) if csv else comparison.render(found)
+    text = dump(found) if json else comparison.render_csv(found) if csv else comparison.render(found, columns())
     put(text.removesuffix("\n"))

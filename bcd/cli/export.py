@@ -9,7 +9,7 @@ import typer
 
 from bcd.cli.options import Suite, load, progress, stopping
 from bcd.cli.terminal import put, say
-from bcd.errors import UserError, pick
+from bcd.errors import UserError, counted, pick
 
 if TYPE_CHECKING:
     from bcd.export.finished import Finished
@@ -83,7 +83,7 @@ def _say_exported(path: Path) -> None:
     from bcd.runs.record import read_as
 
     parity = read_as(Sidecar, sidecar_path(path)).parity
-    put(f"{path}: {path.stat().st_size} bytes")
+    put(f"{path}: {counted(path.stat().st_size, 'byte')}")
     put(f"largest difference to PyTorch {parity.largest:.3g} in a logit; {parity.changed:.4%} of the pixels changed")
 
 
@@ -92,18 +92,19 @@ def predict(
     folder: Annotated[Path, typer.Argument(help="Folder of images.")],
     out: Annotated[Path, typer.Option(help="Folder for what is predicted.")],
     suite: Suite = None,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds something.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew, whatever the folder holds.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of an exported file's runtime.")] = None,
 ) -> None:
     """Apply a model to a folder of images: class maps, or objects as COCO's JSON and their masks, and overlays.
 
-    What was interrupted the same command continues. Images that cannot be read are passed by and named at the end.
+    The same command does what is left: after an interruption, and for images that are new or have changed. Images that
+    cannot be read are passed by and named at the end.
     """
     with stopping("images that are done are kept, the same command continues"):
         from bcd.export.predict import predict_folder
 
-        done = predict_folder(_predictor(model, suite, threads), folder, out, force=force, progress=progress())
-    put(f"{out}: {done} images")
+        images, new = predict_folder(_predictor(model, suite, threads), folder, out, force=force, progress=progress())
+    put(f"{out}: {counted(images, 'image')}" + ("" if new == images else f", {new or 'none'} left to do"))
 
 
 def _predictor(model: str, suite: str | None, threads: int | None) -> Predictor:

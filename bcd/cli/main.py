@@ -14,10 +14,10 @@ import typer
 from bcd.cli.compare import compare
 from bcd.cli.data import check, fetch
 from bcd.cli.export import export, predict
-from bcd.cli.options import Suite, load
+from bcd.cli.options import Suite, load, stopping
 from bcd.cli.report import panels, report, summary, tables
 from bcd.cli.terminal import put, say
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 
 if TYPE_CHECKING:
     from bcd.runs.run import Run
@@ -115,7 +115,8 @@ def plan(
         if every_run or status.note or status.verdict not in (Verdict.DONE, Verdict.MISSING):
             put(status.line)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in planning.totals(planned).verdicts.items())
-    put(f"suite {wanted.name}: {len(planned)} runs in {len(expand.groups(runs))} jobs; {verdicts}\n")
+    size = f"{counted(len(planned), 'run')} in {counted(len(expand.groups(runs)), 'job')}"
+    put(f"suite {wanted.name}: {size}; {verdicts}\n")
     put("\n".join(budget.report(params, rows, planned, rates, price)))
 
 
@@ -225,7 +226,8 @@ def track(
     if sync:
         put(tracking.sync(params, wanted, Path("results")))
     if ui:
-        raise typer.Exit(pages.ui(port, suite=wanted.name))
+        with stopping("MLflow's pages are closed, its runs are kept"):
+            raise typer.Exit(pages.ui(port, suite=wanted.name))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bcd.cli.options import Suite, Table, load
-from bcd.cli.terminal import announce, put
+from bcd.cli.terminal import announce, columns, put
 from bcd.errors import pick
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def tables(
     params, wanted = load(suite)
     for name in _tables(wanted, table):
         if show:
-            put(building.show(Path("results"), wanted.name, name, partial=partial))
+            put(building.show(Path("results"), wanted.name, name, partial=partial, columns=columns()))
         else:
             for path in building.build(params, wanted, name, Path("results"), partial=partial):
                 put(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bcd.cli.terminal import announce, put
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 from bcd.planning.cost import duration
 from bcd.planning.remaining import Job, job
 from bcd.runs.record import Record, RunResult, read_as
@@ -71,7 +71,8 @@ def say_end(suite: str, runs: Iterable[Run], since: float) -> None:
     records = [read_as(Record, RESULTS / "store" / store / "record.json") for store in sorted(stores)]
     old = [record for record in records if datetime.fromisoformat(record.finished).timestamp() < since]
     kept = f", {len(old)} reused, whose training took {duration(sum(r.train_seconds for r in old))}" if old else ""
-    new = f"{len(records) - len(old)} trainings new" if len(old) < len(records) else "no training in this call"
+    made = len(records) - len(old)
+    new = f"{counted(made, 'training')} new" if made else "no training in this call"
     announce(f"suite {suite}: {new}{kept}; this build took {duration(round(time.time() - since))}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shutil
 import sys
 import time
 import traceback
@@ -37,6 +38,13 @@ class _Log(logging.Handler):
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     put("".join(traceback.format_exception(kind, error, trace)).rstrip(), sys.stderr)
+
+
+def columns() -> int:
+    """How wide sentences may be: as the terminal, or as COLUMNS says, but no wider than reads well."""
+    from bcd.report.render.text import WIDTH
+
+    return max(20, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
 
 
 def prepare() -> None:

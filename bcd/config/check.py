@@ -21,9 +21,16 @@ def check(model: type[Type], values: Any, where: str) -> Type:
     except ValidationError as error:
         # Where a word or a mapping may stand, a mapping is wrong as a mapping and not for being no word.
         wrong = [one for one in error.errors() if not (one["type"] == "string_type" and isinstance(one["input"], dict))]
-        raise UserError(_sentence(model, (wrong or error.errors())[0], where)) from None
+        raise UserError(_sentence(model, _telling(wrong or error.errors()), where)) from None
     except RecursionError:
         raise UserError(f"{where}: an alias holds itself; write the values out") from None
+
+
+def _telling(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The first of them; or, where that is a missing key, one beside it that nobody knows and that may be meant."""
+    first = errors[0]
+    beside = [one for one in errors if one["type"] == "extra_forbidden" and one["loc"][:-1] == first["loc"][:-1]]
+    return beside[0] if beside and first["type"] == "missing" else first
 
 
 def _sentence(model: type[BaseModel], error: ErrorDetails, where: str) -> str:

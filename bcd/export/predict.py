@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -104,15 +105,17 @@ def objects(opened: Opened, image: np.ndarray, fixed: tuple[int, int] | None) ->
     return detections(opened.run(planes), opened, (rows, columns), size, (image.shape[0], image.shape[1]))
 
 
-def predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool = False, progress: Progress) -> int:
-    """Predict every image of a folder and those below it into `out`, and return how many there were.
+def predict_folder(
+    predictor: Predictor, folder: Path, out: Path, *, force: bool = False, progress: Progress
+) -> tuple[int, int]:
+    """Predict every image of a folder and those below it into `out`; returns how many there are, and were left to do.
 
     `overlays/NAME.png` shows the prediction on the image. A segmentor's class ids are in `labels/NAME.png`, with a
     palette; a detector's objects in `detections.json`, in the layout of COCO, and its masks in `masks/NAME.png`, whose
     pixels are 1, 2, ... for the image's first, second, ... object of that file, best on top, and 0 elsewhere.
 
-    An image that cannot be read is passed by. As long as one is left to do `journal.NAME` is there, and the same call
-    does the rest.
+    An image that cannot be read is passed by. `journal.NAME` says what is done, so the same call does what is left:
+    images that are new, that have changed, or whose overlay is gone.
 
     Raises UserError for a folder without images, two images of one name, an `out` that is a file or, unless `force`,
     holds something else; while another process works in it; and at the end, naming them, for unreadable images.
@@ -124,23 +127,34 @@ def predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool
         raise UserError(f"--out {out}: is a file; name a folder")
     unread: list[str] = []
     with alone(out / journal.NAME, f"--out {out}: another process predicts into it; wait for it, or name another"):
-        done = journal.begin(out, f"{predictor.name} {folder.resolve()}", force=force)
+        what, new = f"{predictor.name} {folder.resolve()}", 0
+        done = journal.begin(out, what, force=force)
         for number, (name, path) in enumerate(images.items(), 1):
-            if name not in done or not (out / "overlays" / name).exists():
-                try:
-                    image = read_image(read_bytes(path), str(path))
-                except UserError as error:
-                    unread.append(str(error))
-                else:
-                    done[name] = _predicted(predictor, image, out, name)
+            try:
+                sha256, image = _left_to_do(path, done.get(name), out / "overlays" / name)
+            except UserError as error:
+                done.pop(name, None)
+                unread.append(str(error))
+            else:
+                if image is not None:
+                    done[name] = journal.Done(sha256, _predicted(predictor, image, out, name))
                     journal.note(out, name, done[name])
+                    new += 1
             progress("images", number, len(images))
         if predictor.task != "semantic":
             atomic_write(out / "detections.json", json.dumps(_coco(predictor, images, folder, done)) + "\n")
+        journal.write(out, what, done)
         if unread:
             raise UserError(_left(unread, len(images), out))
-        journal.end(out)
-    return len(images)
+    return len(images), new
+
+
+def _left_to_do(path: Path, known: journal.Done | None, overlay: Path) -> tuple[str, np.ndarray | None]:
+    """The hash of an image file, and its pixels uint8 (H, W, 3) unless they are predicted already."""
+    data = read_bytes(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    is_done = known and known.sha256 == sha256 and overlay.exists()
+    return sha256, None if is_done else read_image(data, str(path))
 
 
 def _predicted(predictor: Predictor, image: np.ndarray, out: Path, name: str) -> dict[str, Any] | None:
@@ -244,12 +258,14 @@ def _entry(image: np.ndarray, found: Detections) -> dict[str, Any]:
     return {"height": image.shape[0], "width": image.shape[1], "objects": objects}
 
 
-def _coco(predictor: Predictor, images: Mapping[str, Path], folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
+def _coco(
+    predictor: Predictor, images: Mapping[str, Path], folder: Path, done: Mapping[str, journal.Done]
+) -> dict[str, Any]:
     """The objects of all images that are done, numbered, in the layout of COCO."""
     listed, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for number, (name, path) in enumerate(images.items(), 1):
         if name in done:
-            entry, file = done[name], path.relative_to(folder).as_posix()
+            entry, file = done[name].found or {}, path.relative_to(folder).as_posix()
             listed.append({"id": number, "file_name": file, "height": entry["height"], "width": entry["width"]})
             for one in entry["objects"]:
                 annotations.append(one | {"id": len(annotations) + 1, "image_id": number})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bcd.config.schema.data import Dataset
 from bcd.config.schema.suites import Params
+from bcd.errors import counted
 from bcd.planning.cost import Rate, Rates, job_seconds
 from bcd.planning.survey import Planned, totals
 from bcd.runs.expand import Row, groups
@@ -141,7 +142,7 @@ def _tally(rates: Collection[Rate], what: str) -> str:
     for origin in dict.fromkeys(rate.origin for rate in rates):
         sampled = {rate for rate in rates if rate.origin == origin and rate.records}
         devices = ", ".join(sorted({device for rate in sampled for device in rate.device.split(", ")}))
-        records = f" ({sum(rate.records for rate in sampled)} records, {devices})" if sampled else ""
+        records = f" ({counted(sum(rate.records for rate in sampled), 'record')}, {devices})" if sampled else ""
         parts.append(f"{sum(rate.origin == origin for rate in rates)} {what} {origin}{records}")
     return ", ".join(parts) or f"no {what}"
 
@@ -149,8 +150,8 @@ def _tally(rates: Collection[Rate], what: str) -> str:
 def _disk(params: Params, planned: list[Planned]) -> str:
     left = [one for one in planned if one.status.verdict in TO_TRAIN]
     unknown = sum(one.bytes is None for one in left)
-    known = f"{_size(totals(planned).bytes)} for {len(left) - unknown} runs (weights, history, evaluation)"
-    parts = [known] * (unknown < len(left)) + [f"{unknown} runs of unknown size"] * bool(unknown)
+    known = f"{_size(totals(planned).bytes)} for {counted(len(left) - unknown, 'run')} (weights, history, evaluation)"
+    parts = [known] * (unknown < len(left)) + [f"{counted(unknown, 'run')} of unknown size"] * bool(unknown)
     files = sorted({one.run.files for one in planned})
     archives = ", ".join(f"{name} {_archives(params.datasets[name])}" for name in files)
     return f"Disk: {', '.join(parts) or 'nothing more'}; archives: {archives}"

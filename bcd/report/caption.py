@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from bcd.errors import counted
 from bcd.report.content import Comparison, ModelFacts, PairBlock, TableContent, Trace
 from bcd.report.render.text import heading, partial_text, scaled, signed, title
 from bcd.report.stats import MOST_SEEDS, POWER, mean_std
@@ -65,7 +66,7 @@ def _data(content: TableContent) -> list[str]:
     for pair in content.pairs:
         if pair.data is None:
             continue
-        sentence = f"Evaluated on the {pair.images} images of {pair.dataset}'s split '{pair.split}'"
+        sentence = f"Evaluated on the {counted(pair.images or 0, 'image')} of {pair.dataset}'s split '{pair.split}'"
         origin = ["generated data"] if pair.data.origin == "generated" else []
         origin += [] if pair.data.official else [f"not the official files: {pair.data.note or 'unknown bytes'}"]
         sentences.append(f"{sentence} ({'; '.join(origin)})." if origin else f"{sentence}.")
@@ -129,10 +130,10 @@ def _tests(content: TableContent) -> list[str]:
         interval += " over seeds and test images (the wider of a paired bootstrap and a t interval)."
     if content.exported:
         interval += " Δ to PyTorch: to the same runs as PyTorch evaluates them, likewise."
-    family = f"{content.comparisons} comparisons of this table"
+    family = f"{counted(content.comparisons, 'comparison')} of this table"
     if content.exported:
         family = (
-            f"{content.comparisons} comparisons with '{content.baseline}' of each form, and over the "
+            f"{counted(content.comparisons, 'comparison')} with '{content.baseline}' of each form, and over the "
             f"{content.comparisons_to_pytorch} with PyTorch of each"
         )
     return [
@@ -224,7 +225,7 @@ def _needing(found: Comparison | None) -> str:
     if found is None or found.significant or found.p is None or not found.mean or len(values) < 2:
         return ""
     needed = f"over {MOST_SEEDS}" if found.seeds_needed is None else f"about {found.seeds_needed}"
-    return f"{signed(found.mean)} ± {mean_std(values)[1]:.2f} over {len(values)} seeds: {needed}"
+    return f"{signed(found.mean)} ± {mean_std(values)[1]:.2f} over {counted(len(values), 'seed')}: {needed}"
 
 
 def _standing(content: TableContent) -> list[str]:

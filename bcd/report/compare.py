@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bcd.config.schema.suites import METRICS, Params, Suite
-from bcd.errors import UserError, pick
+from bcd.errors import UserError, counted, pick
 from bcd.metrics import summariser
 from bcd.metrics.average_precision import SUFFIX
 from bcd.metrics.parts import by_class, by_image, class_count, class_metric
@@ -260,5 +260,5 @@ def _in_the_table(one: Side, other: Side) -> str:
         compared = 0
     if not compared:
         return f"It is none of the differences that table {table.name} declares and corrects."
-    family = compared * len(table.main_metrics) * len(table.pairs)
-    return f"For marks after Holm's correction see table {table.name}, which has it among {family} comparisons."
+    family = counted(compared * len(table.main_metrics) * len(table.pairs), "comparison")
+    return f"For marks after Holm's correction see table {table.name}, which has it among {family}."

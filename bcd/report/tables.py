@@ -11,6 +11,7 @@ from bcd.report.content import TableContent
 from bcd.report.measure import measure
 from bcd.report.outputs import run_hashes, table_file, table_made_of
 from bcd.report.render import latex, long_csv, markdown, terminal
+from bcd.report.render.text import WIDTH
 from bcd.runs.expand import runs_of, table_rows
 
 
@@ -51,14 +52,14 @@ def build(
     return list(paths.values())
 
 
-def show(results: Path, suite: str, table_name: str, *, partial: bool = False) -> str:
-    """The main metrics of a built table as plain text for a terminal.
+def show(results: Path, suite: str, table_name: str, *, partial: bool = False, columns: int = WIDTH) -> str:
+    """The main metrics of a built table as plain text for a terminal, its sentences wrapped to `columns`.
 
     Raises UserError if it is not built, or was built by a version that writes it otherwise.
     """
     path = table_file(results, suite, table_name, "json", partial=partial)
     remedy = f"`bcd tables --suite {suite} --table {table_name}{' --partial' if partial else ''}`"
-    return terminal.render(TableContent.from_json(path, remedy))
+    return terminal.render(TableContent.from_json(path, remedy), columns)
 
 
 def find_table(suite: Suite, name: str) -> Table:

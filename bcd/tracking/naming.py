@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bcd.errors import counted
+
 TEACHER = "teacher"  # in the place of a method, which cannot have this name
 
 
@@ -57,7 +59,7 @@ class RunName:
 
     def mean_of(self, seeds: int) -> str:
         """The name of the MLflow run that its seeds are the children of."""
-        return self._named(f"mean of {seeds} seed{'' if seeds == 1 else 's'}")
+        return self._named(f"mean of {counted(seeds, 'seed')}")
 
     @property
     def params(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bcd.config.schema.suites import Params, Suite, Table
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 from bcd.runs import store
 from bcd.runs.expand import suite_runs, table_rows
 from bcd.runs.record import Latency, Report, RunResult, read_as, read_spec
@@ -62,7 +62,7 @@ class SyncReport:
                 f"warning: MLflow at {self.uri} could not be written ({self.error}); results are complete without it; "
                 f"{first}run `bcd track --sync --suite {self.suite}`{'' if first else ' once it works'}"
             )
-        return f"MLflow at {self.uri}: {self.runs} runs of suite '{self.suite}', {self.written} written"
+        return f"MLflow at {self.uri}: {counted(self.runs, 'run')} of suite '{self.suite}', {self.written} written"
 
 
 def sync(params: Params, suite: Suite, results: Path = Path("results"), data: Path = Path("data")) -> SyncReport:

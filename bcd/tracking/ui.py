@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from threading import Thread
 
-from bcd.errors import UserError
+from bcd.errors import UserError, harmless
 from bcd.tracking.client import Unusable, connected, local_database, reason, tracking_errors, tracking_uri
 from bcd.tracking.experiment import address
 from bcd.tracking.password import without_password
+
+STARTED = "Uvicorn running on"
+USUAL = re.compile(r"\bINFO\b|^\[MLflow\] Security middleware enabled|^Registry store URI not provided")
 
 
 def ui(port: int = 5000, results: Path = Path("results"), suite: str | None = None) -> int:
@@ -48,15 +54,30 @@ def ui(port: int = 5000, results: Path = Path("results"), suite: str | None = No
             "copy of the runs: delete it and run `bcd track --sync`"
         ) from None
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    print(f"runs: http://127.0.0.1:{port}/{address(found and found.experiment_id)} (MLflow starts)", flush=True)
     # A session of its own, so that everything the server starts can be ended with it.
-    print(
-        f"runs: http://127.0.0.1:{port}/{address(found and found.experiment_id)} (once MLflow has started)", flush=True
-    )
-    server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], start_new_session=True)
+    server = subprocess.Popen(
+        [*command, "--port", str(port), "--workers", "1"], start_new_session=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    assert server.stdout is not None
+    # Beside the wait: what the server has started may hold its output open longer than it lives.
+    reader = Thread(target=_pass_on, args=(server.stdout,), daemon=True)
+    reader.start()
     try:
         return server.wait()
     finally:
         _end_session(server)
+        reader.join(1)
+
+
+def _pass_on(lines: Iterable[str]) -> None:
+    """Print what a server says that it does not say each time, and that it has started."""
+    for line in lines:
+        if STARTED in line:
+            print("MLflow has started; Ctrl-C ends it", flush=True)
+        elif not USUAL.search(line):
+            print(harmless(line.rstrip("\n")), file=sys.stderr, flush=True)
 
 
 def _end_session(server: subprocess.Popen) -> None:

@@ -35,6 +35,13 @@ def test_text_in_a_pipe_and_in_a_plain_locale(finished_project):
     assert plain.returncode == 0 and plain.stdout.decode("ascii").startswith("smoke: all-labels: bcd \\u2212 none\n")
 
 
+def test_sentences_fit_a_narrow_terminal(finished_project):
+    lines = compare("all-labels:none", "bcd", COLUMNS="40").stdout.decode().splitlines()
+    assert lines[-1].endswith("regions.") and max(map(len, lines[-4:])) <= 40
+    wide = compare("all-labels:none", "bcd", COLUMNS="400").stdout.decode().splitlines()
+    assert " ".join(lines[-4:]).endswith(wide[-1]) and max(map(len, wide)) <= 120
+
+
 def test_json_and_csv_are_what_their_readers_expect(finished_project):
     as_json, as_csv = (compare("detection:none", "bcd", "--metric", "ap", form) for form in ("--json", "--csv"))
     found = RowComparison.model_validate(json.loads(as_json.stdout))

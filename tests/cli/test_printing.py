@@ -15,7 +15,7 @@ from support.suite_results import copied, finished_fixture  # noqa: F401
 
 from bcd.cli import terminal
 from bcd.cli.entry import main
-from bcd.errors import LONGEST, UserError, harmless
+from bcd.errors import LONGEST, UserError, counted, harmless
 from bcd.files import explained
 
 RED = "\x1b[31mred\x1b]0;title\x07\x9b2J\r\u202e"
@@ -125,6 +125,7 @@ def test_a_closed_pipe_and_a_full_disk_are_no_tracebacks(built):
     [
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied; mend the path"),
         (OSError(errno.ELOOP, "Too many levels of symbolic links", b"a\x1b"), "a\x1b: Too many levels"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/proc/.x.onnx.0a0a0a0a.tmp"), "/proc/x.onnx: No such file"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk full; free space"),
         (UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range"), "set LC_ALL=C.UTF-8"),
         (ConnectionResetError("reset"), None),
@@ -167,3 +168,11 @@ def _opens_text(call: ast.Call) -> bool:
     binary = name == "open" and any("b" in word and len(word) <= 3 for word in words)
     ours = name == "read_text" and isinstance(call.func, ast.Name)
     return not (binary or ours or any(keyword.arg == "encoding" for keyword in call.keywords))
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "said"),
+    [(0, "image", "0 images"), (1, "seed", "1 seed"), (2, "class", "2 classes"), (1, "match", "1 match")],
+)
+def test_one_thing_is_no_plural(number, noun, said):
+    assert counted(number, noun) == said

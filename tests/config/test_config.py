@@ -158,6 +158,7 @@ def test_a_setting_of_another_task_or_optimiser_is_an_error(project):
         (segmentor, "recipe.view.pad", 7, "view.pad: unknown key"),
         (segmentor, "recipe.pad", 7, "pad: unknown key"),
         (segmentor, "recipe.crop", [8, 8], "crop: unknown key; did you mean 'view.crop'"),
+        (segmentor, "recipe.runtime.validation", {"evry": 2}, "validation.evry: unknown key; did you mean 'every'"),
         (segmentor, "recipe.optimizer.momentum", 0.5, "optimizer.momentum: unknown key"),
         (segmentor, "model.detection.convs", 1, "'detection' does not exist"),
     ]

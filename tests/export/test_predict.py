@@ -35,7 +35,7 @@ def test_class_maps_of_a_run_are_those_of_its_evaluation(segmentor, trained, tmp
         predict.of_run(segmentor), segmentor.root / "images" / "test", tmp_path / "out", progress=quiet
     )
     recorded = load_arrays(next(segmentor.folder.glob("eval-*-predictions.npz")))
-    assert done == len(recorded) > 0
+    assert done == (len(recorded), len(recorded)) and recorded
     for index, ids in recorded.items():
         label = Image.open(tmp_path / "out" / "labels" / f"{int(index):05d}.png")
         assert (np.asarray(label) == ids).all() and label.mode == "P"
@@ -134,10 +134,25 @@ def test_a_damaged_image_is_passed_by_and_named_at_the_end(segmentor, tmp_path):
             )
         assert counts[-1] == (3, 3) and len(seen) == (2 if tries == 1 else 0)
     (folder / "b.png").write_bytes(whole)
-    assert predict.predict_folder(predictor, folder, out, progress=quiet) == 3 and len(seen) == 1
+    assert predict.predict_folder(predictor, folder, out, progress=quiet) == (3, 1) and len(seen) == 1
     assert content(out) == content(tmp_path / "whole")
-    with pytest.raises(UserError, match="is there and not empty; say --force"):
-        predict.predict_folder(predictor, folder, out, progress=quiet)
+
+
+@pytest.mark.parametrize("key", [smoke.TEACHER, MASKS])
+def test_the_same_call_does_what_is_new_changed_or_gone_and_else_nothing(trained, tmp_path, key):
+    predictor = predict.of_run(run_of(trained, key))
+    folder, out = photographs(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
+    assert predict.predict_folder(predictor, folder, out, progress=quiet) == (3, 3)
+    before = content(out)
+    assert predict.predict_folder(predictor, folder, out, progress=quiet) == (3, 0)
+    assert content(out) == before
+    (out / "overlays" / "a.png").unlink()
+    Image.new("RGB", (48, 48), "red").save(folder / "b.png")
+    Image.new("RGB", (48, 48), "blue").save(folder / "d.png")
+    assert predict.predict_folder(predictor, folder, out, progress=quiet) == (4, 3)
+    whole = tmp_path / "whole"
+    predict.predict_folder(predictor, folder, whole, progress=quiet)
+    assert content(out) == content(whole)
 
 
 @pytest.mark.parametrize("key", [smoke.TEACHER, MASKS])
@@ -151,7 +166,7 @@ def test_what_was_killed_the_same_call_continues(trained, tmp_path, in_child, ke
     with (out / journal.NAME).open("a") as file:
         file.write('{"image": "c.p')  # as a kill in the middle of a line would leave it
     predictor, seen = counted(predictor)
-    assert predict.predict_folder(predictor, folder, out, progress=quiet) == 3 and len(seen) == 1
+    assert predict.predict_folder(predictor, folder, out, progress=quiet) == (3, 1) and len(seen) == 1
     assert content(out) == content(tmp_path / "whole")
 
 
@@ -165,9 +180,8 @@ def test_what_another_model_or_folder_has_begun_is_not_continued(segmentor, tmp_
         with pytest.raises(UserError, match="begun with another model or other images; say --force to begin anew"):
             predict.predict_folder(model, images, tmp_path / "out", progress=quiet)
     seen.clear()
-    assert (
-        predict.predict_folder(predictor, other, tmp_path / "out", force=True, progress=quiet) == 1 and len(seen) == 1
-    )
+    assert predict.predict_folder(predictor, other, tmp_path / "out", force=True, progress=quiet) == (1, 1)
+    assert len(seen) == 1
 
 
 def test_two_calls_into_one_folder_are_kept_apart(segmentor, tmp_path):
@@ -179,8 +193,11 @@ def test_two_calls_into_one_folder_are_kept_apart(segmentor, tmp_path):
         refused.append(one)
         return predictor.predict(image)
 
-    assert predict.predict_folder(replace(predictor, predict=second), folder, tmp_path / "out", progress=quiet) == 1
-    assert refused and {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "overlays"}
+    assert predict.predict_folder(replace(predictor, predict=second), folder, tmp_path / "out", progress=quiet) == (
+        1,
+        1,
+    )
+    assert refused and {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "overlays", journal.NAME}
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -195,7 +212,8 @@ def test_what_was_predicted_into_the_folder_is_no_image_of_it(segmentor, tmp_pat
     Image.new("RGB", (48, 48)).save(tmp_path / "a.png")
     predictor = predict.of_run(segmentor)
     for force in (False, True):
-        assert predict.predict_folder(predictor, tmp_path, tmp_path / "seen", force=force, progress=quiet) == 1
+        done = predict.predict_folder(predictor, tmp_path, tmp_path / "seen", force=force, progress=quiet)
+        assert done == (1, 1)
     with pytest.raises(UserError, match="holds no images but those of --out"):
         predict.predict_folder(predictor, tmp_path / "seen" / "labels", tmp_path / "seen", force=True, progress=quiet)
 

@@ -30,6 +30,7 @@ def pages(port):
         start_new_session=True,
         preexec_fn=hear_interrupts,
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
 

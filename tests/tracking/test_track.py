@@ -537,7 +537,10 @@ def test_the_ui_serves_and_ends_with_all_its_processes(project, number):
         os.kill(process.pid, number)
         assert process.wait(60) == 128 + number
         opened = "" if number == signal.SIGTERM else f"/{search()[0].info.experiment_id}/runs"
-        assert f"runs: http://127.0.0.1:{port}/#/experiments{opened}?workflowType" in process.stdout.read()
+        address, *said = process.stdout.read().splitlines()
+        assert address.startswith(f"runs: http://127.0.0.1:{port}/#/experiments{opened}?workflowType")
+        stopped = f"bcd: stopped by {signal.Signals(number).name}; MLflow's pages are closed, its runs are kept"
+        assert said == ["MLflow has started; Ctrl-C ends it", stopped], "what MLflow always says is no news"
         assert not started & set(processes())
 
 

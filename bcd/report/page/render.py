@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bcd.errors import counted
 from bcd.report.content import TableContent
 from bcd.report.page import costs, library, verdicts
 from bcd.report.render.text import partial_text
@@ -67,6 +68,7 @@ def render(
         claims=verdicts.claims(contents, costs.sizes(records)),
         tasks=TASKS,
         reach=reach,
+        counted=counted,
         rule=verdicts.RULE,
         tables=tables,
         partial=[f"{one.table}: {partial_text(one.partial)}" for one in contents if one.partial],

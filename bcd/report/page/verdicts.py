@@ -12,6 +12,7 @@ from enum import StrEnum
 from itertools import chain
 
 from bcd.config.schema.suites import METRICS
+from bcd.errors import counted
 from bcd.report.content import TEACHER, Comparison, MeasuredRow, PairBlock, TableContent
 from bcd.report.render.text import heading, scaled, signed, title
 from bcd.report.stats import POWER
@@ -167,14 +168,15 @@ def row_words(method: str, metric: str, found: Comparison | None, comparisons: i
         return f"{method} has no run beside one of {UNDISTILLED} yet, so nothing is said of {name}."
     if found.mean is None or found.low is None or found.high is None:
         return f"{first} of {method} has no difference that is defined, as no image shows what it measures."
+    family = counted(comparisons, "comparison")
     size = f"{abs(found.mean):.2f} points {'higher' if found.mean > 0 else 'lower'}"
     interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
     if found.significant:
         said = f"{first} is {size} with {method} than with {UNDISTILLED} ({interval})"
-        said += f", significantly so after Holm's correction over {comparisons} comparisons."
+        said += f", significantly so after Holm's correction over {family}."
     elif found.low > 0 or found.high < 0:
         said = f"{first} is {size} with {method} than with {UNDISTILLED} ({interval}). The interval excludes 0, but "
-        said += f"the difference does not survive Holm's correction over {comparisons} comparisons: not shown."
+        said += f"the difference does not survive Holm's correction over {family}: not shown."
     else:
         said = f"No difference in {name} is shown for {method}: {signed(found.mean)} points ({interval}). "
         said += _power(found)
@@ -249,7 +251,7 @@ def _sum(question: Question, task: str, judgement: Judgement, evidence: Sequence
 
 
 def _marked(some: int, rows: Sequence[Comparison]) -> str:
-    return f"{some} of {len(rows)} rows {'is' if some == 1 else 'are'} marked"
+    return f"{some} of {counted(len(rows), 'row')} {'is' if some == 1 else 'are'} marked"
 
 
 def _all(rows: int) -> str:

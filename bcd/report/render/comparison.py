@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+from bcd.errors import counted
 from bcd.report.compared import Compared, Moved, RowComparison
-from bcd.report.render.text import NOTHING, UNDEFINED, signed, title
+from bcd.report.render.text import NOTHING, UNDEFINED, WIDTH, signed, title, wrapped
 
-WIDTH = 96
 WIDEST = 120  # of the classes: as many metrics stand beside one another as fit; CSV and JSON have all
 SHOWN = 30  # classes; of more, the half that gained most and the half that gained least
 LONGEST = 14  # letters of a class's name
@@ -21,15 +20,16 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def render(found: RowComparison) -> str:
-    """Metrics, sizes, classes and images, then what a reader must know."""
+def render(found: RowComparison, columns: int = WIDTH) -> str:
+    """Metrics, sizes, classes and images, then what a reader must know; sentences are wrapped to `columns`."""
     a, b = found.a.name, found.b.name
     seeds = f"{len(found.repetitions)} paired seeds" if len(found.repetitions) > 1 else "one paired seed"
     lines = [
         f"{found.suite}: {found.table}: {b} − {a}",
-        *_wrapped(
+        *wrapped(
             f"{found.a.address} and {found.b.address}, {seeds} ({', '.join(found.repetitions)}), "
-            f"{found.images} images of {found.dataset}'s split '{found.split}'"
+            f"{counted(found.images, 'image')} of {found.dataset}'s split '{found.split}'",
+            columns,
         ),
         "",
         *_metrics("metric", a, b, found.metrics),
@@ -37,17 +37,13 @@ def render(found: RowComparison) -> str:
     if found.sizes:
         lines += ["", *_metrics("by size of the object", a, b, found.sizes)]
     if found.classes:
-        lines += ["", *_classes(a, found.classes)]
+        lines += ["", *_classes(a, found.classes, columns)]
     for what, images in (("gained", found.up), ("lost", found.down)):
         lines += ["", *_images(f"images that {what} most in {title(found.moved_by)}", a, b, images, found)]
     lines.append("")
     for sentence in found.caveats:
-        lines += _wrapped(sentence)
+        lines += wrapped(sentence, columns)
     return "\n".join(lines) + "\n"
-
-
-def _wrapped(sentence: str) -> list[str]:
-    return textwrap.wrap(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -87,7 +83,7 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _classes(a: str, classes: Sequence[Compared]) -> list[str]:
+def _classes(a: str, classes: Sequence[Compared], columns: int) -> list[str]:
     """Per class and metric the first row's value and the difference; the class that gained most first."""
     metrics = list(dict.fromkeys(one.metric for one in classes))
     by_class = {name: {one.metric: one for one in some} for name, some in _by_part(classes)}
@@ -97,7 +93,7 @@ def _classes(a: str, classes: Sequence[Compared]) -> list[str]:
         shown -= 1
     more = f", and those of {', '.join(map(title, metrics[shown:]))} are in --csv" if metrics[shown:] else ""
     said = [_counted(metric, [by_class[name][metric] for name in order]) for metric in metrics]
-    return [*lines, *_wrapped(f"Values are those of {a}{more}. {' '.join(said)}")]
+    return [*lines, *wrapped(f"Values are those of {a}{more}. {' '.join(said)}", columns)]
 
 
 def _class_lines(

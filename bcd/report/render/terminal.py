@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
-
+from bcd.errors import counted
 from bcd.report.content import Cell, TableContent
 from bcd.report.render import text
 
-WIDTH = 96
 
-
-def render(content: TableContent) -> str:
-    """The main metrics and their differences."""
+def render(content: TableContent, columns: int = text.WIDTH) -> str:
+    """The main metrics and their differences; sentences are wrapped to `columns`."""
     main, baseline = content.main_metrics, content.baseline
-    lines = [f"{text.headline(content)} ({content.seeds} seeds, mean ± std and difference to {baseline})"]
+    lines = [f"{text.headline(content)} ({counted(content.seeds, 'seed')}, mean ± std and difference to {baseline})"]
     names = [text.row_title(row, content) for pair in content.pairs for row in pair.rows]
     width = max(len(name) for name in ("method", *names))
     for pair in content.pairs:
@@ -24,7 +21,7 @@ def render(content: TableContent) -> str:
             lines.append(_line(text.row_title(row, content), [*(_cell(row.cells[m]) for m in main), *files], width))
     lines += ["", f"* significantly better than {baseline}, † significantly worse (Holm)"]
     for note in content.notes:
-        lines += textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)
+        lines += text.wrapped(note, columns)
     return "\n".join(lines) + "\n"
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 
+from bcd.errors import counted
 from bcd.report.content import Cell, Comparison, MeasuredRow, PairBlock, PartialFacts, Source, TableContent
 
 NOTHING = "–"  # a cell that has no number by design: nothing to compare, or only one run
 UNDEFINED = "n/a"  # a metric without a value, e.g. of classes that no image shows
 NOT_RUN = "not run"  # a cell of a partial table of which there is no run
 TITLES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "biou": "bIoU", "conn": "Conn", "frag": "Frag"}
+WIDTH = 96  # columns of sentences in a terminal that is no narrower
 
 
 # --- headings ------------------------------------------------------------------------------------------------------
@@ -41,14 +44,14 @@ def headline(content: TableContent) -> str:
 
 def partial_text(partial: PartialFacts) -> str:
     """`PARTIAL: 7 of 33 runs are missing`."""
-    return f"PARTIAL: {partial.count} of {partial.runs} runs are missing"
+    return f"PARTIAL: {partial.count} of {counted(partial.runs, 'run')} {'is' if partial.count == 1 else 'are'} missing"
 
 
 def row_title(row: MeasuredRow, content: TableContent) -> str:
     """The method, and how many of the table's seeds its row has where these are not all of them."""
     there = len(row.runs)
     some = 0 < there < content.expected_runs(row)
-    return f"{row.method} ({there} of {content.seeds} seeds)" if some else row.method
+    return f"{row.method} ({there} of {counted(content.seeds, 'seed')})" if some else row.method
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------
@@ -94,6 +97,11 @@ def signed(value: float) -> str:
     """Two decimals with a sign, but no sign for what rounds to nothing."""
     text = f"{value:+.2f}"
     return "0.00" if text in ("+0.00", "-0.00") else text
+
+
+def wrapped(sentence: str, width: int) -> list[str]:
+    """The lines of a sentence in a terminal of `width` columns; a word that is longer keeps its line."""
+    return textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
 
 
 # --- published numbers ---------------------------------------------------------------------------------------------
