@@ -38,9 +38,7 @@ def reading(path: Path, missing: str = "mend its name or put it there") -> Itera
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; save it as UTF-8, or get it anew") from None
     except OSError as error:
-        raise UserError(
-            _blocked(path) or f"{path} cannot be read ({error.strerror or error}); mend the file or its permissions"
-        ) from error
+        raise UserError(f"{path} cannot be read {_because(path, error, 'mend the file or its permissions')}") from error
 
 
 def read_bytes(path: Path, missing: str = "mend its name or put it there") -> bytes:
@@ -68,17 +66,15 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno in NO_ROOM:
             raise UserError(f"disk full while writing {path}; free space and run the same command again") from error
         if error.errno in REFUSED:
-            raise UserError(
-                _blocked(path)
-                or f"cannot write {path} ({error.strerror}); mend the path or its permissions and try again"
-            ) from error
+            because = _because(path, error, "mend the path or its permissions and try again")
+            raise UserError(f"cannot write {path} {because}") from error
         raise
 
 
-def _blocked(path: Path) -> str | None:
-    """A sentence for a file that stands where a folder of `path` would have to be; None where none does."""
+def _because(path: Path, error: OSError, remedy: str) -> str:
+    """`(reason); remedy`, where both may be a file that is where a folder of `path` would have to be."""
     file = next((one for one in path.parents if os.path.exists(one) and not os.path.isdir(one)), None)
-    return f"{file} is a file and no folder, so {path} cannot be there; move that file away" if file else None
+    return f"({file} is a file and no folder); move it away" if file else f"({error.strerror or error}); {remedy}"
 
 
 def explained(error: OSError | UnicodeEncodeError) -> str | None:
