@@ -20,7 +20,7 @@ import torch
 from bcd import distributed
 from bcd.config.schema.recipes import Runtime
 from bcd.data.loading import dead_workers_named
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 from bcd.files import atomic_write, sha256_file
 from bcd.models import count_parameters
 from bcd.runs import store
@@ -181,7 +181,7 @@ def _loop(
         if (step + 1) % recipe.log_every == 0 and distributed.rank() == 0:
             rate = (time.perf_counter() - clock) / (step + 1 - start)
             left = rate * (total - step - 1)
-            say(f"step {step + 1}/{total}, {len(active)} learners, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
+            say(f"step {step + 1}/{total}, {counted(len(active), 'learner')}, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
 
 
 def _validate(learners: Sequence[Learner], task: Task, validation: Evaluation, runtime: Runtime, say: Say) -> None:
