@@ -181,7 +181,8 @@ def _loop(
         if (step + 1) % recipe.log_every == 0 and distributed.rank() == 0:
             rate = (time.perf_counter() - clock) / (step + 1 - start)
             left = rate * (total - step - 1)
-            say(f"step {step + 1}/{total}, {counted(len(active), 'learner')}, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
+            together = counted(len(active), "learner")
+            say(f"step {step + 1}/{total}, {together}, {rate * 1e3:.0f} ms a step, {left:.0f} s left")
 
 
 def _validate(learners: Sequence[Learner], task: Task, validation: Evaluation, runtime: Runtime, say: Say) -> None:
