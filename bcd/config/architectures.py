@@ -3,6 +3,9 @@
 A test compares them with what `bcd.models` builds.
 """
 
+from bcd.config.timm_backbones import timm_backbones
+from bcd.errors import nearest
+
 LITES = tuple(f"tf_efficientnet_lite{size}" for size in range(5))
 # Backbone -> the output strides that it offers. ResNets, MobileNetV2 and EfficientNet-Lite can be dilated; the others
 # never are.
@@ -19,6 +22,22 @@ PYRAMIDS = (
     *(f"swin_{size}_patch4_window12_384" for size in ("base", "large")),
 )
 BACKBONES: dict[str, tuple[int, ...]] = dict.fromkeys(DILATED, (8, 16, 32)) | dict.fromkeys(PYRAMIDS, (32,))
+
+
+def output_strides(backbone: str) -> tuple[int, ...]:
+    """The output strides that a backbone offers: one of BACKBONES, or another name of timm's.
+
+    Raises ValueError, in one sentence, for what is no backbone.
+    """
+    if backbone in BACKBONES:
+        return BACKBONES[backbone]
+    entry = timm_backbones().get(backbone)
+    if entry is None:
+        raise ValueError(f"'{backbone}' is not known{nearest(backbone, (*BACKBONES, *timm_backbones()))}")
+    if entry.refusal:
+        raise ValueError(f"'{backbone}' of timm cannot be one, as {entry.refusal}; choose another")
+    return (32,)
+
 
 # Pixels of the shortest side that a mix transformer can reduce eight times in its first stage.
 SMALLEST_MIT_SIDE = 29

@@ -2,7 +2,7 @@
 
 Every backbone maps an image `(N, 3, H, W)` to a list of four contiguous maps `stage1..stage4`. At output stride 8
 their strides are 2, 4, 8, 8 for `light` and 4, 8, 8, 8 for the others that can be dilated. At output stride 32 nothing
-is dilated, and all have 4, 8, 16, 32, as HRNet, MiT and Swin always do.
+is dilated, and all have 4, 8, 16, 32, as HRNet, MiT, Swin and what `bcd.models.timm_pyramid` makes always do.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from bcd.models.layers import Backbone, timm_backbone
 from bcd.models.light import LightBackbone
 from bcd.models.mit import MIT, mix_transformer
 from bcd.models.swin import SWINS, Swin
+from bcd.models.timm_pyramid import TimmPyramid
 
 # The papers' ResNets are "V1c": three 3x3 convolutions in place of the 7x7 stem, plain 1x1 shortcuts. timm
 # builds it from these options but has no name and no weights for it.
@@ -63,6 +64,8 @@ def build_backbone(
         return _light(widths, depths, output_stride)
     if name in PYRAMIDS:
         return PYRAMIDS[name](name)
+    if name not in TIMM:
+        return TimmPyramid(name)
     options = TIMM[name] if deep_stem else {}
     net = timm_backbone(name, out_indices=OUT_INDICES, output_stride=output_stride, **options)
     if name.startswith("mobilenetv2"):
