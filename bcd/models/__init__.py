@@ -1,5 +1,7 @@
 """Segmentation models over timm backbones: `build` makes one from its parameters."""
 
+from collections.abc import Sequence
+
 from bcd.config.schema.models import SegmentationModel
 from bcd.models.backbones import build_backbone
 from bcd.models.complexity import count_parameters, flops
@@ -12,10 +14,11 @@ from bcd.models.segmentor import Segmentor
 __all__ = ["Segmentor", "build", "count_parameters", "flops", "load_openmmlab"]
 
 
-def build(model: SegmentationModel, classes: int) -> Segmentor:
+def build(model: SegmentationModel, classes: int, names: Sequence[str] = ()) -> Segmentor:
     """Build the segmentor that `model` describes; float32, on the CPU, in training mode.
 
     Random initial weights come from torch's global generator alone, so seed it first.
+    `names` are those of the classes, by which a weights file that names its own is brought to their order and number.
     The result's `weights` says where the weights came from.
     Raises UserError naming the field for weights that cannot be had.
 
@@ -35,7 +38,7 @@ def build(model: SegmentationModel, classes: int) -> Segmentor:
         aux = FCNHead(channels, model.aux_channels, classes, model.dropout)
         init_head(aux)
     segmentor = Segmentor(backbone, head, aux)
-    segmentor.weights = load_pretrained(segmentor, model.backbone, model.pretrained)
+    segmentor.weights = load_pretrained(segmentor, model.backbone, model.pretrained, names)
     if model.freeze is not None:
-        freeze(segmentor, backbone, model.freeze)
+        freeze(segmentor, getattr(backbone, "net", backbone), model.freeze)
     return segmentor

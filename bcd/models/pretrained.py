@@ -1,35 +1,50 @@
 """Initial weights named by a model's `pretrained` field: none, timm's, the package index's, or a local file."""
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from bcd.config.architectures import BACKBONES
 from bcd.config.index_weights import INDEX, verified_weights_file
 from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.models.backbones import OUT_INDICES, TIMM, V1C_STEM
+from bcd.models.class_names import SEGMENTOR, ClassRows, by_name
 from bcd.models.efficientnet import timm_names
+from bcd.models.hub import weights_path
 from bcd.models.layers import timm_backbone
 from bcd.models.openmmlab import openmmlab_naming, our_layout
-from bcd.models.weights import InitialWeights, LoadReport, load_state, not_finite, read_state
+from bcd.models.timm_pyramid import TimmPyramid, timm_key, timm_state
+from bcd.models.weights import InitialWeights, LoadReport, WeightsFile, load_state, not_finite, read_state, read_weights
 
-# Layers of a backbone that no classifier has: the norms of Swin's four maps.
-FRESH = ("norms.",)
+# Layers of a backbone that no classifier has: the norms of Swin's four maps, and what is above a plain transformer.
+FRESH = ("norms.", "pyramid.")
 
 
-def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> InitialWeights:
+def load_pretrained(
+    model: nn.Module,
+    backbone: str,
+    pretrained: str,
+    classes: Sequence[str] = (),
+    adapt: Callable[[WeightsFile], WeightsFile] = lambda file: file,
+    rows: Sequence[ClassRows] = SEGMENTOR,
+) -> InitialWeights:
     """Load what `pretrained` names into `model`, a segmentor or detector with a `.backbone` made by `build_backbone`.
 
     - `none` loads nothing.
     - `timm` fetches the ImageNet weights of `backbone` through timm's cache.
     - `index` takes those of an installed package of the Python package index.
+    - `hub:...` is a file of the Hugging Face Hub (`bcd.config.zoo.HubFile`), through its cache.
     - Anything else is the path of a `.safetensors` or `.pth` file with a whole model or a backbone, in our names,
       timm's, OpenMMLab's or efficientnet_pytorch's.
 
     Raises UserError where weights are unavailable or not finite, or the file leaves part of the backbone uninitialised.
     A head that does not fit, for its number of classes, say, keeps its random weights and is named in the result.
+
+    classes: names of the model's. Those of a file that has others, or in another order, are brought to theirs.
+    adapt: brings a file to the model's own names, where the model knows of files that nothing here does.
+    rows: how the model's classifiers, and the file's, are made of classes.
     """
     if pretrained == "none":
         return InitialWeights()
@@ -40,9 +55,11 @@ def load_pretrained(model: nn.Module, backbone: str, pretrained: str) -> Initial
         report = _fitted(model, backbone, state, source)
         left = len(report.unexpected)
         return InitialWeights(f"{source} ({report.loaded} tensors loaded, {left} of the classifier left)")
-    path = Path(pretrained)
-    report = _fitted(model, backbone, read_state(path), f"weights file {path}")
-    return InitialWeights(f"file:{path.name} sha256:{sha256_file(path)} ({report})", report.unfilled)
+    path = weights_path(pretrained)
+    file = adapt(read_weights(path))
+    ours = by_name(file.state, rows, file.classes, classes)
+    report = _fitted(model, backbone, ours.state, f"weights file {path}")
+    return InitialWeights(f"file:{path.name} sha256:{sha256_file(path)} ({report})", report.unfilled, ours.lacking)
 
 
 def _fitted(model: nn.Module, backbone: str, state: Mapping[str, Tensor], source: str) -> LoadReport:
@@ -68,9 +85,13 @@ def fit(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     if "_conv_stem.weight" in state:
         state = timm_names(state)
     openmmlab = openmmlab_naming(model)
+    backbone = model.get_submodule("backbone")
+    if isinstance(backbone, TimmPyramid):
+        state = timm_state(backbone.name, state)
     namings = (
         (lambda key: key, _as_is),
         (lambda key: key.removeprefix("backbone."), _as_is),
+        (timm_key, _as_is),
         (openmmlab, our_layout),
         (lambda key: openmmlab(key).removeprefix("backbone."), our_layout),
     )
@@ -106,8 +127,10 @@ def timm_weights(backbone: str) -> tuple[str, dict[str, Tensor]]:
     config = timm.get_pretrained_cfg(backbone)
     assert config is not None  # as there are weights
     try:
-        if backbone in TIMM:
-            source: nn.Module = timm_backbone(backbone, out_indices=OUT_INDICES, pretrained=True)
+        if backbone not in BACKBONES:
+            source: nn.Module = TimmPyramid(backbone, pretrained=True)
+        elif backbone in TIMM:
+            source = timm_backbone(backbone, out_indices=OUT_INDICES, pretrained=True)
         else:
             source = timm.create_model(backbone, pretrained=True)
     except (OSError, RuntimeError) as error:

@@ -17,11 +17,16 @@ from bcd.files import reading
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What a model starts from: a line for the record (source, SHA-256, leftovers), and the names of the tensors that
-    a weights file left at their random values."""
+    """What a model starts from.
+
+    note      a line for the record: source, SHA-256, leftovers
+    unfilled  names of the tensors that a weights file left at their random values
+    lacking   a class of the model that the file does not know, as far as it names its own
+    """
 
     note: str = "none"
     unfilled: tuple[str, ...] = ()
+    lacking: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,25 @@ class LoadReport:
         return "; ".join(parts)
 
 
+@dataclass(frozen=True)
+class WeightsFile:
+    """The tensors of a file, and the names of the classes that it was trained on, where it says so."""
+
+    state: dict[str, Tensor]
+    classes: tuple[str, ...] = ()
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, as `read_weights` has them."""
+    return read_weights(path).state
+
+
+def read_weights(path: Path) -> WeightsFile:
     """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a nested `state_dict` is unwrapped.
 
-    Pickles are read with `weights_only=True`, so a file cannot run code. Raises UserError for a missing or damaged
-    file, another ending, sparse tensors, or a pickle that holds more than tensors, numbers and arrays of numpy, and
-    plain data.
+    OpenMMLab's files say which classes they know. Pickles are read with `weights_only=True`, so a file cannot run
+    code. Raises UserError for a missing or damaged file, another ending, sparse tensors, or a pickle that holds more
+    than tensors, numbers and arrays of numpy, and plain data.
     """
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"weights file {path} must end in .safetensors, .pth or .pt; convert it first")
@@ -62,7 +80,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     with reading(path), open(path, "rb"):
         pass  # what the system refuses is no damage
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+        state, classes = (load_file(path), ()) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # a damaged pickle can raise almost anything, and torch seeks to absurd places
         raise UserError(
             f"weights file {path} is not readable as plain tensors; replace it or save it as safetensors"
@@ -73,7 +91,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             raise UserError(f"weights file {path} has a tensor called {key!r}, which is no text; save a state dict")
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise UserError(f"weights file {path} has the tensor '{key}' without plain values; save it dense")
-    return found
+    return WeightsFile(found, classes)
 
 
 # OpenMMLab notes scores as numpy's numbers beside the weights; files of numpy 1 name its module differently.
@@ -89,14 +107,26 @@ _NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
-def _unpickle(path: Path) -> Mapping:
+def _unpickle(path: Path) -> tuple[Mapping, tuple[str, ...]]:
     with torch.serialization.safe_globals(_NUMPY):
         content = torch.load(path, map_location="cpu", weights_only=True)
+    classes: tuple[str, ...] = ()
     if isinstance(content, Mapping):
+        classes = _classes(content.get("meta"))
         content = content.get("state_dict", content)
     if not isinstance(content, Mapping):
         raise TypeError("not a mapping of names to tensors")
-    return content
+    return content, classes
+
+
+def _classes(meta: object) -> tuple[str, ...]:
+    """What OpenMMLab's checkpoints say of their classes: `CLASSES`, and `classes` within `dataset_meta` since 2023."""
+    if not isinstance(meta, Mapping):
+        return ()
+    newer = meta.get("dataset_meta")
+    found = (newer.get("classes") or newer.get("CLASSES")) if isinstance(newer, Mapping) else meta.get("CLASSES")
+    plain = isinstance(found, (list, tuple)) and all(isinstance(name, str) for name in found)
+    return tuple(found) if plain and found else ()
 
 
 def not_finite(model: nn.Module) -> list[str]:

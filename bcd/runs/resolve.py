@@ -21,6 +21,7 @@ from bcd.config.schema.methods import TAPS, Method, WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
 from bcd.config.schema.suites import Params
+from bcd.config.zoo import HUB, MEAN, STD, ZOO, hub_file
 from bcd.data.formats import require_format
 from bcd.errors import UserError, nearest, pick
 from bcd.files import sha256_file
@@ -74,7 +75,7 @@ def resolved(params: Params, split: str, request: Request, where: str) -> Run:
         training=Training(
             task=request.task,
             data=dataset.use(request.task),
-            model=model,
+            model=model.model_copy(update={"published": []}),
             terms=tuple(request.terms.terms),
             recipe=recipe.model_copy(update={"runtime": type(recipe.runtime)()}),
             seed=request.seed,
@@ -208,16 +209,18 @@ def _require_class_weights(recipe: AnyRecipe, classes: Sequence[str], where: str
 
 
 def _require_normalisation(model: AnyModel, data: Dataset | DataUse, where: str) -> None:
-    """Raise UserError unless images enter the weights of the package index as those of their own training did."""
-    if model.pretrained != "index":
+    """Raise UserError unless images enter published weights as those of their own training did."""
+    if model.pretrained == "index":
+        weights = INDEX[model.backbone]
+        mean, std = [weights.mean] * 3, [weights.std] * 3
+    elif model.pretrained.endswith(ZOO):
+        mean, std = list(MEAN), list(STD)
+    else:
         return
-    weights = INDEX[model.backbone]
-    mean, std = [weights.mean] * 3, [weights.std] * 3
     if (data.mean, data.std) != (mean, std):
         raise UserError(
-            f"{where}: its weights know images as (x - {weights.mean:g}) / {weights.std:g}, but the dataset has mean "
-            f"{data.mean} and std {data.std}; use a variant of the dataset with mean: {mean} and std: {std} "
-            "(params/datasets.yaml)"
+            f"{where}: its weights know images by mean {mean} and std {std}, but the dataset has mean {data.mean} and "
+            f"std {data.std}; use a variant of the dataset with theirs (params/datasets.yaml)"
         )
 
 
@@ -242,6 +245,8 @@ def _weights_sha256(model: AnyModel) -> str | None:
     """Hash of a file of initial weights, so that another file of that name makes another run."""
     if model.pretrained == "index":
         return INDEX[model.backbone].sha256
+    if model.pretrained.startswith(HUB):
+        return hub_file(model.pretrained).sha256
     path = Path(model.pretrained)
     if not path.is_file():
         return None
@@ -261,7 +266,11 @@ def _missing(run: Run) -> str:
             weights_file(model.backbone)
         except UserError as error:
             return f"{error} (the model '{run.model}')"
-    elif model.pretrained not in SOURCES and not Path(model.pretrained).is_file():
+    elif (
+        model.pretrained not in SOURCES
+        and not model.pretrained.startswith(HUB)
+        and not Path(model.pretrained).is_file()
+    ):
         return (
             f"{model.pretrained} does not exist, from which the model '{run.model}' starts; put it there or correct "
             "`pretrained` (params/models.yaml)"

@@ -51,7 +51,7 @@ class DetectionTask:
     def build(self, model: AnyModel) -> DenseModel:
         if not isinstance(model, DetectionModel):
             raise TypeError(f"detection needs a DetectionModel, not a {type(model).__name__}")
-        return build_detector(model, self.classes)
+        return build_detector(model, self.classes, self.data.classes)
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[ObjectBatch]:
         """Images with at least one object that is no crowd, as detectron2 trains on (FILTER_EMPTY_ANNOTATIONS)."""

@@ -48,7 +48,7 @@ class SemanticTask:
     def build(self, model: AnyModel) -> DenseModel:
         if not isinstance(model, SegmentationModel):
             raise TypeError(f"segmentation needs a SegmentationModel, not a {type(model).__name__}")
-        return build(model, self.classes)
+        return build(model, self.classes, self.data.classes)
 
     def batches(self, start: int, *, rank: int, world: int, workers: int) -> Iterator[Batch]:
         split, recipe, view = self._read_split("train"), self.recipe, self.view

@@ -249,6 +249,11 @@ def tap_paths(task: Task, model: DenseModel, names: Iterable[str]) -> dict[str, 
 
 def _require_whole(model: DenseModel, file: str) -> None:
     """A model that is not trained must come whole from its file, but for an auxiliary head, which predicts nothing."""
+    if model.weights.lacking:
+        raise UserError(
+            f"the recipe has no steps and {file} knows no class '{model.weights.lacking}'; call the dataset's classes "
+            "as the file does, or train the model"
+        )
     unfilled = [name for name in model.weights.unfilled if not name.startswith("aux.")]
     if unfilled:
         raise UserError(

@@ -6,45 +6,70 @@ from typing import Annotated, Literal
 
 from annotated_types import Len
 from pydantic import (
+    Field,
     PositiveFloat,
     model_validator,
 )
 
-from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEADS, SOURCES
+from bcd.config.architectures import DETECTOR_HEADS, SEGMENTATION_HEADS, SOURCES, output_strides
 from bcd.config.index_weights import INDEX
 from bcd.config.ranges import Count, Depth, Fraction, Width
 from bcd.config.schema.base import Pixels, Strict
-from bcd.errors import nearest
+from bcd.config.zoo import HUB, ZOO, hub_file
 
+ZOO_BACKBONES = ("resnet50", "resnet101")
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+
+
+class PublishedScore(Strict):
+    """What others measured of a model's weights: `bcd evaluate` prints it beside what is measured here."""
+
+    dataset: str
+    """The dataset of params/datasets.yaml that it was measured on."""
+    split: str
+    """The split of it."""
+    metric: str
+    """As the metrics of an evaluation are called: miou, ap, ap_mask, ..."""
+    value: Annotated[float, Field(ge=0, le=100)]
+    """In percent."""
+    source: str
+    """Where it is published: an address, or title and table."""
+    tolerance: Annotated[float, Field(ge=0, le=100)] = 0.1
+    """By how many percent points ours may differ: what rounding, other libraries and resizing do."""
 
 
 class Model(Strict):
     """What segmentors and detectors share: a backbone and where its weights come from."""
 
     backbone: str
-    """`light`, a small residual net, or a name of `bcd.config.architectures.BACKBONES`."""
+    """`light`, a small residual net, or one that `bcd.config.architectures.output_strides` knows: any of timm's."""
     channels: Width
     """Width of the decode head, or of a detector's pyramid."""
     output_stride: Literal[8, 16, 32] = 8
-    """Stride of the backbone's last stage; what a backbone offers stands in `BACKBONES`."""
+    """Stride of the backbone's last stage; what a backbone offers is known to `output_strides`."""
     widths: Annotated[list[Width], Len(4, 4)] | None = None
     """Channels of the four stages, of `light` only."""
     depths: Annotated[list[Depth], Len(4, 4)] | None = None
     """Residual blocks of the four stages, of `light` only."""
     pretrained: str = "none"
-    """`none`, `timm`, `index` or the path of a .safetensors or .pth file; a run's record says what was used."""
+    """`none`, `timm`, `index`, the path of a .safetensors, .pth or .pkl file, or a pinned file of the hub
+    (`hub:OWNER/NAME@REVISION/FILE#sha256=HASH`); a run's record says what was used."""
+    published: list[PublishedScore] = Field(default=[], exclude=True)
+    """What others measured of the weights that `pretrained` names; changes no result."""
     freeze: str | None = None
     """A module of the backbone, such as `blocks.2`: it and all before it stay as loaded, statistics too."""
 
     @model_validator(mode="after")
     def _backbone_fits(self) -> Model:
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"backbone: '{self.backbone}' is not known{nearest(self.backbone, BACKBONES)}")
-        if self.output_stride not in BACKBONES[self.backbone]:
-            offered = " or ".join(map(str, BACKBONES[self.backbone]))
+        try:
+            strides = output_strides(self.backbone)
+        except ValueError as error:
+            raise ValueError(f"backbone: {error}") from None
+        if self.output_stride not in strides:
+            offered = " or ".join(map(str, strides))
             raise ValueError(f"output_stride: '{self.backbone}' has {offered}, not {self.output_stride}; write it")
-        if self.pretrained not in SOURCES and not self.pretrained.endswith(WEIGHT_FILES):
+        file = hub_file(self.pretrained).path if self.pretrained.startswith(HUB) else self.pretrained
+        if self.pretrained not in SOURCES and not file.endswith((*WEIGHT_FILES, ZOO)):
             raise ValueError(f"pretrained: '{self.pretrained}' is none of {SOURCES} and no file {WEIGHT_FILES}")
         if self.pretrained == "timm" and self.backbone == "light":
             raise ValueError("pretrained: timm has no weights of 'light'; set pretrained: none, or name a file")
@@ -53,6 +78,8 @@ class Model(Strict):
                 f"pretrained: the package index has weights of {', '.join(INDEX)}, not of '{self.backbone}'; set "
                 "pretrained: timm, or name a file"
             )
+        if self.published and self.pretrained in SOURCES:
+            raise ValueError("published: it is of weights that are loaded whole; name their file in `pretrained`")
         if self.freeze is not None and self.pretrained == "none":
             raise ValueError("freeze: random weights would stay as they are; name what `pretrained` starts from")
         for field in ("widths", "depths"):
@@ -73,6 +100,12 @@ class SegmentationModel(Model):
     dropout: Fraction = 0.1
     """Share of channels that are dropped before a classifier."""
 
+    @model_validator(mode="after")
+    def _file_fits(self) -> SegmentationModel:
+        if self.pretrained.endswith(ZOO):
+            raise ValueError(f"pretrained: '{self.pretrained}' is a file of detectron2's detectors; name another file")
+        return self
+
 
 class Detection(Strict):
     """What a detector has beside its backbone; the defaults are those of the engine's published models."""
@@ -91,6 +124,8 @@ class Detection(Strict):
     """Width of an R-CNN's box head."""
     max_detections: Count = 100
     """How many are kept of an image; COCO's metrics look at 100."""
+    stride_in_1x1: Literal[True] | None = None
+    """A bottleneck has its stride in its first 1x1 convolution, as in detectron2's .pkl files; null for the 3x3 one."""
 
 
 class DetectionModel(Model):
@@ -108,6 +143,24 @@ class DetectionModel(Model):
                 raise ValueError(f"detection.{field}: means nothing to '{self.head}'; remove it")
         if self.detection.pyramid_norm and self.detection.engine == "detectron2":
             raise ValueError("detection.pyramid_norm: only the engine torchvision has it; remove it for detectron2")
+        return self
+
+    @model_validator(mode="after")
+    def _zoo_file_fits(self) -> DetectionModel:
+        detection = self.detection
+        zoo = self.pretrained.endswith(ZOO)
+        if detection.stride_in_1x1 and (detection.engine != "detectron2" or self.backbone not in ZOO_BACKBONES):
+            raise ValueError("detection.stride_in_1x1: only resnet50 and resnet101 of detectron2 have it; remove it")
+        if not zoo:
+            return self
+        if detection.engine != "detectron2":
+            raise ValueError(f"detection.engine: '{self.pretrained}' is of detectron2's zoo; set engine: detectron2")
+        if self.backbone not in ZOO_BACKBONES:
+            raise ValueError(f"backbone: '{self.pretrained}' can be of {' or '.join(ZOO_BACKBONES)}; name one of these")
+        if not detection.stride_in_1x1:
+            raise ValueError(
+                f"detection.stride_in_1x1: '{self.pretrained}' is of ResNets with their strides there; set it to true"
+            )
         return self
 
 

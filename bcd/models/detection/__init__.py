@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bcd.config.schema.models import DetectionModel
 from bcd.models.detection.detector import Detector
 
 
-def build_detector(model: DetectionModel, classes: int) -> Detector:
+def build_detector(model: DetectionModel, classes: int, names: Sequence[str] = ()) -> Detector:
     """Build the detector that `model` describes; float32, on the CPU, in training mode.
 
     Random initial weights come from torch's global generator alone, so seed it first.
+    `names` are those of the classes, by which a weights file that names its own is brought to their order and number.
     Raises UserError naming the field for what the engine does not offer, and for an engine that is not installed.
 
     Example:
@@ -20,7 +23,7 @@ def build_detector(model: DetectionModel, classes: int) -> Detector:
     if model.detection.engine == "detectron2":
         from bcd.models.detection.detectron2_detector import build as build_with_detectron2
 
-        return build_with_detectron2(model, classes)
+        return build_with_detectron2(model, classes, names)
     from bcd.models.detection.torchvision_detector import build
 
-    return build(model, classes)
+    return build(model, classes, names)

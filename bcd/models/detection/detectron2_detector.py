@@ -7,19 +7,25 @@ Nothing here imports detectron2 before `build` has seen that it is installed; wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from bcd.config.schema.models import Detection, DetectionModel
+from bcd.config.zoo import ZOO
 from bcd.errors import UserError, nearest
 from bcd.files import sha256_file
+from bcd.models.class_names import by_name
+from bcd.models.detection.detectron2_zoo import PYRAMID, ROWS, anchors, without_anchors, zoo_file
+from bcd.models.detection.torchvision_zoo import anchors_are_published
 from bcd.models.frozen import freeze
+from bcd.models.hub import weights_path
 from bcd.models.pretrained import index_weights, sha256_tensors, timm_weights
-from bcd.models.weights import InitialWeights, load_state, read_state
+from bcd.models.weights import InitialWeights, load_state, read_weights
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -39,11 +45,15 @@ BACKBONES = (*DEPTHS, *OWN)
 # The published anchors, in strides: a side of 32 at P3, with two more within the octave, and one of 32 at P2.
 DENSE_ANCHOR_SCALE, REGION_ANCHOR_SCALE = 4.0, 8.0
 
+# What a file of other classes leaves at random.
+CLASSIFIERS = re.compile(r"cls_score|box_predictor\.bbox_pred|mask_head\.predictor")
+# A running mean of our own, which starts where detectron2's does.
+OWN_BUFFER = "normaliser"
 # Prefix of the backbone below the pyramid, in the state dict of `build`'s result.
 _BACKBONE = "model.backbone.bottom_up."
 
 
-def build(model: DetectionModel, classes: int) -> Detector:
+def build(model: DetectionModel, classes: int, names: Sequence[str] = ()) -> Detector:
     """The detector that `model` describes, detectron2's own model inside as `.model`.
 
     With `pretrained: none` BatchNorm is trained and nothing is frozen. With `timm`, or a file, all of the backbone's
@@ -64,7 +74,7 @@ def build(model: DetectionModel, classes: int) -> Detector:
     else:
         _pool_by_anchors(net.roi_heads, model.detection)
         detector = RegionDetector(net)
-    detector.weights = _load_pretrained(detector, model)
+    detector.weights = _load_pretrained(detector, model, names)
     if model.freeze is not None:
         bottom_up = net.backbone.bottom_up
         freeze(detector, getattr(bottom_up, "net", bottom_up), model.freeze)
@@ -90,7 +100,7 @@ def config(model: DetectionModel, classes: int) -> CfgNode:
 
     With the defaults of `model.detection`, 256 channels and weights to start from, one thing differs from the
     published one: where a bottleneck has its stride. It is in the 3x3 convolution, as weights for RGB images have it,
-    rather than in the 1x1 of the original BGR ones. Raises UserError as `build` does.
+    rather than in the 1x1 of the original BGR ones; `stride_in_1x1` has it there. Raises UserError as `build` does.
     """
     from detectron2 import model_zoo
     from detectron2.config import CfgNode
@@ -117,7 +127,7 @@ def _set_backbone(cfg: CfgNode, model: DetectionModel) -> None:
     resnets = cfg.MODEL.RESNETS
     resnets.NORM = "BN" if trained else "FrozenBN"
     resnets.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # RetinaNet leaves res2 out, but it is a tap
-    resnets.STRIDE_IN_1X1 = False
+    resnets.STRIDE_IN_1X1 = bool(model.detection.stride_in_1x1)
     if trained:
         cfg.MODEL.BACKBONE.FREEZE_AT = 0
     if model.backbone in DEPTHS:
@@ -152,27 +162,57 @@ def _pool_by_anchors(roi_heads: nn.Module, detection: Detection) -> None:
             getattr(roi_heads, name).canonical_box_size *= relative
 
 
-def _load_pretrained(detector: nn.Module, model: DetectionModel) -> InitialWeights:
+def _load_pretrained(detector: nn.Module, model: DetectionModel, names: Sequence[str]) -> InitialWeights:
     """Load what `model.pretrained` names."""
     if model.pretrained == "none":
         return InitialWeights()
     if model.pretrained == "timm":
         name, state = timm_weights(model.backbone)
-        source = f"timm:{name} tensors-sha256:{sha256_tensors(state)}"
-    elif model.pretrained == "index":
-        source, state = index_weights(model.backbone)
-    else:
-        path = Path(model.pretrained)
-        state = read_state(path)
-        source = f"file:{path.name} sha256:{sha256_file(path)}"
+        return _fitted(detector, model, f"timm:{name} tensors-sha256:{sha256_tensors(state)}", state)
+    if model.pretrained == "index":
+        return _fitted(detector, model, *index_weights(model.backbone))
+    path = weights_path(model.pretrained)
+    zoo = path.suffix == ZOO
+    file = zoo_file(path) if zoo else read_weights(path)
+    ours = by_name(file.state, ROWS, file.classes, names)
+    source = f"file:{path.name} sha256:{sha256_file(path)}"
+    if zoo and any(key.startswith(PYRAMID) for key in ours.state):
+        _require_same_anchors(detector, ours.state, model)
+        return replace(_fitted(detector, model, source, without_anchors(ours.state), whole=True), lacking=ours.lacking)
+    return replace(_fitted(detector, model, source, ours.state), lacking=ours.lacking)
+
+
+def _fitted(
+    detector: nn.Module, model: DetectionModel, source: str, state: Mapping[str, Tensor], *, whole: bool = False
+) -> InitialWeights:
+    """Load `state`; UserError where it lacks part of the backbone, or, of a `whole` detector, more than classifiers."""
     report = load_state(detector, state, _naming(detector, state))
-    lacking = [key for key in report.unfilled if key.startswith(_BACKBONE)]
+    unfilled = tuple(key for key in report.unfilled if key != OWN_BUFFER)
+    fits = [key for key in unfilled if not CLASSIFIERS.search(key)]
+    if whole and (fits or report.unexpected):
+        first = f"lacks {fits[0]}" if fits else f"has {report.unexpected[0]}"
+        raise UserError(
+            f"{model.pretrained} is a detector of another architecture than {model.head} over {model.backbone}, as it "
+            f"{first}; correct model.head, backbone and channels, or name another file"
+        )
+    lacking = [key for key in unfilled if key.startswith(_BACKBONE)]
     if lacking:
         raise UserError(
             f"the weights {model.pretrained} lack {len(lacking)} tensors of backbone '{model.backbone}', first "
             f"{lacking[0]}; name weights of this backbone in model.pretrained"
         )
-    return InitialWeights(f"{source} ({report})", report.unfilled)
+    return InitialWeights(f"{source} ({report})", unfilled)
+
+
+def _require_same_anchors(detector: nn.Module, state: Mapping[str, Tensor], model: DetectionModel) -> None:
+    """Raise UserError where a published detector was trained on other anchors than the model has."""
+    anchors_are_published(model)
+    for theirs, ours in zip(anchors(state), anchors(dict(detector.named_buffers())), strict=False):
+        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-2):
+            raise UserError(
+                f"{model.pretrained} was trained on other anchors than model.detection asks for; name a file of "
+                "detectron2's FPN baselines"
+            )
 
 
 def _naming(detector: nn.Module, state: Mapping[str, Tensor]) -> Callable[[str], str]:

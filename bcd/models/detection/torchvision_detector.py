@@ -14,6 +14,9 @@ Batches are resized, normalised and padded before they come here, so torchvision
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
@@ -31,6 +34,7 @@ from bcd.models.detection import torchvision_heads as heads
 from bcd.models.detection.detector import REGIONS, Detections, Detector, Regions, Sizes, Targets
 from bcd.models.detection.pyramid import PyramidNetwork, pyramid_levels
 from bcd.models.detection.regions import anchor_logits, best_anchors
+from bcd.models.detection.torchvision_zoo import ROWS, torchvision_file
 from bcd.models.frozen import freeze
 from bcd.models.layers import Backbone
 from bcd.models.pretrained import load_pretrained
@@ -40,7 +44,7 @@ PASTED = 16
 DENSE = {"retinanet": heads.retinanet, "fcos": heads.fcos}
 
 
-def build(model: DetectionModel, classes: int) -> Detector:
+def build(model: DetectionModel, classes: int, names: Sequence[str] = ()) -> Detector:
     """Build the detector that `model` describes; float32, on the CPU, in training mode.
 
     A pyramid needs strides 4 to 32, so the backbone is not dilated, whatever `model.output_stride` says. ResNets have
@@ -65,9 +69,11 @@ def build(model: DetectionModel, classes: int) -> Detector:
         roi_heads = heads.roi_heads(model.channels, classes, levels, scale, convs, fc_channels, masks=masks)
         roi_heads.detections_per_img = model.detection.max_detections
         detector = RCNNDetector(backbone, model.channels, levels, rpn, roi_heads, norm=norm)
-    detector.weights = load_pretrained(detector, model.backbone, model.pretrained)
+    detector.weights = load_pretrained(
+        detector, model.backbone, model.pretrained, names, partial(torchvision_file, model), ROWS
+    )
     if model.freeze is not None:
-        freeze(detector, backbone, model.freeze)
+        freeze(detector, getattr(backbone, "net", backbone), model.freeze)
     return detector
 
 
