@@ -188,14 +188,21 @@ def follow(key: str, folder: Path, suite: Suite = None, parent: Annotated[int, t
 
 @app.command()
 def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.")], suite: Suite = None) -> None:
-    """Evaluate a finished run again and print its metrics."""
+    """Evaluate a finished run again and print its metrics.
+
+    Where params/models.yaml has the `published` number of a model that is loaded and not trained, it stands beside.
+    """
     from bcd.runs import expand
+    from bcd.runs.published import against_published
     from bcd.train import job
 
     params, wanted = load(suite)
     run = expand.pick_run(expand.suite_runs(params, wanted), key, wanted.name)
-    for name, value in job.evaluate_finished(wanted.name, run, say).items():
+    measured = job.evaluate_finished(wanted.name, run, say)
+    for name, value in measured.items():
         put(f"{name:10s} {value:.4f}")
+    for sentence in against_published(run, params.models[run.model].published, measured):
+        put(sentence)
 
 
 app.command()(export)
