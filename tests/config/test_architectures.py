@@ -17,7 +17,7 @@ SUITE = "suites/smoke.yaml"
 CASES = [  # file, what stands there, what is written instead, what the message says
     ("models.yaml", STUDENT, STUDENT.replace("light", "convnext_tiny"),
      ["models.yaml: smoke-student", "convnext_tiny"]),
-    ("models.yaml", STUDENT, STUDENT.replace("light", "vit_base_patch16_224"), ["backbone", "vit_base_patch16_224"]),
+    ("models.yaml", STUDENT, STUDENT.replace("light", "levit_128"), ["backbone", "levit_128"]),
     ("models.yaml", "backbone: resnet18,", "backbone: resnet1,", ["'resnet1' is not known", "did you mean 'resnet18'"]),
     ("models.yaml", "head: psp", "head: pps", ["head: 'pps' is not known", "did you mean 'psp'"]),
     ("models.yaml", "backbone: resnet18,", "backbone: mit_b0, output_stride: 8,", ["'mit_b0' has 32, not 8"]),
