@@ -174,7 +174,7 @@ def test_an_entry_for_several_published_numbers_keeps_its_mistakes(project):
     with pytest.raises(UserError, match="cityscapes-psp.published.*no line of .* 'CWDD'"):
         published.resolve("bpkd", table, project / "params" / "published")
     edit(project, "suites/bpkd.yaml", "metrics: [miou, macc], csv", "metrics: miou, csv")
-    with pytest.raises(UserError, match=r"published\[\d+\].metric: this key is required"):
+    with pytest.raises(UserError, match=r"published\[\d+\].metrics: unknown key; did you mean 'metric'"):
         load_suite("bpkd", project / "params")
 
 
