@@ -73,14 +73,14 @@ def chosen(strides: Sequence[int]) -> tuple[int, ...]:
 @lru_cache
 def timm_backbones() -> dict[str, TimmBackbone]:
     """Every model of the timm that the file was made with, by name."""
-    found = (_parsed(line) for line in FILE.read_text().splitlines() if not line.startswith("#"))
+    found = (_parsed(line) for line in FILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
     return {one.name: one for one in found}
 
 
 @lru_cache
 def index_version() -> str:
     """The version of timm that the file was made with."""
-    return FILE.read_text().split(maxsplit=3)[2].rstrip(",")
+    return FILE.read_text(encoding="utf-8").split(maxsplit=3)[2].rstrip(",")
 
 
 def _parsed(line: str) -> TimmBackbone:
