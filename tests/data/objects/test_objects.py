@@ -317,7 +317,9 @@ def test_counting_the_splits_of_an_unpacked_tree(tmp_path, root):
     (root / "annotations" / "instances_train2017.json").write_text(json.dumps(document(images=())))
     assert counted(root) == {"train": 0, "val": 3}
     (root / "val2017" / "9.png").unlink()
-    with pytest.raises(UserError, match=r"the file_name 9\.png is no file of val2017/; put it there, take the entry out"):
+    with pytest.raises(
+        UserError, match=r"the file_name 9\.png is no file of val2017/; put it there, take the entry out"
+    ):
         counted(root)
 
 
