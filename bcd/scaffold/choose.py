@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Size:
 
 
 CPU = Size(long_side=480, short_side=224, teacher=(20, 150, 1000), student=(10, 60, 300), batch=None)
+CPU_DETECTOR = replace(CPU, teacher=(10, 150, 600), student=(5, 60, 200))
 GPU = Size(long_side=1024, short_side=640, teacher=(60, 2000, 20000), student=(60, 2000, 20000), batch=16)
 
 
@@ -96,7 +97,8 @@ def choose(
 
     params, folder: of the project, whose suites have the patterns.
     """
-    size, pretrained = GPU if machine.gpus else CPU, weights_at_hand()
+    size = GPU if machine.gpus else CPU if task == "semantic" else CPU_DETECTOR
+    pretrained = weights_at_hand()
     suite_name, table_name = PATTERNS[task, pretrained]
     table = next(one for one in load_suite(suite_name, folder).tables if one.name == table_name)
     pair = table.pairs[0]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from bcd.config.schema.models import DetectionModel
+from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
 from bcd.config.schema.suites import Params, Suite
 from bcd.planning import budget, cost, survey
 from bcd.runs import expand
 from bcd.runs.run import Run
+
+if TYPE_CHECKING:
+    import torch
 
 PASSES = 2  # of which the first warms up
 
@@ -33,36 +39,56 @@ def forward_seconds(run: Run) -> float:
     """Of a run's model on one batch as large as the recipe's; on a CPU of the processor, shared by the threads."""
     import torch
 
-    from bcd.models import build
-    from bcd.models.detection import build_detector
-
-    training, recipe = run.training, run.training.recipe
-    view: Mapping[str, object] = recipe.view.model_dump()
-    resize = view.get("resize")
-    side = [resize["max_long_side"], resize["short_sides"][-1]] if isinstance(resize, dict) else [0, 0]
-    height, width = view["crop"] if "crop" in view else [-(-one // 32) * 32 for one in side]  # type: ignore[misc]
+    recipe = run.training.recipe
+    height, width = _shown(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    plain = training.model.model_copy(update={"pretrained": "none", "freeze": None})
-    semantic = training.task == "semantic"
-    model = (build if semantic else build_detector)(plain, len(training.data.classes)).eval().to(device)  # type: ignore[operator]
     image = torch.rand(recipe.batch, 3, height, width, device=device)
-    threads, sizes = torch.get_num_threads(), [(height, width)] * recipe.batch
+    forward = _forward(run, device)
+    threads = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:
         with torch.no_grad():
             for _ in range(PASSES):
                 begin = _clock(device)
-                model(image) if semantic else model.detect(image, sizes, sizes)
+                forward(image)
             return (_clock(device) - begin) / (1 if device.type == "cuda" else recipe.threads)
     finally:
         torch.set_num_threads(threads)
 
 
-def _clock(device: object) -> float:
+def _shown(recipe: AnyRecipe) -> tuple[int, int]:
+    """Height and width of a batch."""
+    if isinstance(recipe, SegmentationRecipe):
+        return recipe.view.crop[0], recipe.view.crop[1]
+    short, long, pad = max(recipe.view.resize.short_sides), recipe.view.resize.max_long_side, recipe.view.pad
+    return -(-short // pad) * pad, -(-long // pad) * pad
+
+
+def _forward(run: Run, device: torch.device) -> Callable[[torch.Tensor], object]:
+    """A run's model, from random weights, as a function of a batch (N, 3, H, W)."""
+    from bcd.models import build
+    from bcd.models.detection import build_detector
+
+    model, classes = (
+        run.training.model.model_copy(update={"pretrained": "none", "freeze": None}),
+        run.training.data.classes,
+    )
+    if not isinstance(model, DetectionModel):
+        return build(model, len(classes)).eval().to(device)
+    detector = build_detector(model, len(classes)).eval().to(device)
+
+    def detect(image: torch.Tensor) -> object:
+        sizes = [(image.shape[2], image.shape[3])] * len(image)
+        return detector.detect(image, sizes, sizes)
+
+    return detect
+
+
+def _clock(device: torch.device) -> float:
     """Seconds: of the processor, which other programs do not stretch; on a GPU of the wall, once it is done."""
     import torch
 
-    if str(device) == "cpu":
+    if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()

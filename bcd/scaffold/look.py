@@ -52,6 +52,18 @@ def tree_of(folder: Path, name: str) -> Tree:
     return Tree(paths_in(folder), lambda path: read_bytes(folder / path), name)
 
 
+def entry_of(form: str, folder: str, splits: Iterable[str]) -> dict[str, Any]:
+    """What an entry has whatever it describes; classes and the number of images of each split are not known yet."""
+    return {
+        "format": form,
+        "folder": folder,
+        "classes": ["unknown"],
+        "splits": dict.fromkeys(splits, 1),
+        "licence": "not stated",
+        "source": f"the folder {folder}",
+    }
+
+
 def images_in(files: Tree) -> list[str]:
     """The paths of image files, sorted."""
     found = [path for path in files.paths if PurePosixPath(path).suffix.lower() in SUFFIXES and not hidden(path)]

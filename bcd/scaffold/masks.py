@@ -22,7 +22,9 @@ from bcd.errors import UserError
 from bcd.scaffold import classes as names_of
 from bcd.scaffold.look import (
     MOST_COLOURS,
+    SPLITS,
     Described,
+    entry_of,
     fractions,
     images_in,
     lists_in,
@@ -30,14 +32,14 @@ from bcd.scaffold.look import (
     named_folders,
     sizes_of,
     some,
+    split_word,
     template,
 )
 
 LOOKED_AT = 6  # images of a folder that say whether it holds masks
 MOST_MASKS = 1000  # whose values are read
-TOOLS = re.compile(
-    r"instance|object|depth|colou?r|vis", re.IGNORECASE
-)  # what a folder beside that of the masks is called
+# What folders beside those of the masks are called.
+TOOLS = re.compile(r"instance|object|depth|colou?r|vis", re.IGNORECASE)
 GUIDE = "docs/guides/add-a-dataset.md says how to write the entry by hand"
 
 
@@ -60,10 +62,10 @@ def describe(files: Tree, folder: str, names: Sequence[str], void: Collection[st
     """
     photos, masks = _told_apart(files)
     layout = _layout(files, _pairs(photos, masks), photos)
-    entry = {"format": "masks", "folder": folder, "classes": ["unknown"], "splits": {}, "licence": "unknown",
-             "source": f"the folder {folder}", "masks": layout}  # fmt: skip
     splits = layout.pop("splits")
-    samples = _samples(files, entry, splits)
+    entry = entry_of("masks", folder, splits) | {"masks": layout}
+    reader = reader_of(check(Dataset, entry, "the folder"))
+    samples = {split: reader.samples(files, split) for split in splits}
     entry["splits"] = {split: len(found) for split, found in samples.items()}
     listed = [sample for found in samples.values() for sample in found]
     values = stored_values(files, some([sample.label for sample in listed], MOST_MASKS))
@@ -110,7 +112,11 @@ def _pairs(photos: Sequence[str], masks: Sequence[str]) -> list[Pair]:
         for owner in owners.get(stem, []):
             votes[Pair(str(owner.parent), str(path.parent), path.stem[len(stem) :], path.suffix)] += 1
     found: dict[str, Pair] = {}
-    for pair, _ in sorted(votes.items(), key=lambda one: (bool(TOOLS.search(one[0].masks)), -_alike(one[0]), -one[1])):
+
+    def rank(pair: Pair) -> tuple[bool, tuple[bool, int], int]:
+        return not TOOLS.search(pair.masks), _alike(pair), votes[pair]
+
+    for pair in sorted(votes, key=rank, reverse=True):
         found.setdefault(pair.images, pair)
     if not found:
         raise UserError(
@@ -120,9 +126,11 @@ def _pairs(photos: Sequence[str], masks: Sequence[str]) -> list[Pair]:
     return list(dict.fromkeys(_shortened(pair) for pair in found.values()))
 
 
-def _alike(pair: Pair) -> int:
-    """How many parts two folders share."""
-    return len(set(PurePosixPath(pair.images).parts) & set(PurePosixPath(pair.masks).parts))
+def _alike(pair: Pair) -> tuple[bool, int]:
+    """Whether two folders are of one split, and how many parts they share."""
+    images, masks = split_word(pair.images), split_word(pair.masks)
+    same = bool(images and masks and SPLITS[images[0].lower()] == SPLITS[masks[0].lower()])
+    return same, len(set(PurePosixPath(pair.images).parts) & set(PurePosixPath(pair.masks).parts))
 
 
 def _shortened(pair: Pair) -> Pair:
@@ -162,12 +170,6 @@ def _paths(pair: Pair, photos: Sequence[str]) -> dict[str, Any]:
         return {"images": f"{prefix}*{inside.most_common(1)[0][0]}", "masks": f"{prefix}*{pair.suffix}"}
     apart = pair.images != pair.masks and not pair.token
     return {"images": pair.images, "masks": pair.masks if apart else f"{prefix}*{pair.token}{pair.suffix}"}
-
-
-def _samples(files: Tree, entry: Mapping[str, Any], splits: Sequence[str]) -> dict[str, Any]:
-    dataset = check(Dataset, {**entry, "splits": dict.fromkeys(splits, 1)}, "the folder")
-    reader = reader_of(dataset)
-    return {split: reader.samples(files, split) for split in splits}
 
 
 class Values(NamedTuple):

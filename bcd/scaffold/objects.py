@@ -17,7 +17,7 @@ from bcd.data.formats._described import common, hidden
 from bcd.data.objects.annotations import Instances, load
 from bcd.data.tree import Tree
 from bcd.errors import UserError
-from bcd.scaffold.look import Described, fractions, images_in, lists_in, named_folders, template
+from bcd.scaffold.look import Described, entry_of, fractions, images_in, lists_in, named_folders, template
 
 NAMED = 20  # images of an annotation file that say where its images are
 COCO, LABELME = {"images", "annotations", "categories"}, {"shapes", "imagePath"}
@@ -39,8 +39,7 @@ def describe(files: Tree, folder: str, names: Sequence[str]) -> Described:
     found = _coco_files(files)
     layout = _of_coco(files, found) if found else _of_labelme(files)
     splits = layout.pop("splits")
-    entry = {"format": "coco", "folder": folder, "classes": ["unknown"], "splits": dict.fromkeys(splits, 1),
-             "licence": "unknown", "source": f"the folder {folder}", "coco": layout}  # fmt: skip
+    entry = entry_of("coco", folder, splits) | {"coco": layout}
     reader = reader_of(check(Dataset, entry, "the folder"))
     documents: dict[str, Instances] = {split: reader.instances(files, split) for split in splits}
     entry["splits"] = {split: len(one["images"]) for split, one in documents.items()}
