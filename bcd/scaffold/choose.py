@@ -180,19 +180,21 @@ def _seen(
     if 4 * pixels * sum(described.entry["splits"].values()) <= MEMORY:
         entry["in_memory"] = True
     for recipe in recipes:
-        if (crop := _crop(params.recipes[recipe], min(shown), size)) != params.recipes[recipe].view.model_dump()[
-            "crop"
-        ]:
+        usual = _crop_of(params.recipes[recipe])
+        if (crop := _crop(usual, min(shown), size)) != usual:
             settings[f"recipes.{recipe}.view.crop"] = crop
     return settings, entry
 
 
-def _crop(recipe: AnyRecipe, short: int, size: Size) -> list[int]:
-    """The recipe's crop, or on a GPU one of half the long side; no larger than images are."""
-    assert isinstance(recipe, SegmentationRecipe)
-    wanted = size.long_side // 2 if size is GPU else max(recipe.view.crop)
-    side = min(wanted, short)
-    return [max(GRID, side // GRID * GRID)] * 2
+def _crop_of(recipe: AnyRecipe) -> list[int]:
+    assert isinstance(recipe, SegmentationRecipe)  # as the pattern's task is semantic
+    return recipe.view.crop
+
+
+def _crop(usual: list[int], short: int, size: Size) -> list[int]:
+    """The usual crop, or on a GPU one of half the long side; no larger than images are."""
+    wanted = size.long_side // 2 if size is GPU else max(usual)
+    return [max(GRID, min(wanted, short) // GRID * GRID)] * 2
 
 
 def require_task(task: str, tasks: Sequence[str], found: str) -> None:

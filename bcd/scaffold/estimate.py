@@ -32,7 +32,15 @@ def hours(params: Params, suite: Suite) -> list[str]:
     unknown = {run.model: run for run in runs.values() if rates.step(run).seconds is None}
     stated = {model: forward_seconds(run) / rates.forward_share for model, run in unknown.items()}
     rates = replace(rates, stated=stated)
-    return budget.report(params, rows, survey.survey(suite.name, runs, rates), rates, None)
+    said = (
+        f"A stated step is {1 / rates.forward_share:g} forward passes of its model, one of which was timed here."
+        if stated
+        else ""
+    )
+    return [
+        *budget.report(params, rows, survey.survey(suite.name, runs, rates), rates, None),
+        *([said] if said else []),
+    ]
 
 
 def forward_seconds(run: Run) -> float:
