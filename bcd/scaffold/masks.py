@@ -242,7 +242,9 @@ def _of_colours(
     if known and all(value in known for value in kept):
         assert coloured is not None
         said = [f"{len(kept)} colours have the names that {coloured[0]} gives them"]
-        return list(dict.fromkeys(known[value] for value in kept)), _values(kept, known, ignored), said + _void(ignored)
+        held = {known[value] for value in kept}
+        in_order = [name for name in dict.fromkeys(known.values()) if name in held]
+        return in_order, _values(kept, known, ignored), said + _void(ignored)
     called, said = _called(kept, names, "colours")
     return called, _values(kept, dict(zip(kept, called, strict=True)), ignored), said + _void(ignored)
 

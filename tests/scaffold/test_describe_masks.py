@@ -107,7 +107,7 @@ def test_lists_as_voc_has_them_and_the_masks_of_classes():
     assert found.entry["masks"]["lists"] == "Sets/{split}.txt" and found.entry["splits"] == {"train": 3, "val": 1}
 
 
-LABELMAP = b"# label:color_rgb:parts:actions\nsky:0,0,0::\nroad:128,64,128::\nvoid:9,9,9::\n"
+LABELMAP = b"# label:color_rgb:parts:actions\nroad:128,64,128::\nsky:0,0,0::\nvoid:9,9,9::\n"
 PALETTE = [10, 20, 30, 200, 0, 0] + [0] * 759 + [224, 224, 192]
 
 
@@ -124,7 +124,7 @@ PALETTE = [10, 20, 30, 200, 0, 0] + [0] * 759 + [224, 224, 192]
         ((0, 1, 255), {"palette": PALETTE}, {}, ["background", "object"],
          {"values": {"10 20 30": "background", "200 0 0": "object"}, "void": ["224 224 192"]}),
         (((0, 0, 0), (128, 64, 128), (9, 9, 9)), {}, {"labelmap.txt": LABELMAP},
-         ["sky", "road"], {"values": {"0 0 0": "sky", "128 64 128": "road"}, "void": ["9 9 9"]}),
+         ["road", "sky"], {"values": {"0 0 0": "sky", "128 64 128": "road"}, "void": ["9 9 9"]}),
         (((0, 0, 0), (128, 64, 128)), {}, {"class_dict.csv": b"name,r,g,b\nSky,0,0,0\nRoad, 128, 64, 128\n"},
          ["Sky", "Road"], {"values": {"0 0 0": "Sky", "128 64 128": "Road"}}),
         (((0, 0, 0), (128, 64, 128)), {}, {"label_colors.txt": b"0 0 0\tVoid\n128 64 128\tRoad\n"},
