@@ -53,5 +53,12 @@ def _block(name: str) -> re.Pattern[str]:
     return re.compile(rf"\n?{re.escape(MARK)} from [^\n]*\n{re.escape(name)}:[^\n]*\n(?:[ \t][^\n]*\n|\n(?=[ \t]))*")
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes a value that stands twice twice, and not as an alias."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
 def _yaml(values: dict[str, Any]) -> str:
-    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=WIDTH, allow_unicode=True)
+    return yaml.dump(values, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=WIDTH, allow_unicode=True)

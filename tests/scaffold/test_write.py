@@ -39,3 +39,10 @@ def test_what_others_wrote_is_not_replaced(params):
     with pytest.raises(UserError, match=r"there is a file .*mine\.yaml already, which `bcd new` did not write"):
         require_free("mine", params, force=True)
     require_free("ponds", params, force=False)
+
+
+def test_a_value_that_stands_twice_is_written_twice(params):
+    shared = {"short_sides": [224]}
+    write("ponds", {}, {"set": {"a": shared, "b": shared}}, "ponds", params)
+    text = suite_file("ponds", params).read_text()
+    assert text.count("short_sides: [224]") == 2 and "&" not in text
