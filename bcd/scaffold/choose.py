@@ -15,7 +15,7 @@ from bcd.config.schema.base import TaskName
 from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
 from bcd.config.schema.suites import Pair, Params, Table, Variant
 from bcd.config.suites import load_suite
-from bcd.errors import UserError, nearest
+from bcd.errors import UserError, counted, nearest
 from bcd.scaffold.look import Described
 
 # Task and whether ImageNet weights are at hand -> the suite and the table that are taken for a pattern.
@@ -118,7 +118,8 @@ def choose(
         count = min(max(round(passes * train / batch), least), most)
         settings[f"recipes.{recipe}.steps"] = count
         reasons.append(
-            f"{recipe}: {count} steps of {batch} images, {count * batch / train:.0f} passes over the {train}"
+            f"{recipe}: {count} steps of {batch} images, so {counted(round(count * batch / train), 'pass')} over "
+            f"{counted(train, 'image')}"
         )
     if machine.gpus:
         settings |= {"recipes.*.batch": size.batch, "recipes.*.precision": "bf16", "recipes.*.runtime.gpus": 1,
@@ -126,9 +127,11 @@ def choose(
     if task != "semantic":
         most = min(max(20, 2 * described.objects), MOST_DETECTIONS)
         settings["models.*.detection.max_detections"] = most
-        reasons.append(f"at most {most} objects are kept of an image, where there are {described.objects} at most")
+        reasons.append(
+            f"an image has {counted(described.objects, 'object')} at most, so no more than {most} are kept of one"
+        )
     split = next(one for one in ("test", "val", "train") if one in described.entry["splits"])
-    place = f"{machine.gpus} GPU" if machine.gpus else f"{machine.cores} cores without a GPU"
+    place = counted(machine.gpus, "GPU") if machine.gpus else f"{counted(machine.cores, 'core')} without a GPU"
     reasons.append(f"{SEEDS} paired seeds, evaluated on the split {split}, sized for {place}")
     return Choice(entry, _suite(name, task, table, pair, settings, split), reasons)
 

@@ -18,7 +18,7 @@ from bcd.data import decode
 from bcd.data.formats import reader_of
 from bcd.data.formats._described import common
 from bcd.data.tree import Tree
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 from bcd.scaffold import classes as names_of
 from bcd.scaffold.look import (
     MOST_COLOURS,
@@ -73,7 +73,9 @@ def describe(files: Tree, folder: str, names: Sequence[str], void: Collection[st
     entry["masks"] = layout | meaning
     how = "by folder" if "{split}" in layout["images"] else "by list" if "lists" in layout else "by chance"
     counts = ", ".join(f"{count} {split}" for split, count in entry["splits"].items())
-    notes.insert(0, f"{len(listed)} images with masks ({layout['images']}, {layout['masks']}), split {how}: {counts}")
+    notes.insert(
+        0, f"{counted(len(listed), 'image')} with masks ({layout['images']}, {layout['masks']}), split {how}: {counts}"
+    )
     if len(listed) > MOST_MASKS:
         notes.append(f"the values of {MOST_MASKS} masks were read; `bcd fetch` reads all, and names what has no class")
     return Described(entry, notes, sizes_of(files, [sample.image for sample in listed]))
@@ -94,7 +96,9 @@ def _told_apart(files: Tree) -> tuple[list[str], list[str]]:
             (masks if seen.get(path, next(iter(seen.values()))) else photos).append(path)
     if not photos or not masks:
         what = "masks: images of few colours that no JPEG has smeared" if photos else "photographs"
-        raise UserError(f"{files.dataset} holds {len(photos + masks)} images and no {what}; add them, or {GUIDE}")
+        raise UserError(
+            f"{files.dataset} holds {counted(len(photos + masks), 'image')} and no {what}; add them, or {GUIDE}"
+        )
     return photos, masks
 
 

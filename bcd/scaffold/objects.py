@@ -16,7 +16,7 @@ from bcd.data.formats import reader_of
 from bcd.data.formats._described import common, hidden
 from bcd.data.objects.annotations import Instances, load
 from bcd.data.tree import Tree
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 from bcd.scaffold.look import Described, entry_of, fractions, images_in, lists_in, named_folders, template
 
 NAMED = 20  # images of an annotation file that say where its images are
@@ -52,11 +52,11 @@ def describe(files: Tree, folder: str, names: Sequence[str]) -> Described:
         notes.append("every object has iscrowd 1, so that is taken for a habit of the tool, and each for one object")
     counts = ", ".join(f"{count} {split}" for split, count in entry["splits"].items())
     how = "by file" if "{split}" in layout["annotations"] else "by list" if "lists" in layout else "by chance"
-    notes.insert(0, f"{len(images)} images with {len(entries)} objects, {drawn} of them with masks "
-                    f"({layout['images']}, {layout['annotations']}), split {how}: {counts}")  # fmt: skip
+    what = f"{counted(len(images), 'image')} with {counted(len(entries), 'object')}, {drawn} of them with masks"
+    notes.insert(0, f"{what} ({layout['images']}, {layout['annotations']}), split {how}: {counts}")
     used = {image["file_name"] for image in images}
     if left := len([path for path in images_in(files) if path not in used]):
-        notes.append(f"{left} images that no annotation file lists are left out")
+        notes.append(f"left out, as no annotation file lists them: {counted(left, 'image')}")
     most = max(Counter((id(one), e["image_id"]) for one in documents.values() for e in one["annotations"]).values())
     return Described(entry, notes, np.array([[image["height"], image["width"]] for image in images], int), most)
 

@@ -140,8 +140,8 @@ def test_what_masks_mean(values, options, extra, classes, meaning):
 @pytest.mark.parametrize(
     ("files", "names", "void", "message"),
     [
-        ({"a/1.jpg": photo()}, [], [], "photos holds 1 images and no masks: images of few colours"),
-        ({"a/1.png": mask(0, 1)}, [], [], "photos holds 1 images and no photographs; add them, or docs"),
+        ({"a/1.jpg": photo()}, [], [], "photos holds 1 image and no masks: images of few colours"),
+        ({"a/1.png": mask(0, 1)}, [], [], "photos holds 1 image and no photographs; add them, or docs"),
         ({"a/1.jpg": photo(), "b/2.png": mask(0, 1)}, [], [], r"no mask is called as an image, such as 1\.png or 1_"),
         (pairs(9, "a/{}.jpg", "b/{}.png") | {"a/x.jpg": photo()}, [], [], r"no mask is at b for the image a/x\.jpg"),
         (pairs(10, "a/{}.jpg", "b/{}.png"), ["sky"], [], r"--classes has 1 names, and masks hold 2 values \(0, 255\)"),

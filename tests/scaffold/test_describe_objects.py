@@ -89,7 +89,7 @@ def test_labelme():
         "fractions": {"train": 0.6, "val": 0.2, "test": 0.2},
     }
     assert masks and found.entry["classes"] == ["duck"]
-    assert "1 images that no annotation file lists are left out" in found.notes
+    assert "left out, as no annotation file lists them: 1 image" in found.notes
 
 
 def test_boxes_alone_and_painted_masks():
