@@ -133,22 +133,26 @@ def choose(
     split = next(one for one in ("test", "val", "train") if one in described.entry["splits"])
     place = counted(machine.gpus, "GPU") if machine.gpus else f"{counted(machine.cores, 'core')} without a GPU"
     reasons.append(f"{SEEDS} paired seeds, evaluated on the split {split}, sized for {place}")
-    return Choice(entry, _suite(name, task, table, pair, settings, split), reasons)
+    return Choice(entry, _suite(name, task, table, suite_name, settings, split), reasons)
 
 
-def _suite(name: str, task: TaskName, table: Table, pair: Pair, settings: dict[str, Any], split: str) -> dict[str, Any]:
+def _suite(
+    name: str, task: TaskName, table: Table, origin: str, settings: dict[str, Any], split: str
+) -> dict[str, Any]:
+    pair = table.pairs[0]
     methods = [_plain(one) for one in table.methods if (one if isinstance(one, str) else one.name) in METHODS[task]]
     own = {"dataset": name, "teacher": pair.teacher, "teacher_recipe": pair.teacher_recipe, "student": pair.student,
            "recipe": pair.recipe}  # fmt: skip
+    caption = f"Models and the weights of the methods are those of the table {table.name} of the suite {origin}."
     return {
-        "description": f"{name}, what distillation adds to a small model.",
+        "description": f"What distillation adds to a small model on {name}.",
         "task": task,
         "seeds": SEEDS,
         "split": split,
         "metrics": table.metrics,
         "main_metrics": table.main_metrics,
         "set": settings,
-        "tables": [{"name": name, "caption": f"{name}; written by `bcd new`.", "pairs": [own], "methods": methods}],
+        "tables": [{"name": name, "caption": caption, "pairs": [own], "methods": methods}],
         "panels": {"methods": [one for one in table.panel_methods if one in METHODS[task]], "images": 4},
     }
 
