@@ -14,6 +14,7 @@ import typer
 from bcd.cli.compare import compare
 from bcd.cli.data import check, fetch
 from bcd.cli.export import export, predict
+from bcd.cli.new import new
 from bcd.cli.options import Suite, load, stopping
 from bcd.cli.report import panels, report, summary, tables
 from bcd.cli.terminal import put, say
@@ -51,6 +52,7 @@ def _options(
     pass
 
 
+app.command()(new)
 app.command()(fetch)
 app.command()(check)
 

@@ -89,7 +89,7 @@ def _dataset(values: Any, raw: Mapping[str, Any], where: str) -> Dataset:
                 raise UserError(f"{where}.variant_of: expected the name of a dataset, but got {base!r}")
             if isinstance(raw.get(base), dict) and "variant_of" in raw[base]:
                 raise UserError(f"{where}.variant_of: '{base}' is itself a variant; name the dataset that it is one of")
-            if own := next((key for key in ("folder", "masks") if key in values), None):
+            if own := next((key for key in ("folder", "masks", "coco") if key in values), None):
                 raise UserError(f"{where}.{own}: a variant has the files of '{base}'; take it out, or change it there")
             values = pick(raw, base, f"{where}.variant_of") | values | {"files": base}
     dataset = check(Dataset, values, where)
@@ -97,9 +97,10 @@ def _dataset(values: Any, raw: Mapping[str, Any], where: str) -> Dataset:
     if bool(dataset.generator) != FORMATS[dataset.format].generated:
         needs = "needs" if FORMATS[dataset.format].generated else "has no use for"
         raise UserError(f"{where}: generator: the format '{dataset.format}' {needs} it")
-    if bool(dataset.masks) != FORMATS[dataset.format].described:
-        needs = "needs" if FORMATS[dataset.format].described else "has no use for"
-        raise UserError(f"{where}: masks: the format '{dataset.format}' {needs} it")
+    if dataset.format == "masks" and not dataset.masks:
+        raise UserError(f"{where}: masks: the format 'masks' needs it")
+    if other := next((key for key in ("masks", "coco") if getattr(dataset, key) and key != dataset.format), None):
+        raise UserError(f"{where}: {other}: the format '{dataset.format}' has no use for it")
     return dataset
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from bcd.config.schema.data import Dataset, DataUse
 from bcd.data.formats import load_format
 
 
-def palette_of(data_format: str, classes: Sequence[str]) -> np.ndarray:
-    """Class colours uint8 (C, 3): the format module's `PALETTE` of its `CLASSES`, else the colour map of PASCAL VOC."""
-    module = load_format(data_format)
+def palette_of(data: Dataset | DataUse) -> np.ndarray:
+    """Class colours uint8 (C, 3): those that own masks have for the classes, or the format module's `PALETTE` of its
+    `CLASSES`; else the colour map of PASCAL VOC."""
+    if data.masks and data.masks.colours:
+        stored = {name: colour for colour, name in reversed(data.masks.values.items())}  # of several, the first
+        return np.array([[int(number) for number in stored[name].split()] for name in data.classes], np.uint8)
+    module, classes = load_format(data.format), data.classes
     own = getattr(module, "PALETTE", ())
     names = getattr(module, "CLASSES", tuple(classes) if len(own) >= len(classes) else ())
     if set(classes) <= set(names):

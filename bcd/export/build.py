@@ -96,7 +96,7 @@ def metadata_of(run: Finished, form: Export, view: View, graph: Graph) -> Metada
         precision=form.precision,
         dynamic=form.dynamic,
         classes=training.data.classes,
-        palette=palette_of(training.data.format, training.data.classes).tolist(),
+        palette=palette_of(training.data).tolist(),
         view=view,
         outputs=list(graph.outputs),
         decoding=graph.decoding,

@@ -70,7 +70,7 @@ def of_run(run: Finished) -> Predictor:
     """A finished run in PyTorch, shown images as its evaluation shows them."""
     model, spec = load_trained(run.folder)
     task, data, view = spec.training.task, spec.training.data, view_of(run, None)
-    palette, name = palette_of(data.format, data.classes), digest([spec.hash, run.weights_sha256, view.model_dump()])
+    palette, name = palette_of(data), digest([spec.hash, run.weights_sha256, view.model_dump()])
     if not isinstance(model, Detector):
         return Predictor(task, name, data.classes, palette, lambda image: class_map(model, image, view, None))
     return Predictor(task, name, data.classes, palette, lambda image: detect(model, image, view))

@@ -89,7 +89,7 @@ def test_recipes_are_for_gpus(name):
 def test_every_data_set_has_a_colour_for_each_class():
     for name in ("voc2012", "cityscapes", "ade20k", "cocostuff10k", "cocostuff164k", "pascal-context", "coco2017"):
         dataset = params().datasets[name]
-        colours = palette_of(dataset.format, dataset.classes)
+        colours = palette_of(dataset)
         assert len({tuple(colour) for colour in colours}) == len(dataset.classes), name
 
 

@@ -265,7 +265,7 @@ def test_commands_and_suites_that_are_named_exist(page):
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"^(?:    )?bcd ([a-z][\w-]*)", text, re.MULTILINE)) <= names
     suites = set(re.findall(r"suite=([\w-]+)|--suite ([a-z][\w-]*)", text))
-    examples = {"long", "ponds"}  # of a trial, docs/results/scale.md, and of a guide
+    examples = {"long", "ponds", "photos"}  # of a trial, docs/results/scale.md, and of guides
     wanted = {one or other for one, other in suites} - examples
     assert all((ROOT / "params" / "suites" / f"{suite}.yaml").exists() for suite in wanted)
 

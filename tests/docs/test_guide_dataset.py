@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from support.project import ROOT, copy_project, run
 
+from bcd.config.check import check
+from bcd.config.schema.coco import Coco
+from bcd.config.schema.data import Dataset
 from bcd.config.schema.masks import Masks
 
 GUIDE = (ROOT / "docs/guides/add-a-dataset.md").read_text()
@@ -54,5 +58,16 @@ def test_the_commands_of_the_section_work(project):
 
 def test_the_reference_has_every_option():
     page = (ROOT / "docs/reference/datasets.md").read_text()
-    table = page[page.index("**Own masks.**") : page.index("**Mirrors.**")]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(Masks.model_fields)
+    marks = ("**Own masks.**", "**Own objects.**", "**Mirrors.**")
+    for layout, begin, end in zip((Masks, Coco), marks, marks[1:], strict=False):
+        table = page[page.index(begin) : page.index(end)]
+        assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(layout.model_fields)
+
+
+def test_the_entry_for_objects_is_one():
+    (block,) = re.findall(r"^```yaml\n(birds:.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    layouts = re.findall(r"^\| [\w ]+ \| `({images: .*})` \|$", GUIDE, re.MULTILINE)
+    assert len(layouts) == 4
+    for layout in map(yaml.safe_load, layouts):
+        entry = yaml.safe_load(block)["birds"] | {"coco": layout}
+        assert check(Dataset, entry, "birds").coco.annotations == layout["annotations"]

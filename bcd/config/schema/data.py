@@ -23,6 +23,7 @@ from bcd.config.schema.base import (
     require_inside,
     require_name,
 )
+from bcd.config.schema.coco import Coco
 from bcd.config.schema.masks import Masks
 from bcd.errors import nearest
 
@@ -117,6 +118,8 @@ class Dataset(Strict):
     """A folder of this machine whose files are copied, in the place of archives: own data."""
     masks: Masks | None = Field(default=None, exclude_if=not_)
     """How the images and masks of `format: masks` are found and read."""
+    coco: Coco | None = Field(default=None, exclude_if=not_)
+    """Where the images and the JSON of `format: coco` are; null for COCO's official layout."""
     generator: Generator | None = None
     """How it is drawn, for generated data."""
     files: str = ""
@@ -146,6 +149,8 @@ class Dataset(Strict):
             raise ValueError("folder is a path, and the only place that the files come from; leave one of them out")
         if self.masks:
             self.masks.require_fit(self.classes, list(self.splits))
+        if self.coco:
+            self.coco.require_fit(list(self.splits))
         for field in ("classes", "things"):
             if twice := repeated(getattr(self, field)):
                 raise ValueError(f"{field} has '{twice}' twice; each class has a name of its own")
@@ -164,7 +169,8 @@ class Dataset(Strict):
 
     def use(self, task: TaskName) -> DataUse:
         """How a run of that task uses the dataset; a detector's classes are the things."""
-        shared = self.model_dump(include={"format", "splits", "masks", "size", "images", "labelled", "mean", "std"})
+        fields = {"format", "splits", "masks", "coco", "size", "images", "labelled", "mean", "std"}
+        shared = self.model_dump(include=fields)
         if task == "semantic":
             return DataUse(classes=self.classes, **shared)
         return DataUse(classes=self.things or self.classes, skip_annotations=self.skip_annotations, **shared)
@@ -180,6 +186,8 @@ class DataUse(Strict):
     splits: dict[str, int]
     """As of `Dataset`."""
     masks: Masks | None = Field(default=None, exclude_if=not_)
+    """As of `Dataset`."""
+    coco: Coco | None = Field(default=None, exclude_if=not_)
     """As of `Dataset`."""
     size: Pixels | None = None
     """As of `Dataset`."""

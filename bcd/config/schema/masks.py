@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from operator import not_
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
-from bcd.config.ranges import Positive, Whole
-from bcd.config.schema.base import Inside, Name, Strict, require_inside
-
-SPLIT = "{split}"  # in a path: the name of a split, or what `folders` has for it
-
-
-def _pattern(path: str) -> str:
-    if path.count("*") > 1 or re.search(r"[{}]", path.replace(SPLIT, "")):
-        raise ValueError(
-            f"'{path}' is no pattern; write a folder, or a path with one * for what image and mask have in common, and "
-            f"{SPLIT} where the split stands"
-        )
-    return require_inside(path)
+from bcd.config.schema.splitting import SPLIT, Pattern, Splitting
 
 
 def _stored(value: object) -> str:
@@ -35,11 +22,10 @@ def _stored(value: object) -> str:
     return " ".join(map(str, numbers))
 
 
-Pattern = Annotated[str, AfterValidator(_pattern)]
 Stored = Annotated[str, PlainValidator(_stored)]
 
 
-class Masks(Strict):
+class Masks(Splitting):
     """Where own images and masks lie, how they are split, and what the values of a mask mean.
 
     Paths are relative to the dataset's `folder`, or to the root of its archives. One of three ways splits the images:
@@ -50,14 +36,6 @@ class Masks(Strict):
     """A folder of images, or a pattern such as `photos/*.jpg`; * may stand for subfolders, too."""
     masks: Pattern
     """The same for masks, such as `photos/*_mask.png`: an image and its mask have equal names, or an equal *."""
-    folders: dict[Name, Inside] = Field(default={}, exclude_if=not_)
-    """Split -> what `{split}` stands for in `images` and `masks`; the name of the split, if it is missing."""
-    lists: str = Field(default="", exclude_if=not_)
-    """A text file of each split, such as `lists/{split}.txt`, with the name of one image a line, without suffix."""
-    fractions: dict[Name, Positive] = Field(default={}, exclude_if=not_)
-    """Split -> its share of the images; the shares add up to 1, and chance decides by the names of the images."""
-    seed: Whole = Field(default=0, exclude_if=not_)
-    """Another number is another split by `fractions`."""
     values: dict[Stored, str] = Field(default={}, exclude_if=not_)
     """Stored value -> class: a number 0..255, or a colour as `128 64 128`; if missing, class ids, and 255 = ignore."""
     void: list[Stored] = Field(default=[], exclude_if=not_)
@@ -72,7 +50,9 @@ class Masks(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Masks:
-        self._one_way_to_split()
+        self.require_one_way(self.images, "images")
+        if SPLIT in self.masks and SPLIT not in self.images:
+            raise ValueError(f"masks has {SPLIT}, and images has not; both have it where folders are the splits")
         if self.images == self.masks:
             raise ValueError(f"images and masks are both '{self.images}'; write where the masks are")
         if self.values and self.reduce_zero_label:
@@ -83,18 +63,6 @@ class Masks(Strict):
             raise ValueError("values and void hold numbers and colours; masks are read as the one or as the other")
         return self
 
-    def _one_way_to_split(self) -> None:
-        if sum(map(bool, (SPLIT in self.images, self.lists, self.fractions))) != 1:
-            raise ValueError(f"the images are split by {SPLIT} in images, by lists or by fractions; say one of these")
-        if SPLIT in self.masks and SPLIT not in self.images:
-            raise ValueError(f"masks has {SPLIT}, and images has not; both have it where folders are the splits")
-        if self.folders and SPLIT not in self.images:
-            raise ValueError(f"folders says what {SPLIT} stands for, which images has not")
-        if self.lists and (SPLIT not in self.lists or require_inside(self.lists) != self.lists):
-            raise ValueError(f"lists is '{self.lists}'; write {SPLIT} where the name of the split stands")
-        if self.fractions and not math.isclose(math.fsum(self.fractions.values()), 1):
-            raise ValueError(f"fractions add up to {math.fsum(self.fractions.values()):g}; make it 1")
-
     def require_fit(self, classes: Sequence[str], splits: Sequence[str]) -> None:
         """Raise ValueError unless each class has a value, and each split its images."""
         if other := next((name for name in self.values.values() if name not in classes), None):
@@ -102,10 +70,4 @@ class Masks(Strict):
                              "ignored into masks.void")  # fmt: skip
         if lacking := next((name for name in classes if self.values and name not in self.values.values()), None):
             raise ValueError(f"masks.values has no value for the class '{lacking}'; add it, or take the class out")
-        if strange := next((split for split in self.folders if split not in splits), None):
-            raise ValueError(f"masks.folders has '{strange}', which splits has not; correct one of them")
-        if self.fractions and set(self.fractions) != set(splits):
-            raise ValueError(
-                f"masks.fractions has {', '.join(sorted(self.fractions))}, and splits has {', '.join(sorted(splits))}; "
-                "give both the same names"
-            )
+        self.require_splits(splits, "masks")

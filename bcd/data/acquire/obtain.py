@@ -50,15 +50,17 @@ def asked(dataset: Dataset) -> Request:
         return {"splits": dataset.splits, "seed": generator.seed, "size": generator.size}
     if dataset.folder:  # which is not named: the same files elsewhere are the same data
         # Of the layout only what names files; a new meaning of their values copies nothing.
-        paths = dataset.masks.model_dump(include={"images", "masks", "folders", "lists"}) if dataset.masks else {}
+        layout = dataset.masks or dataset.coco
+        fields = {"images", "masks", "annotations", "folders", "lists"}
+        paths = layout.model_dump(include=fields) if layout else {}
         return {"folder": {"splits": sorted(dataset.splits), **paths}}
     return fetch.request(dataset.archives)
 
 
 def looked_at_by(dataset: Dataset) -> Request:
     """What decides what a look at the files finds, beside them: some params, and what is looked at."""
-    splits = {"splits": sorted(dataset.splits)} if dataset.masks else {}  # other formats know their own
-    fields = {"format", "classes", "things", "skip_annotations", "masks"}
+    splits = {"splits": sorted(dataset.splits)} if dataset.masks or dataset.coco else {}  # others know their own
+    fields = {"format", "classes", "things", "skip_annotations", "masks", "coco"}
     return {"version": LOOK, **dataset.model_dump(include=fields), **splits}
 
 

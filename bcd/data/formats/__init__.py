@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from bcd.config.schema.base import TaskName
     from bcd.config.schema.data import Dataset, DataUse
+    from bcd.data.objects.annotations import Instances
     from bcd.data.tree import Sample, Tree
 
 
@@ -51,10 +52,10 @@ class ObjectFormat(Protocol):
     """A format with objects in COCO's annotation files, for detection and instance segmentation."""
 
     def annotation_file(self, split: str) -> str:
-        """Path of a split's annotation file, below the dataset's folder."""
+        """What messages call the annotations of a split: their path below the dataset's folder, or a pattern."""
 
-    def image_path(self, split: str, file_name: str) -> str:
-        """Path of the image that the annotations call `file_name`, below the dataset's folder."""
+    def instances(self, files: Tree, split: str) -> Instances:
+        """The annotations of a split; each image's `file_name` is its path below the dataset's folder."""
 
 
 class GeneratedFormat(Protocol):
@@ -95,7 +96,7 @@ FORMATS: dict[str, Format] = {
     "ade20k": Format(("semantic",)),
     "camvid": Format(("semantic",)),
     "cityscapes": Format(("semantic",)),
-    "coco": Format(("detection", "instance")),
+    "coco": Format(("detection", "instance"), described=True),
     "cocostuff10k": Format(("semantic",)),
     "cocostuff164k": Format(("semantic",)),
     "masks": Format(("semantic",), described=True),

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import PurePosixPath
-from unicodedata import normalize
 
 import numpy as np
 
 from bcd.config.schema.data import Dataset, DataUse
-from bcd.config.schema.masks import SPLIT, Masks
+from bcd.config.schema.masks import Masks
+from bcd.config.schema.splitting import SPLIT
 from bcd.data import decode, tree
+from bcd.data.formats._described import PARAMS, chosen, common, list_files
 from bcd.errors import UserError
 from bcd.label import IGNORE
 
-SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-"""Of the files that count where a folder is named and no pattern, in small letters."""
-PARAMS = "of params/datasets.yaml"
 Table = tuple[np.ndarray, np.ndarray]
 
 
@@ -41,35 +37,27 @@ class Reader:
         """
         images, masks = self._images(files, split), self._masks(files, split)
         if not images:
-            where = _at(self.layout, self.layout.images, split)
+            where = self.layout.at(self.layout.images, split)
             raise UserError(
                 f"no image of the split '{split}' is at {where}; correct masks.images {PARAMS}, or put images there"
             )
-        if self.layout.lists:
-            chosen = self._listed(files, split, images)
-        elif self.layout.fractions:
-            chosen = shares(images, self.layout.fractions, self.layout.seed)[split]
-        else:
-            chosen = sorted(images)
-        if not chosen:
-            raise UserError(
-                f"the split '{split}' gets none of {len(images)} images; raise its share in masks.fractions {PARAMS}"
-            )
+        keys = chosen(files, self.layout, split, images, block="masks", where=self.layout.images)
         if not self.layout.lists:
             self._require_images(files, split, masks)
-        if lacking := [images[key] for key in chosen if key not in masks]:
-            where = _at(self.layout, self.layout.masks, split)
+        if lacking := [images[key] for key in keys if key not in masks]:
+            where = self.layout.at(self.layout.masks, split)
             raise UserError(
                 f"no mask is at {where} for the image {_first(lacking)} of the split '{split}'; add masks, take such "
                 f"images away, or correct masks.masks {PARAMS}"
             )
-        return [tree.Sample(PurePosixPath(key).name, images[key], masks[key]) for key in chosen]
+        return [tree.Sample(PurePosixPath(key).name, images[key], masks[key]) for key in keys]
 
     def files(self, files: tree.Tree) -> set[str]:
         """The paths that are used: images and masks of the splits, and their lists; raises what `samples` raises."""
         samples = [sample for split in self.SPLITS for sample in self.samples(files, split)]
-        lists = {self.layout.lists.replace(SPLIT, split) for split in self.SPLITS if self.layout.lists}
-        return lists | {path for sample in samples for path in (sample.image, sample.label)}
+        return list_files(self.layout, self.SPLITS) | {
+            path for sample in samples for path in (sample.image, sample.label)
+        }
 
     def read_label(self, data: bytes, name: str) -> np.ndarray:
         """Decode a mask to uint8 (H, W): class ids from 0, and 255 where a pixel is ignored.
@@ -103,40 +91,20 @@ class Reader:
         return np.array(sorted(classes), np.uint32), np.array([classes[key] for key in sorted(classes)], np.uint8)
 
     def _masks(self, files: tree.Tree, split: str) -> dict[str, str]:
-        return _keyed(files.paths, _at(self.layout, self.layout.masks, split), "masks.masks")
+        return _keyed(files.paths, self.layout.at(self.layout.masks, split), "masks.masks")
 
     def _images(self, files: tree.Tree, split: str) -> dict[str, str]:
         """Name -> path; what is a mask is no image, where both lie in one folder."""
         masks = set(self._masks(files, split).values())
         paths = (path for path in files.paths if path not in masks)
-        return _keyed(paths, _at(self.layout, self.layout.images, split), "masks.images")
-
-    def _listed(self, files: tree.Tree, split: str, images: Mapping[str, str]) -> list[str]:
-        where = self.layout.lists.replace(SPLIT, split)
-        if where not in files.paths:
-            raise UserError(f"there is no list {where}; put it there, or correct masks.lists {PARAMS}")
-        try:
-            text = files.read(where).decode().removeprefix("\ufeff")
-        except UnicodeDecodeError:
-            raise UserError(f"the list {where} is not UTF-8 text; save it as UTF-8") from None
-        names = [normalize("NFC", line.strip()) for line in text.splitlines() if line.strip()]
-        if not names:
-            raise UserError(f"the list {where} has no names, so the split '{split}' is empty; write one a line")
-        if strange := [name for name in names if name not in images]:
-            raise UserError(
-                f"the list {where} has '{strange[0]}', and no image at {self.layout.images} is called so; write names "
-                "without folder and suffix, one a line"
-            )
-        if len(set(names)) < len(names):
-            raise UserError(f"the list {where} has '{Counter(names).most_common(1)[0][0]}' twice; take one of them out")
-        return names
+        return _keyed(paths, self.layout.at(self.layout.images, split), "masks.images")
 
     def _require_images(self, files: tree.Tree, split: str, masks: Mapping[str, str]) -> None:
         """Raise UserError for a mask without its image, or with several images."""
         apart = SPLIT in self.layout.masks or SPLIT not in self.layout.images
         owners = Counter(key for one in ((split,) if apart else self.SPLITS) for key in self._images(files, one))
         if lonely := [path for key, path in masks.items() if key not in owners]:
-            where = _at(self.layout, self.layout.images, split if apart else SPLIT)
+            where = self.layout.at(self.layout.images, split if apart else SPLIT)
             raise UserError(
                 f"no image is at {where} for the mask {_first(lonely)}; add images, take such masks away, or correct "
                 f"masks.images {PARAMS}"
@@ -154,18 +122,6 @@ def reader(data: Dataset | DataUse) -> Reader:
     return Reader(data.masks, tuple(data.classes), tuple(data.splits))
 
 
-def shares(names: Iterable[str], fractions: Mapping[str, float], seed: int) -> dict[str, list[str]]:
-    """The names of each split, sorted; every name is in one split.
-
-    The names are put in the order of the SHA-256 of `<seed>/<name>`, and the splits, in the order of their names, take
-    their shares from it, each end rounded to the nearest whole number.
-    """
-    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    splits = sorted(fractions)
-    ends = [round(len(order) * share) for share in accumulate(fractions[split] for split in splits)]
-    return {split: sorted(order[first:end]) for split, first, end in zip(splits, [0, *ends], ends, strict=False)}
-
-
 def packed(colours: np.ndarray) -> np.ndarray:
     """One number for each colour of uint8 (H, W, 3): uint32 (H, W), red x 65536 + green x 256 + blue."""
     red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
@@ -179,15 +135,11 @@ def _packed(stored: str) -> int:
     return value
 
 
-def _at(layout: Masks, pattern: str, split: str) -> str:
-    return pattern.replace(SPLIT, layout.folders.get(split, split))
-
-
 def _keyed(paths: Iterable[str], pattern: str, field: str) -> dict[str, str]:
     """What image and mask have in common (in one Unicode form) -> path, of the files that a pattern names."""
     found: dict[str, str] = {}
     for path in paths:
-        key = None if _hidden(path) else _common(path, pattern)
+        key = common(path, pattern)
         if key is None:
             continue
         if key in found:
@@ -198,23 +150,6 @@ def _keyed(paths: Iterable[str], pattern: str, field: str) -> dict[str, str]:
             )
         found[key] = path
     return found
-
-
-def _common(path: str, pattern: str) -> str | None:
-    """What a pattern's * stands for, or the path below a folder without its suffix; None for another path."""
-    if "*" in pattern:
-        prefix, suffix = pattern.split("*")
-        fits = len(path) > len(prefix) + len(suffix) and path.startswith(prefix) and path.endswith(suffix)
-        return normalize("NFC", path[len(prefix) : len(path) - len(suffix)]) if fits else None
-    folder = pattern.strip("./") and f"{pattern.rstrip('/')}/"
-    suffix = PurePosixPath(path).suffix
-    fits = path.startswith(folder) and suffix.lower() in SUFFIXES
-    return normalize("NFC", path[len(folder) : len(path) - len(suffix)]) if fits else None
-
-
-def _hidden(path: str) -> bool:
-    """Whether a path is one that systems add beside one's own files."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(path).parts)
 
 
 def _first(paths: Sequence[str]) -> str:

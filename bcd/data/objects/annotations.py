@@ -66,10 +66,17 @@ class Instances(TypedDict):
     annotations: list[Annotation]
 
 
-# The fields that each entry must have. What else is wrong with an annotation, `fault` finds.
-IMAGE = {"id": int, "file_name": str, "height": int, "width": int}
-CATEGORY = {"id": int, "name": str}
-ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list}
+# The fields that each entry must have, where some exporters write ids as words. What else is wrong with an annotation,
+# `fault` finds.
+IMAGE: dict[str, type | tuple[type, ...]] = {"id": (int, str), "file_name": str, "height": int, "width": int}
+CATEGORY: dict[str, type | tuple[type, ...]] = {"id": (int, str), "name": str}
+ANNOTATION: dict[str, type | tuple[type, ...]] = {
+    "id": (int, str),
+    "image_id": (int, str),
+    "category_id": (int, str),
+    "bbox": list,
+}
+IDS = ("id", "image_id", "category_id")
 CROWD = (None, 0, 1)  # exporters write null for what is none
 # Official boxes are rounded, so that some end a fraction of a pixel outside of their image.
 OUTSIDE = 1.0
@@ -78,34 +85,35 @@ REMEDY = "correct the file, or list the ids under skip_annotations in params/dat
 
 
 def parse(
-    text: bytes, where: str, classes: Sequence[str], *, skip: Collection[int] = (), masks: bool = True
+    document: Instances, where: str, classes: Sequence[str], *, skip: Collection[int] = (), masks: bool = True
 ) -> Instances:
-    """The file as a COCO dict that speaks of our classes.
+    """A document as a COCO dict that speaks of our classes.
 
-    text: the bytes of the file that messages call `where`.
+    document: what `load` makes of the file that messages call `where`.
     classes: names of the categories, found by name.
     skip: ids of annotations to leave out.
     masks: whether segmentations are needed; without, they are dropped.
 
-    Images keep their ids and order. `categories` are `classes`, with their index as id. `annotations` keep their order
-    and crowds. They are numbered from 1, since the COCO evaluation takes an id of 0 for "unmatched". Polygons of fewer
-    than three points are left out, as detectron2 does (detectron2/data/datasets/coco.py). An area that is not stated is
-    that of the segmentation, or of the box where there is none.
+    Images keep their order, and their ids; where some of these are words, all are numbered from 1. `categories` are
+    `classes`, with their index as id. `annotations` keep their order and crowds. They are
+    numbered from 1, since the COCO evaluation takes an id of 0 for "unmatched". Polygons of fewer than three points are
+    left out, as detectron2 does (detectron2/data/datasets/coco.py). An area that is not stated is that of the
+    segmentation, or of the box where there is none.
 
     Raises UserError naming file and id for:
 
-    - what is not such a file, and an id that occurs twice
     - boxes that are fractions of their images
     - an annotation of an unknown image or category, or of one that is not in `classes`
     - a box of zero area, or one more than OUTSIDE pixels outside of its image
     - an area that is no number above 0, with which an object would count in no size or in each
     - a segmentation that is missing, empty or of another size than its image
     """
-    document = load(text, where)
     images = {image["id"]: image for image in document["images"]}
     names = {category["id"]: category["name"] for category in document["categories"]}
     index = {name: number for number, name in enumerate(classes)}
     left_out = frozenset(skip)
+    words = any(isinstance(image, str) for image in images)
+    numbers = {image: number if words else image for number, image in enumerate(images, 1)}
     annotations: list[Annotation] = []
     faults: dict[str, list[Annotation]] = defaultdict(list)
     entries = [entry for entry in document["annotations"] if entry["id"] not in left_out]
@@ -120,7 +128,7 @@ def parse(
             continue
         kept: Annotation = {
             "id": len(annotations) + 1,
-            "image_id": entry["image_id"],
+            "image_id": numbers[entry["image_id"]],
             "category_id": index[names[entry["category_id"]]],
             "bbox": entry["bbox"],
             "area": entry["area"] if "area" in entry else _area(entry, images[entry["image_id"]]),
@@ -134,7 +142,7 @@ def parse(
         raise UserError(f"{where}: {found}; {REMEDY}")
     return {
         "images": [
-            {"id": i["id"], "file_name": i["file_name"], "height": i["height"], "width": i["width"]}
+            {"id": numbers[i["id"]], "file_name": i["file_name"], "height": i["height"], "width": i["width"]}
             for i in images.values()
         ],
         "categories": [{"id": number, "name": name} for number, name in enumerate(classes)],
@@ -143,7 +151,11 @@ def parse(
 
 
 def load(text: bytes, where: str) -> Instances:
-    """The file's JSON with its three lists, whose entries have the fields of their kind and ids of their own."""
+    """The file's JSON with its three lists, whose entries have the fields of their kind and ids of their own.
+
+    An id that is a number in quotes is read as the number. Raises UserError naming file and entry for what is not such
+    a file, an id that occurs twice, and two entries of one image.
+    """
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -157,6 +169,7 @@ def load(text: bytes, where: str) -> Instances:
                 if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
                     what = f"id {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"entry {number}"
                     raise UserError(f"{where}: {part}, {what}: '{field}' is missing or of a wrong type; correct it")
+            entry.update({field: int(entry[field]) for field in IDS if _quoted(entry.get(field))})
         if len({entry["id"] for entry in entries}) < len(entries):
             twice = Counter(entry["id"] for entry in entries).most_common(1)[0][0]
             raise UserError(f"{where}: {part}: the id {twice} occurs twice; give each entry an id of its own")
@@ -164,6 +177,11 @@ def load(text: bytes, where: str) -> Instances:
     if named and named[0][1] > 1:
         raise UserError(f"{where}: images: the file {named[0][0]} occurs twice; give each image one entry")
     return document
+
+
+def _quoted(value: object) -> bool:
+    """Whether a value is a whole number in quotes, written as Python writes it."""
+    return isinstance(value, str) and value.isdecimal() and str(int(value)) == value
 
 
 def _fractions(entries: Sequence[Annotation]) -> bool:

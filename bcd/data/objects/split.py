@@ -11,8 +11,8 @@ import numpy as np
 
 from bcd.config.schema.data import DataUse
 from bcd.data import decode, tree
-from bcd.data.formats import ObjectFormat, load_format
-from bcd.data.objects.annotations import Annotation, Image, Instances, Segmentation, load, parse
+from bcd.data.formats import ObjectFormat, reader_of
+from bcd.data.objects.annotations import Annotation, Image, Instances, Segmentation, parse
 from bcd.data.semantic.split import subset
 from bcd.errors import UserError
 
@@ -86,13 +86,13 @@ def objects_of(files: tree.Tree, data: DataUse, split: str, *, masks: bool) -> O
         raise UserError(
             f"{files.dataset}: a dataset with a `size` is for segmentation; detectors resize by the recipe's `resize`"
         )
-    reader: ObjectFormat = load_format(data.format)
+    reader: ObjectFormat = reader_of(data)
     where = reader.annotation_file(split)
-    truth = parse(files.read(where), where, data.classes, skip=data.skip_annotations, masks=masks)
+    truth = parse(reader.instances(files, split), where, data.classes, skip=data.skip_annotations, masks=masks)
     truth["images"] = images = subset(truth["images"], data)
     used = {image["id"] for image in images}
     truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] in used]
-    paths = [reader.image_path(split, image["file_name"]) for image in images]
+    paths = [image["file_name"] for image in images]
     _check_images(files, images, paths, where)
     found: dict[int, list[Annotation]] = defaultdict(list)
     for entry in truth["annotations"]:
@@ -119,10 +119,10 @@ def exchanged(files: tree.Tree, use: DataUse, split: str) -> str:
     Looks at images until one is as stated or cannot be read. One with an orientation tag ends it, too: its annotations
     may be meant for the image as it is stored.
     """
-    reader: ObjectFormat = load_format(use.format)
+    reader: ObjectFormat = reader_of(use)
     where, shown = reader.annotation_file(split), ""
-    for image in load(files.read(where), where)["images"]:
-        path = reader.image_path(split, image["file_name"])
+    for image in reader.instances(files, split)["images"]:
+        path = image["file_name"]
         if image["height"] == image["width"] or path not in files.paths:
             continue
         try:

@@ -67,7 +67,7 @@ def viewer(shown: Mapping[str, Status], data: Path, album: Album) -> dict[str, A
     """
     run = next(iter(shown.values())).run
     use = run.training.data
-    colours = palette_of(use.format, use.classes)
+    colours = palette_of(use)
     draw = _semantic if run.training.task == "semantic" else _objects
     return {
         "methods": list(shown),

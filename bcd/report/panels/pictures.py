@@ -82,7 +82,7 @@ def _picture(shown: Mapping[str, Status], images: int, data: Path) -> np.ndarray
     """Titles, one row of pictures for each image, legend: uint8 (H, W, 3)."""
     run = next(iter(shown.values())).run
     use, split, root = run.training.data, run.evaluation.split, data / run.files
-    palette = palette_of(use.format, use.classes)
+    palette = palette_of(use)
     marks: tuple[Mark, ...]
     if run.training.task == "semantic":
         draw_maps, marks = semantic.row_drawer(root, use, split, palette), semantic.MARKS

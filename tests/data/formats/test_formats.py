@@ -28,16 +28,17 @@ from bcd.data.formats import (
 from bcd.errors import UserError
 
 PROTOCOLS = {"semantic": SemanticFormat, "detection": ObjectFormat, "instance": ObjectFormat}
-MASKS = Dataset(
-    format="masks", classes=["a"], splits={"train": 1}, licence="", source="",
-    masks=Masks(images="images", masks="masks", fractions={"train": 1}),
-)  # fmt: skip
+FIELDS = {"classes": ["a"], "splits": {"train": 1}, "licence": "", "source": ""}
+DESCRIBED = {
+    "masks": Dataset(format="masks", masks=Masks(images="images", masks="masks", fractions={"train": 1}), **FIELDS),
+    "coco": Dataset(format="coco", **FIELDS),
+}
 HEAVY = ("numpy", "torch", "cv2", "scipy", "PIL", "pycocotools", "timm")
 
 
 def offer(name: str):
     """What reads a format's files: the module, or what that makes of a dataset."""
-    return reader_of(MASKS) if FORMATS[name].described else load_format(name)
+    return reader_of(DESCRIBED[name]) if FORMATS[name].described else load_format(name)
 
 
 def members(protocol: type) -> dict:

@@ -16,7 +16,7 @@ from bcd.config.check import check
 from bcd.config.schema.data import Archive, Dataset, DataUse
 from bcd.data.acquire import manifest
 from bcd.data.acquire.obtain import accepted, obtain, verified
-from bcd.data.formats.masks import shares
+from bcd.data.formats._described import shares
 from bcd.data.semantic.split import open_split
 from bcd.errors import UserError
 

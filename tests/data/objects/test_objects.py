@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 MIRROR = SHARED / "mirror"
 WHERE = "annotations/instances_val2017.json"
 DATA = data_use("coco", ["cat", "dog"])
+OFFICIAL = coco.reader(DATA)
 FIELDS = {"dataset": "toy", "origin": "generated", "official": False, "licence": "", "source": "", "request": {}}
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 SQUARE_CODE = {"size": [8, 10], "counts": [9, 4, 4, 4, 4, 4, 4, 4, 43]}
@@ -121,13 +122,16 @@ def test_a_missing_area_is_that_of_the_segmentation_or_of_the_box(segmentation, 
     entry = annotation(1, box=(1, 1, 5, 4), segmentation=segmentation)
     del entry["area"]
     text = json.dumps(document(entry)).encode()
-    assert [one["area"] for one in annotations.parse(text, WHERE, DATA.classes, masks=False)["annotations"]] == [area]
+    assert [
+        one["area"]
+        for one in annotations.parse(annotations.load(text, WHERE), WHERE, DATA.classes, masks=False)["annotations"]
+    ] == [area]
 
 
 @pytest.mark.parametrize(("crowd", "found"), [(None, 0), (False, 0), (True, 1), (1, 1)])
 def test_a_crowd_is_what_says_so(crowd, found):
     text = json.dumps(document(annotation(1, crowd=crowd))).encode()
-    assert annotations.parse(text, WHERE, DATA.classes)["annotations"][0]["iscrowd"] == found
+    assert annotations.parse(annotations.load(text, WHERE), WHERE, DATA.classes)["annotations"][0]["iscrowd"] == found
 
 
 def test_every_kind_of_fault_is_named(tmp_path):
@@ -271,7 +275,7 @@ def test_a_missing_image_and_an_altered_one(root):
         split.read(1)
     (root / "val2017" / "3.png").unlink()
     manifest.write(root, FIELDS | {"splits": {"val": 3}})
-    with pytest.raises(UserError, match=r"lists image 3, but val2017/3\.png of toy is missing; run `bcd fetch toy"):
+    with pytest.raises(UserError, match=r"images: the file_name 3\.png is no file of val2017/; put it there, take"):
         open_objects(root, DATA, "val", masks=True)
 
 
@@ -304,16 +308,18 @@ def test_the_three_encodings_of_a_mask_agree():
 
 
 def counted(root):
-    return look_of(coco).splits(root, by_path(manifest.scan(root)))["splits"]
+    return look_of(OFFICIAL).splits(root, by_path(manifest.scan(root)))["splits"]
 
 
 def test_counting_the_splits_of_an_unpacked_tree(tmp_path, root):
-    with pytest.raises(UserError, match=r"the archives of coco have no annotations/instances_train2017\.json"):
+    with pytest.raises(UserError, match=r"toy has no file annotations/instances_train2017\.json; put it there"):
         counted(root)
     (root / "annotations" / "instances_train2017.json").write_text(json.dumps(document(images=())))
     assert counted(root) == {"train": 0, "val": 3}
     (root / "val2017" / "9.png").unlink()
-    with pytest.raises(UserError, match=r"image val2017/9\.png is missing"):
+    with pytest.raises(
+        UserError, match=r"the file_name 9\.png is no file of val2017/; put it there, take the entry out"
+    ):
         counted(root)
 
 
@@ -353,11 +359,11 @@ def sample(tmp_path_factory):
         tuple(Archive(archive=archive, url=None) for archive in archives),
         "",
         "",
-        look_of(coco),
+        look_of(OFFICIAL),
     )
     found = fetch(source, root, MIRROR)
     assert found.splits == {"train": 108, "val": 121}
-    categories = json.loads(found.read(coco.annotation_file("val")))["categories"]
+    categories = json.loads(found.read(OFFICIAL.annotation_file("val")))["categories"]
     return root, [category["name"] for category in categories]
 
 
@@ -366,7 +372,7 @@ def test_real_images_have_the_masks_that_pycocotools_draws(sample, name, crowds,
     from pycocotools.coco import COCO
 
     root, classes = sample
-    reference = COCO(str(root / coco.annotation_file(name)))
+    reference = COCO(str(root / OFFICIAL.annotation_file(name)))
     split = open_objects(root, DATA.model_copy(update={"classes": classes}), name, masks=True)
     assert len(split.annotated) == annotated
     assert sum(entry["iscrowd"] for entry in split.truth["annotations"]) == crowds
@@ -389,5 +395,5 @@ def _has_crowd(split, index):
 
 
 def test_parse_needs_no_files():
-    truth = annotations.parse(json.dumps(document(annotation(1))).encode(), "x.json", ["dog"])
+    truth = annotations.parse(document(annotation(1)), "x.json", ["dog"])
     assert truth["annotations"][0]["category_id"] == 0

@@ -35,7 +35,7 @@ def test_a_prediction_is_its_map_in_the_colours_of_the_classes(project):
     use = statuses["bcd"].run.training.data
     ids = load_arrays(statuses["bcd"].predictions_file)["2"]
     picture = pixels(album.pictures[found["images"][2]["seen"]["bcd"][0]])
-    assert (picture[..., :3] == palette_of(use.format, use.classes)[ids]).all()
+    assert (picture[..., :3] == palette_of(use)[ids]).all()
 
 
 def test_boundary_errors_are_white_and_the_rest_of_them_is_clear(project):

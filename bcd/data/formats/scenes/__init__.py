@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from bcd.data import decode, tree
 from bcd.data.formats.scenes.scene import CLASSES, PALETTE, THINGS, Scene, contact_sheet, render
-from bcd.data.objects.annotations import Annotation
+from bcd.data.objects.annotations import Annotation, Instances, load
 from bcd.files import writing
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "coco_annotations",
     "contact_sheet",
     "generate",
-    "image_path",
+    "instances",
     "read_label",
     "render",
     "samples",
@@ -114,9 +114,10 @@ def annotation_file(split: str) -> str:
     return f"instances_{split}.json"
 
 
-def image_path(split: str, file_name: str) -> str:
-    """Path, below the dataset's folder, of an image of the COCO file, which names it by just that."""
-    return file_name
+def instances(files: tree.Tree, split: str) -> Instances:
+    """The split's COCO file, which names each image by its path; raises UserError for one that was changed."""
+    where = annotation_file(split)
+    return load(files.read(where), where)
 
 
 read_label = decode.read_label  # the stored values are the class ids

@@ -1,0 +1,1 @@
+"""From a folder of own images to a dataset's entry and a suite: look, describe, choose, write (`bcd new`)."""

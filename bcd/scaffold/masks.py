@@ -1,0 +1,304 @@
+"""A folder of images with masks, described: which mask belongs to which image, the splits, and the values of masks."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from bcd.config.check import check
+from bcd.config.schema.data import Dataset
+from bcd.data import decode
+from bcd.data.formats import reader_of
+from bcd.data.formats._described import common
+from bcd.data.tree import Tree
+from bcd.errors import UserError, counted
+from bcd.scaffold import classes as names_of
+from bcd.scaffold.look import (
+    MOST_COLOURS,
+    SPLITS,
+    Described,
+    entry_of,
+    fractions,
+    images_in,
+    lists_in,
+    looks_like_mask,
+    named_folders,
+    sizes_of,
+    some,
+    split_word,
+    template,
+)
+
+LOOKED_AT = 6  # images of a folder that say whether it holds masks
+MOST_MASKS = 1000  # whose values are read
+# What folders beside those of the masks are called.
+TOOLS = re.compile(r"instance|object|depth|colou?r|vis", re.IGNORECASE)
+GUIDE = "docs/guides/add-a-dataset.md says how to write the entry by hand"
+
+
+class Pair(NamedTuple):
+    """Where images and their masks are: folders, and what a mask's name has behind that of its image."""
+
+    images: str
+    masks: str
+    token: str
+    suffix: str
+
+
+def describe(files: Tree, folder: str, names: Sequence[str], void: Collection[str]) -> Described:
+    """What the entry of a folder of images with masks says.
+
+    folder: as the entry names it. names: of the classes, in the order of their ids; empty where files may say them.
+    void: stored values of pixels that are ignored.
+
+    Raises UserError where masks and images are not told apart, and what the reader of `format: masks` raises.
+    """
+    photos, masks = _told_apart(files)
+    layout = _layout(files, _pairs(photos, masks), photos)
+    splits = layout.pop("splits")
+    entry = entry_of("masks", folder, splits) | {"masks": layout}
+    reader = reader_of(check(Dataset, entry, "the folder"))
+    samples = {split: reader.samples(files, split) for split in splits}
+    entry["splits"] = {split: len(found) for split, found in samples.items()}
+    listed = [sample for found in samples.values() for sample in found]
+    values = stored_values(files, some([sample.label for sample in listed], MOST_MASKS))
+    entry["classes"], meaning, notes = meant(values, names, void, names_of.coloured(files), names_of.plain(files))
+    entry["masks"] = layout | meaning
+    how = "by folder" if "{split}" in layout["images"] else "by list" if "lists" in layout else "by chance"
+    counts = ", ".join(f"{count} {split}" for split, count in entry["splits"].items())
+    notes.insert(
+        0, f"{counted(len(listed), 'image')} with masks ({layout['images']}, {layout['masks']}), split {how}: {counts}"
+    )
+    if len(listed) > MOST_MASKS:
+        notes.append(f"the values of {MOST_MASKS} masks were read; `bcd fetch` reads all, and names what has no class")
+    return Described(entry, notes, sizes_of(files, [sample.image for sample in listed]))
+
+
+def _told_apart(files: Tree) -> tuple[list[str], list[str]]:
+    """Photographs and masks, by some of the images of each folder and suffix."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in images_in(files):
+        groups[str(PurePosixPath(path).parent), PurePosixPath(path).suffix].append(path)
+    photos: list[str] = []
+    masks: list[str] = []
+    for paths in groups.values():
+        seen = {path: looks_like_mask(files, path) for path in some(paths, LOOKED_AT)}
+        if len(set(seen.values())) > 1:  # both lie in one folder
+            seen = {path: looks_like_mask(files, path) for path in paths}
+        for path in paths:
+            (masks if seen.get(path, next(iter(seen.values()))) else photos).append(path)
+    if not photos or not masks:
+        what = "masks: images of few colours that no JPEG has smeared" if photos else "photographs"
+        raise UserError(
+            f"{files.dataset} holds {counted(len(photos + masks), 'image')} and no {what}; add them, or {GUIDE}"
+        )
+    return photos, masks
+
+
+def _pairs(photos: Sequence[str], masks: Sequence[str]) -> list[Pair]:
+    """The folders that belong together, by the names in them."""
+    owners: dict[str, list[PurePosixPath]] = defaultdict(list)
+    for photo in photos:
+        owners[PurePosixPath(photo).stem].append(PurePosixPath(photo))
+    votes: Counter[Pair] = Counter()
+    for path in map(PurePosixPath, masks):
+        lengths = range(len(path.stem), 0, -1)
+        stem = next(
+            (path.stem[:n] for n in lengths if path.stem[:n] in owners and not path.stem[n : n + 1].isalnum()), ""
+        )
+        for owner in owners.get(stem, []):
+            votes[Pair(str(owner.parent), str(path.parent), path.stem[len(stem) :], path.suffix)] += 1
+    found: dict[str, Pair] = {}
+
+    def rank(pair: Pair) -> tuple[bool, tuple[bool, int], int]:
+        return not TOOLS.search(pair.masks), _alike(pair), votes[pair]
+
+    for pair in sorted(votes, key=rank, reverse=True):
+        found.setdefault(pair.images, pair)
+    if not found:
+        raise UserError(
+            f"no mask is called as an image, such as {PurePosixPath(photos[0]).stem}.png or "
+            f"{PurePosixPath(photos[0]).stem}_mask.png for {photos[0]}; rename them, or {GUIDE}"
+        )
+    return list(dict.fromkeys(_shortened(pair) for pair in found.values()))
+
+
+def _alike(pair: Pair) -> tuple[bool, int]:
+    """Whether two folders are of one split, and how many parts they share."""
+    images, masks = split_word(pair.images), split_word(pair.masks)
+    same = bool(images and masks and SPLITS[images[0].lower()] == SPLITS[masks[0].lower()])
+    return same, len(set(PurePosixPath(pair.images).parts) & set(PurePosixPath(pair.masks).parts))
+
+
+def _shortened(pair: Pair) -> Pair:
+    """Without the folders that both end in, as these are below what is named; those of splits stay."""
+    images, masks = PurePosixPath(pair.images), PurePosixPath(pair.masks)
+    while images != masks and images.name == masks.name and images.name and not template([images.name]):
+        images, masks = images.parent, masks.parent
+    return pair._replace(images=str(images), masks=str(masks))
+
+
+def _layout(files: Tree, pairs: Sequence[Pair], photos: Sequence[str]) -> dict[str, Any]:
+    """Fields of `Masks` that say where the files are, and the names of the splits under `splits`."""
+    if len(pairs) > 1:
+        images, masks = template(pair.images for pair in pairs), template(pair.masks for pair in pairs)
+        if images and masks and images[1] == masks[1] and "train" in images[1] and len({p[2:] for p in pairs}) == 1:
+            one = pairs[0]._replace(images=images[0], masks=masks[0])
+            return _paths(one, photos) | named_folders(images[1]) | {"splits": sorted(images[1], key=_order)}
+        where = ", ".join(pair.images for pair in pairs[:5])
+        raise UserError(f"images are in {where}, whose names say no splits such as train and val; {GUIDE}")
+    layout = _paths(pairs[0], photos)
+    keys = {key for path in photos if (key := common(path, layout["images"])) is not None}
+    if listed := lists_in(files, keys):
+        return layout | {"lists": listed[0], "splits": sorted(listed[1], key=_order)}
+    shares = fractions(len(keys))
+    return layout | {"fractions": shares, "splits": list(shares)}
+
+
+def _order(split: str) -> int:
+    return ("train", "val", "test").index(split)
+
+
+def _paths(pair: Pair, photos: Sequence[str]) -> dict[str, Any]:
+    """Where the images and the masks of a pair are, as `Masks` has it."""
+    prefix = "" if pair.masks == "." else f"{pair.masks}/"
+    if pair.images == pair.masks and not pair.token:  # they differ by their suffix
+        inside = Counter(PurePosixPath(photo).suffix for photo in photos)
+        return {"images": f"{prefix}*{inside.most_common(1)[0][0]}", "masks": f"{prefix}*{pair.suffix}"}
+    apart = pair.images != pair.masks and not pair.token
+    return {"images": pair.images, "masks": pair.masks if apart else f"{prefix}*{pair.token}{pair.suffix}"}
+
+
+class Values(NamedTuple):
+    """Stored values, as an entry writes them -> how many masks have them; and those of a palette's index 255."""
+
+    masks: Counter[str]
+    last: set[str]
+
+
+def stored_values(files: Tree, paths: Sequence[str]) -> Values:
+    """What masks hold: numbers, or colours where they are RGB or have a palette that is not grey.
+
+    Raises UserError for a mask that is neither, and for more values than there may be classes.
+    """
+    found, last = Counter[str](), set[str]()
+    kinds = {path: _kind(files.read(path)) for path in paths}
+    colours = any(kind in ("RGB", "palette") for kind in kinds.values())
+    for path in paths:
+        data = files.read(path)
+        if not colours:
+            found.update(map(str, np.unique(decode.read_label(data, path)).tolist()))
+            continue
+        rows = np.unique(decode.read_colours(data, path).reshape(-1, 3), axis=0)
+        found.update(" ".join(map(str, row)) for row in rows.tolist())
+        if kinds[path] == "palette" and 255 in (numbers := decode.read_label(data, path)):
+            last.add(" ".join(map(str, decode.read_colours(data, path)[numbers == 255][0].tolist())))
+        if len(found) > MOST_COLOURS:
+            raise UserError(
+                f"the masks up to {path} hold {len(found)} colours, more than there may be classes; save them without "
+                "smoothing, as PNG"
+            )
+    return Values(found, last)
+
+
+def _kind(data: bytes) -> str:
+    """The mode of an image file, and `palette` for one that has colours."""
+    with Image.open(io.BytesIO(data), formats=decode.STORED) as image:
+        if image.mode != "P":
+            return image.mode
+        entries = np.reshape(image.getpalette() or [0, 0, 0], (-1, 3))
+        return "palette" if (entries != entries[:, :1]).any() else "P"
+
+
+def meant(
+    values: Values,
+    names: Sequence[str],
+    void: Collection[str],
+    coloured: tuple[str, Mapping[str, str]] | None,
+    listed: tuple[str, Sequence[str]] | None,
+) -> tuple[list[str], dict[str, Any], list[str]]:
+    """The classes, the fields `values` and `void` of `Masks`, and what is to be said of them.
+
+    names: of the classes, by whoever asks. coloured, listed: a file, and the names in it by colour or by id.
+    """
+    stored = sorted(values.masks, key=lambda value: [int(number) for number in value.split()])
+    if unknown := [value for value in void if value not in stored]:
+        raise UserError(f"--void {unknown[0]}: no mask holds it; they hold {', '.join(stored)}")
+    ignored = [*void, *(value for value in stored if value in values.last and value not in void)]
+    if " " in stored[0]:
+        return _of_colours(stored, names, ignored, coloured)
+    return _of_numbers(stored, names, ignored, listed)
+
+
+def _of_colours(
+    stored: Sequence[str], names: Sequence[str], ignored: list[str], coloured: tuple[str, Mapping[str, str]] | None
+) -> tuple[list[str], dict[str, Any], list[str]]:
+    known = dict(coloured[1]) if coloured and not names else {}
+    ignored = [*ignored, *(one for one in stored if known.get(one, "").lower() in names_of.VOID and one not in ignored)]
+    kept = [value for value in stored if value not in ignored]
+    if known and all(value in known for value in kept):
+        assert coloured is not None
+        said = [f"{len(kept)} colours have the names that {coloured[0]} gives them"]
+        held = {known[value] for value in kept}
+        in_order = [name for name in dict.fromkeys(known.values()) if name in held]
+        return in_order, _values(kept, known, ignored), said + _void(ignored)
+    called, said = _called(kept, names, "colours")
+    return called, _values(kept, dict(zip(kept, called, strict=True)), ignored), said + _void(ignored)
+
+
+def _of_numbers(
+    stored: Sequence[str], names: Sequence[str], ignored: list[str], listed: tuple[str, Sequence[str]] | None
+) -> tuple[list[str], dict[str, Any], list[str]]:
+    numbers = [int(value) for value in stored if value not in ignored]
+    if len(numbers) > 2 and numbers[-1] == 255 and numbers[-2] < 200:
+        ignored, numbers = [*ignored, "255"], numbers[:-1]
+    if listed and not names and numbers[-1] < len(listed[1]):
+        known = {str(number): listed[1][number] for number in numbers}
+        ignored += [value for value, name in known.items() if name.lower() in names_of.VOID]
+        kept = [value for value in known if value not in ignored]
+        said = [f"{len(kept)} values have the names that {listed[0]} has in their lines"]
+        return list(dict.fromkeys(known[value] for value in kept)), _values(kept, known, ignored), said + _void(ignored)
+    kept = [str(number) for number in numbers]
+    called, said = _called(kept, names, "values")
+    if kept == [str(number) for number in range(len(kept))]:
+        given = [value for value in ignored if value != "255"]
+        return called, {"void": given} if given else {}, said + _void(ignored)
+    return called, _values(kept, dict(zip(kept, called, strict=True)), ignored), said + _void(ignored)
+
+
+def _called(kept: Sequence[str], names: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+    """A name for each stored value, and what is said of that."""
+    shown = ", ".join(kept[:8]) + (f" and {len(kept) - 8} more" if len(kept) > 8 else "")
+    if names:
+        if len(names) != len(kept):
+            raise UserError(
+                f"--classes has {len(names)} names, and masks hold {len(kept)} {what} ({shown}); name each, and say by "
+                "--void which are ignored"
+            )
+        return list(names), [f"{len(kept)} {what} ({shown}) have the names of --classes"]
+    if len(kept) == 2:
+        return ["background", "object"], [f"binary masks: {kept[0]} is background, {kept[1]} the object"]
+    called = [f"class-{value.replace(' ', '-')}" for value in kept]
+    return called, [f"{len(kept)} {what} ({shown}) are taken for classes; name them by --classes, and say by --void "
+                    "which mean nothing"]  # fmt: skip
+
+
+def _values(kept: Sequence[str], known: Mapping[str, str], ignored: Sequence[str]) -> dict[str, Any]:
+    values = {int(value) if value.isdecimal() else value: known[value] for value in kept}
+    return {"values": values} | ({"void": [int(v) if v.isdecimal() else v for v in ignored]} if ignored else {})
+
+
+def _void(ignored: Sequence[str]) -> list[str]:
+    return [f"{', '.join(ignored)} {'is' if len(ignored) == 1 else 'are'} ignored"] if ignored else []
+
+
+def folder_name(folder: Path) -> str:
+    """A name for what a folder holds, in small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
