@@ -55,6 +55,40 @@ def test_the_table_of_schedules_is_that_of_the_reference():
     assert found == {key: means[key] for key in found} and len(found) == 12
 
 
+DETECTORS = {"AP": "ap", "AP50": "ap50", "mask AP": "ap_mask", "boundary AP": "ap_boundary"}
+
+
+def of_detectors(table: str, method: str, metric: str) -> str:
+    """A number of a reference table as docs/results/detection.md writes it: a mean of `none`, else a difference."""
+    with (ROOT / f"results/reference/{table}.csv").open(newline="") as file:
+        line = next(one for one in csv.DictReader(file) if (one["method"], one["metric"]) == (method, metric))
+    if method == "none":
+        return f"{float(line['mean']):.1f}"
+    marked = ("*" if float(line["difference"]) > 0 else "†") if line["significant"] == "true" else ""
+    return f"{float(line['difference']):+.1f}".replace("-", "−") + marked
+
+
+@pytest.mark.parametrize(
+    ("section", "tables"),
+    [
+        ("What distillation adds", {"AP50": "scenes-pretrained/detection", "": "scenes-pretrained/instance"}),
+        ("At four times the steps", {"150": "scenes-pretrained/instance", "600": "scenes-pretrained-long/instance"}),
+    ],
+)
+def test_differences_of_detectors_are_those_of_the_reference(section, tables):
+    text = (ROOT / "docs" / "results" / "detection.md").read_text().split(f"### {section}\n")[1].split("\n##")[0]
+    held = 0
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        header, _, *lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in block.splitlines()]
+        for row in (dict(zip(header, line, strict=True)) for line in lines):
+            table = tables.get(row.get("steps", "AP50" if "AP50" in header else ""))
+            for name, metric in DETECTORS.items():
+                if name in row:
+                    assert row[name] == of_detectors(table, row["row"].strip("`"), metric), row
+                    held += 1
+    assert held >= 18
+
+
 @pytest.mark.parametrize(
     ("page", "script"), [("pretrained", "gains"), ("pretrained", "chosen"), ("detection", "chosen")]
 )
