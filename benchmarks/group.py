@@ -23,7 +23,8 @@ from bcd.config.schema.suites import Suite
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.runs import expand
-from bcd.runs.record import Record, RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import Record, RunResult
 from bcd.runs.run import Run
 
 

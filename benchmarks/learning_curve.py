@@ -12,7 +12,8 @@ from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import pick
 from bcd.runs import expand
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import RunResult
 from bcd.runs.resolve import overridden
 from bcd.train import job
 

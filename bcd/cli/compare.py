@@ -46,7 +46,7 @@ def compare(
     """
     from bcd.report.compare import compare_rows
     from bcd.report.render import comparison
-    from bcd.runs.record import dump
+    from bcd.runs.jsonfile import dump
 
     if json and csv:
         raise UserError("--json and --csv are two forms; say one of them")

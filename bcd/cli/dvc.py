@@ -20,7 +20,8 @@ from bcd.cli.terminal import announce
 from bcd.config.load import default_suite
 from bcd.errors import UserError
 from bcd.files import atomic_write, read_text
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import RunResult
 from bcd.runs.spec import RESULTS
 
 FINISHED = Path("finished.dvc")

@@ -80,7 +80,7 @@ def _export(
 
 def _say_exported(path: Path) -> None:
     from bcd.export.sidecar import Sidecar, sidecar_path
-    from bcd.runs.record import read_as
+    from bcd.runs.jsonfile import read_as
 
     parity = read_as(Sidecar, sidecar_path(path)).parity
     put(f"{path}: {counted(path.stat().st_size, 'byte')}")

@@ -15,7 +15,8 @@ from bcd.cli.terminal import announce, put
 from bcd.errors import UserError, counted
 from bcd.planning.cost import duration
 from bcd.planning.remaining import Job, job
-from bcd.runs.record import Record, RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import Record, RunResult
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS
 from bcd.runs.status import judge_all

@@ -19,7 +19,7 @@ from bcd.export.runtime import Opened, open_bytes
 from bcd.export.sidecar import Calibration, Metadata, Sidecar, View, cpu, sidecar_path, toolchain
 from bcd.export.view import calibration_images, images_of, inputs, parity_images, view_of
 from bcd.files import write_together
-from bcd.runs.record import dump
+from bcd.runs.jsonfile import dump
 from bcd.train.trained import load_trained
 
 DECODER = "bcd_decode.py"  # `bcd.export.decode`, beside a detector

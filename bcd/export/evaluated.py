@@ -19,7 +19,8 @@ from bcd.export.standin import stand_in
 from bcd.export.view import images_of, inputs
 from bcd.models.base import DenseModel
 from bcd.runs import store
-from bcd.runs.record import ExportFacts, Latency, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import ExportFacts, Latency
 from bcd.runs.spec import Evaluation, RunSpec
 from bcd.train.trained import load_trained
 

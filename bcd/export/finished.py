@@ -11,7 +11,8 @@ from bcd.config.schema.recipes import DetectionRecipe
 from bcd.errors import UserError
 from bcd.export.formats import exporter
 from bcd.runs import store
-from bcd.runs.record import RunResult, read_as, read_json
+from bcd.runs.jsonfile import read_as, read_json
+from bcd.runs.record import RunResult
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, DetectionEvaluation, Evaluation, RunSpec, SegmentationEvaluation, Training, digest
 from bcd.runs.status import DATA, judge_all

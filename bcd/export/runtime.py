@@ -13,7 +13,7 @@ from bcd.errors import UserError
 from bcd.export.formats import Call, Files, exporter, format_of
 from bcd.export.sidecar import Metadata
 from bcd.files import read_bytes
-from bcd.runs.record import parse_as
+from bcd.runs.jsonfile import parse_as
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from bcd.config.schema.base import TaskName
 from bcd.config.schema.exports import Precision
 from bcd.config.schema.recipes import Resize, Sliding
-from bcd.runs.record import Json
+from bcd.runs.jsonfile import Json
 
 # Instructions that decide how fast int8 and bfloat16 are, as Linux calls them on x86 and ARM.
 TELLING_FLAGS = (

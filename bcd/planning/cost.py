@@ -23,7 +23,8 @@ from typing import Literal
 from bcd.config.schema.models import AnyModel
 from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
 from bcd.errors import UserError, pick
-from bcd.runs.record import Json, Record, read_as
+from bcd.runs.jsonfile import Json, read_as
+from bcd.runs.record import Record
 from bcd.runs.run import Run
 from bcd.runs.spec import Training, digest, model_json
 

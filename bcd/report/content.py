@@ -13,7 +13,8 @@ from typing import Literal
 from pydantic import Field
 
 from bcd.config.schema.base import Strict
-from bcd.runs.record import DataFacts, ExportFacts, Standstill, dump, read_as
+from bcd.runs.jsonfile import dump, read_as
+from bcd.runs.record import DataFacts, ExportFacts, Standstill
 
 Verdict = Literal["better", "worse"] | None
 TEACHER = "teacher"  # the row of a block that stands above its methods

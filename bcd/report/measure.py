@@ -43,7 +43,8 @@ from bcd.report.numbers import (
 )
 from bcd.report.stats import detectable, mean_std, seeds_needed
 from bcd.runs.expand import Row, blocks, table_rows
-from bcd.runs.record import Report, RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import Report, RunResult
 from bcd.runs.status import Status
 from bcd.runs.usable import find_runs, refusal
 

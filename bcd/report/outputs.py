@@ -12,7 +12,7 @@ from bcd.config.schema.suites import Suite, Table
 from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.report import published
-from bcd.runs.record import read_json
+from bcd.runs.jsonfile import read_json
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, digest
 

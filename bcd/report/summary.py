@@ -12,7 +12,7 @@ from bcd.config.schema.suites import Suite
 from bcd.files import atomic_write
 from bcd.report.content import PairBlock, TableContent
 from bcd.report.outputs import table_file
-from bcd.runs.record import dump
+from bcd.runs.jsonfile import dump
 
 FILES = ("metrics.json", "main.csv")  # in results/SUITE
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bcd.errors import UserError
 from bcd.files import atomic_write
-from bcd.runs.record import Json, parse_as
+from bcd.runs.jsonfile import Json, parse_as
 
 STATE = "state.pt"
 MAGIC = b"bcd-state "

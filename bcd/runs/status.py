@@ -12,9 +12,10 @@ from bcd.data.acquire.manifest import Identity, identity
 from bcd.errors import UserError
 from bcd.runs import store
 from bcd.runs.code import CodeHashes, fingerprints
+from bcd.runs.jsonfile import read_as
 from bcd.runs.progress import read_progress, why_anew
 from bcd.runs.provenance import packages
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.record import RunResult
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, Evaluation, RunSpec, Training
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from bcd.errors import UserError
 from bcd.files import atomic_write, locked, sha256_file, sweep
+from bcd.runs.jsonfile import dump, read_as
 from bcd.runs.progress import STATE
-from bcd.runs.record import Failure, Record, dump, read_as
+from bcd.runs.record import Failure, Record
 from bcd.runs.spec import RESULTS, RunSpec
 
 FAILURE = "failure.json"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bcd.export.sidecar import Sidecar, sidecar_path
-from bcd.runs.record import ExportFacts, RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import ExportFacts, RunResult
 from bcd.tracking.mlflow_run import TrackedRun
 
 TAG = "bcd.state"  # the form and the hashes of the files that a model of MLflow stands for

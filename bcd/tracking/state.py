@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bcd.errors import UserError
 from bcd.files import atomic_write
-from bcd.runs.record import Json, dump, read_as
+from bcd.runs.jsonfile import Json, dump, read_as
 from bcd.runs.spec import digest
 from bcd.tracking.client import local_database, tracking_uri
 from bcd.tracking.password import without_password

@@ -20,7 +20,8 @@ from bcd.config.schema.suites import Params, Suite, Table
 from bcd.errors import UserError, counted
 from bcd.runs import store
 from bcd.runs.expand import suite_runs, table_rows
-from bcd.runs.record import Latency, Report, RunResult, read_as, read_spec
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import Latency, Report, RunResult, read_spec
 from bcd.runs.run import Run
 from bcd.runs.status import Status, judge_all
 from bcd.tracking import experiment as shown

@@ -15,7 +15,8 @@ from bcd.errors import UserError
 from bcd.files import atomic_write, sha256_file
 from bcd.metrics import save_rows
 from bcd.runs import store
-from bcd.runs.record import Report, dump, read_as
+from bcd.runs.jsonfile import dump, read_as
+from bcd.runs.record import Report
 from bcd.runs.spec import Evaluation, RunSpec, digest
 from bcd.tasks.task import Task
 from bcd.train.trained import load_model

@@ -13,8 +13,9 @@ from bcd.data.acquire import manifest
 from bcd.errors import UserError
 from bcd.files import atomic_write
 from bcd.runs import store
+from bcd.runs.jsonfile import dump
 from bcd.runs.provenance import git_trouble
-from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, TeacherFacts, dump
+from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, TeacherFacts
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, RunSpec
 from bcd.runs.status import DATA, Status, code_of, judge_all

@@ -24,8 +24,9 @@ from bcd.errors import UserError, counted
 from bcd.files import atomic_write, sha256_file
 from bcd.models import count_parameters
 from bcd.runs import store
+from bcd.runs.jsonfile import dump
 from bcd.runs.provenance import git_state, hardware, versions
-from bcd.runs.record import Failure, Record, Weights, dump
+from bcd.runs.record import Failure, Record, Weights
 from bcd.runs.spec import Evaluation, RunSpec
 from bcd.runs.status import code_of
 from bcd.tasks.task import Task

@@ -18,7 +18,7 @@ from bcd.export import build, parity, runtime
 from bcd.export.place import export_to as export
 from bcd.export.sidecar import Sidecar, sidecar_path
 from bcd.export.standin import stand_in
-from bcd.runs.record import read_as
+from bcd.runs.jsonfile import read_as
 from bcd.tasks import make_task
 from bcd.train.trained import load_trained
 

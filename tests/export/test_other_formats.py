@@ -20,7 +20,7 @@ from bcd.export.graph import Graph, graph_of
 from bcd.export.place import export_to as export
 from bcd.export.sidecar import Sidecar, sidecar_path
 from bcd.models.detection import build_detector
-from bcd.runs.record import read_as
+from bcd.runs.jsonfile import read_as
 from bcd.train.trained import load_trained
 
 

@@ -11,7 +11,7 @@ from bcd.errors import UserError
 from bcd.export.place import export_to
 from bcd.export.sidecar import Sidecar, sidecar_path
 from bcd.files import sha256_file
-from bcd.runs.record import read_as
+from bcd.runs.jsonfile import read_as
 
 pytest.importorskip("onnxruntime")
 

@@ -26,7 +26,8 @@ from bcd.planning.outdated import outdated
 from bcd.report.measure import measure
 from bcd.report.render import latex, long_csv, markdown, terminal
 from bcd.runs import code, expand
-from bcd.runs.record import Report, RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import Report, RunResult
 from bcd.runs.status import DATA, RESULTS, Verdict, judge_all
 from bcd.train import job
 

@@ -14,7 +14,8 @@ from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.planning import budget, cost, survey
 from bcd.runs import expand, store
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import RunResult
 from bcd.runs.status import Status, Verdict
 
 T, S = 0.9, 0.5  # seconds of a step of teacher and student

@@ -7,7 +7,8 @@ from support.tables import STUDENT, cell, content, edit, row, student_file, with
 
 from bcd.report.caption import notes
 from bcd.runs.expand import suite_runs
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import RunResult
 
 
 def test_the_caption_says_what_a_reader_must_know(project):

@@ -10,8 +10,9 @@ from bcd.errors import UserError
 from bcd.report.content import TableContent
 from bcd.report.tables import build
 from bcd.runs.expand import suite_runs
+from bcd.runs.jsonfile import dump, read_as
 from bcd.runs.progress import Progress
-from bcd.runs.record import Failure, Record, Report, RunResult, dump, read_as, read_spec
+from bcd.runs.record import Failure, Record, Report, RunResult, read_spec
 from bcd.runs.status import Verdict, judge_all
 from bcd.runs.usable import read_runs
 

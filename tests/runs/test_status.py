@@ -13,7 +13,8 @@ from bcd.data.formats import scenes
 from bcd.errors import UserError
 from bcd.planning import survey
 from bcd.runs.expand import suite_runs
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import RunResult
 from bcd.runs.spec import digest
 from bcd.runs.status import TO_TRAIN, Verdict, judge_all
 from bcd.tracking import sync

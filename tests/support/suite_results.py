@@ -21,6 +21,7 @@ from bcd.files import sha256_file
 from bcd.models.detection.detector import Detections
 from bcd.runs.code import CodeHashes
 from bcd.runs.expand import suite_runs
+from bcd.runs.jsonfile import dump
 from bcd.runs.record import (
     DataFacts,
     EvaluationFacts,
@@ -33,7 +34,6 @@ from bcd.runs.record import (
     RunResult,
     TeacherFacts,
     Weights,
-    dump,
 )
 from bcd.runs.spec import digest
 from bcd.runs.status import code_of

@@ -9,7 +9,8 @@ from bcd.report.content import Cell, MeasuredRow, TableContent
 from bcd.report.measure import measure
 from bcd.report.tables import find_table
 from bcd.runs.expand import suite_runs
-from bcd.runs.record import RunResult, dump, parse_as, read_as
+from bcd.runs.jsonfile import dump, parse_as, read_as
+from bcd.runs.record import RunResult
 
 RESULTS, DATA = Path("results"), Path("data")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"

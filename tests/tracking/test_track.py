@@ -26,7 +26,8 @@ from support.suite_results import (  # noqa: F401
 
 from bcd.errors import UserError
 from bcd.runs.expand import suite_runs
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.jsonfile import read_as
+from bcd.runs.record import RunResult
 from bcd.runs.spec import RunSpec
 from bcd.tracking import client as mlflow_client
 from bcd.tracking import mlflow_run, sync, ui

@@ -20,7 +20,8 @@ from support.suite_results import (  # noqa: F401
 from bcd.cli import main
 from bcd.export.sidecar import Cpu, Metadata, Parity, Sidecar, View, sidecar_path
 from bcd.runs.expand import suite_runs
-from bcd.runs.record import Report, RunResult, dump, read_as
+from bcd.runs.jsonfile import dump, read_as
+from bcd.runs.record import Report, RunResult
 from bcd.runs.resolve import overridden
 from bcd.tracking import client as mlflow_client
 from bcd.tracking import sync

@@ -20,7 +20,8 @@ from bcd.files import sha256_file
 from bcd.losses import TERMS
 from bcd.report.panels import run_panel
 from bcd.runs import status, store, usable
-from bcd.runs.record import Report, RunResult, dump, read_as
+from bcd.runs.jsonfile import dump, read_as
+from bcd.runs.record import Report, RunResult
 from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
 from bcd.train import job

@@ -19,8 +19,9 @@ from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.models.frozen import freeze
 from bcd.runs import expand, status, store, usable
+from bcd.runs.jsonfile import read_as
 from bcd.runs.progress import read_progress
-from bcd.runs.record import Report, RunResult, read_as
+from bcd.runs.record import Report, RunResult
 from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
 from bcd.tasks.semantic import SemanticTask

@@ -21,8 +21,9 @@ from bcd import distributed
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.runs import expand, store
+from bcd.runs.jsonfile import read_as
 from bcd.runs.progress import read_progress
-from bcd.runs.record import RunResult, read_as
+from bcd.runs.record import RunResult
 from bcd.train import job
 from bcd.train.learner import Learner
 from bcd.train.signals import Stopped
