@@ -32,6 +32,8 @@ def output_strides(backbone: str) -> tuple[int, ...]:
     if backbone in BACKBONES:
         return BACKBONES[backbone]
     entry = timm_backbones().get(backbone)
+    if entry is None and (name := backbone.partition(".")[0]) in timm_backbones():
+        raise ValueError(f"'{backbone}' has a tag, which names weights; write {name}, and the weights as `pretrained`")
     if entry is None:
         raise ValueError(f"'{backbone}' is not known{nearest(backbone, (*BACKBONES, *timm_backbones()))}")
     if entry.refusal:

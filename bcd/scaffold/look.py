@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,8 @@ from bcd.data.formats._described import SUFFIXES, hidden
 from bcd.data.tree import Tree
 from bcd.errors import UserError
 from bcd.files import read_bytes
+
+Item = TypeVar("Item")
 
 MOST_COLOURS = 255  # of a mask: more than that are no classes
 FLAT = 0.75  # share of pixels of a mask that are as their left neighbour; of photographs it is much less
@@ -49,6 +51,8 @@ class Described:
 
 def tree_of(folder: Path, name: str) -> Tree:
     """The files of a folder; raises UserError where there is none."""
+    if not folder.is_dir():
+        raise UserError(f"--data {folder} is no folder; name one that holds images")
     return Tree(paths_in(folder), lambda path: read_bytes(folder / path), name)
 
 
@@ -70,7 +74,7 @@ def images_in(files: Tree) -> list[str]:
     return sorted(found)
 
 
-def some(values: Sequence[str], most: int) -> list[str]:
+def some(values: Sequence[Item], most: int) -> list[Item]:
     """At most so many of the values, evenly spaced."""
     return [values[index * len(values) // min(most, len(values))] for index in range(min(most, len(values)))]
 

@@ -78,7 +78,15 @@ def describe(files: Tree, folder: str, names: Sequence[str], void: Collection[st
     )
     if len(listed) > MOST_MASKS:
         notes.append(f"the values of {MOST_MASKS} masks were read; `bcd fetch` reads all, and names what has no class")
-    return Described(entry, notes, sizes_of(files, [sample.image for sample in listed]))
+    sizes = sizes_of(files, [sample.image for sample in listed])
+    of_masks = sizes_of(files, [sample.label for sample in listed])
+    for sample, (height, width), of_mask in zip(some(listed, len(sizes)), sizes, of_masks, strict=True):
+        if (height, width) != tuple(of_mask):
+            raise UserError(
+                f"mask {sample.label} has {of_mask[1]} x {of_mask[0]} pixels, but the image {sample.image} has "
+                f"{width} x {height}; save it in the size of its image"
+            )
+    return Described(entry, notes, sizes)
 
 
 def _told_apart(files: Tree) -> tuple[list[str], list[str]]:

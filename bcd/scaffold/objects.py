@@ -14,7 +14,7 @@ from bcd.config.check import check
 from bcd.config.schema.data import Dataset
 from bcd.data.formats import reader_of
 from bcd.data.formats._described import common, hidden
-from bcd.data.objects.annotations import Instances, load
+from bcd.data.objects.annotations import Instances, has_outline, load
 from bcd.data.tree import Tree
 from bcd.errors import UserError, counted
 from bcd.scaffold.look import Described, entry_of, fractions, images_in, lists_in, named_folders, template
@@ -46,7 +46,7 @@ def describe(files: Tree, folder: str, names: Sequence[str]) -> Described:
     entry["classes"], notes = _classes(documents.values(), names)
     images = [image for one in documents.values() for image in one["images"]]
     entries = [entry for one in documents.values() for entry in one["annotations"]]
-    drawn = sum(bool(entry.get("segmentation")) for entry in entries)
+    drawn = sum(has_outline(entry) for entry in entries)
     if entries and all(entry.get("iscrowd") for entry in entries):
         layout["crowds"] = False
         notes.append("every object has iscrowd 1, so that is taken for a habit of the tool, and each for one object")
@@ -62,10 +62,10 @@ def describe(files: Tree, folder: str, names: Sequence[str]) -> Described:
 
 
 def has_masks(files: Tree, described: Described) -> bool:
-    """Whether every object has a segmentation."""
+    """Whether every object has an outline."""
     reader = reader_of(check(Dataset, described.entry, "the folder"))
     found = [reader.instances(files, split) for split in described.entry["splits"]]
-    return all(entry.get("segmentation") for one in found for entry in one["annotations"])
+    return all(has_outline(entry) for one in found for entry in one["annotations"])
 
 
 def _json_files(files: Tree) -> list[str]:
@@ -73,10 +73,11 @@ def _json_files(files: Tree) -> list[str]:
 
 
 def _keys(files: Tree, path: str) -> set[str]:
+    """The keys of a JSON file; a damaged one may be a split's, which must not be passed by."""
     try:
         content = json.loads(files.read(path))
-    except ValueError:
-        return set()
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); get it anew, or take it out of the folder") from None
     return set(content) if isinstance(content, dict) else set()
 
 

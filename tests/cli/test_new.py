@@ -74,7 +74,7 @@ def test_boxes_are_for_detection(place, capsys):
 def test_what_is_refused_writes_nothing(place):
     before = (place / "params/datasets.yaml").read_bytes()
     for arguments, message in {
-        ("--data", "nowhere"): "nowhere is no folder",
+        ("--data", "nowhere"): "--data nowhere is no folder; name one",
         ("--data", "Pond Life/masks"): "Pond Life/masks holds 10 images and no photographs",
         ("--data", "Pond Life", "--task", "sementic"): "--task sementic: the folder has .* did you mean 'semantic'",
         ("--data", "Pond Life", "--name", "a/b"): "--name: 'a/b' cannot be a name",

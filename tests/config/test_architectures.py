@@ -19,6 +19,8 @@ CASES = [  # file, what stands there, what is written instead, what the message 
      ["models.yaml: smoke-student", "convnext_tiny"]),
     ("models.yaml", STUDENT, STUDENT.replace("light", "levit_128"), ["backbone", "levit_128"]),
     ("models.yaml", "backbone: resnet18,", "backbone: resnet1,", ["'resnet1' is not known", "did you mean 'resnet18'"]),
+    ("models.yaml", "backbone: resnet18,", "backbone: convnext_tiny.fb_in1k,",
+     ["'convnext_tiny.fb_in1k' has a tag", "write convnext_tiny, and"]),
     ("models.yaml", "head: psp", "head: pps", ["head: 'pps' is not known", "did you mean 'psp'"]),
     ("models.yaml", "backbone: resnet18,", "backbone: mit_b0, output_stride: 8,", ["'mit_b0' has 32, not 8"]),
     ("models.yaml", "backbone: resnet18,", "backbone: resnet18, widths: [1, 1, 1, 1],", ["only 'light' has them"]),

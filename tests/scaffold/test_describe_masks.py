@@ -145,6 +145,8 @@ def test_what_masks_mean(values, options, extra, classes, meaning):
         ({"a/1.jpg": photo(), "b/2.png": mask(0, 1)}, [], [], r"no mask is called as an image, such as 1\.png or 1_"),
         (pairs(9, "a/{}.jpg", "b/{}.png") | {"a/x.jpg": photo()}, [], [], r"no mask is at b for the image a/x\.jpg"),
         (pairs(10, "a/{}.jpg", "b/{}.png"), ["sky"], [], r"--classes has 1 names, and masks hold 2 values \(0, 255\)"),
+        (pairs(9, "a/{}.jpg", "b/{}.png") | {"a/x.jpg": photo(size=(48, 64)), "b/x.png": mask(0, 255)}, [], [],
+         r"mask b/x\.png has 32 x 24 pixels, but the image a/x\.jpg has 64 x 48; save it in the size of its image"),
         (pairs(10, "a/{}.jpg", "b/{}.png"), [], ["7"], "--void 7: no mask holds it; they hold 0, 255"),
         (pairs(2, "red/{}.jpg", "red/{}.png") | pairs(2, "blue/{}.jpg", "blue/{}.png"), [], [],
          "images are in (red|blue), (red|blue), whose names say no splits such as train and val"),

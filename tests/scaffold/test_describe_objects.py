@@ -98,12 +98,22 @@ def test_boxes_alone_and_painted_masks():
     assert found.entry["coco"]["crowds"] is False and any("habit of the tool" in note for note in found.notes)
 
 
+def test_a_polygon_of_two_points_is_no_mask():
+    document = json.loads(coco(TEN))
+    document["annotations"][3]["segmentation"] = [[1, 1, 5, 5]]
+    found, masks = told({"a.json": json.dumps(document).encode()} | pictures(*TEN))
+    assert not masks and "10 objects, 9 of them with masks" in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         ({"a.json": coco(["a.png"])}, r"a\.json: none of its images is in the folder; put them there"),
         ({"a.json": coco(["a.png"]), "b.json": coco(["b.png"]), **pictures("a.png", "b.png")},
          r"a\.json, b\.json are several annotation files, whose names say no splits"),
+        ({"train/_annotations.coco.json": coco(["a.png"])[:60], "valid/_annotations.coco.json": coco(["b.png"]),
+          **pictures("train/a.png", "valid/b.png")},
+         r"train/_annotations\.coco\.json is not valid JSON .*; get it anew, or take it out of the folder"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_described(files, message):

@@ -238,6 +238,11 @@ def _area(entry: Annotation, image: Image) -> float:
     return entry["bbox"][2] * entry["bbox"][3]
 
 
+def has_outline(entry: Annotation) -> bool:
+    """Whether an annotation has a run-length code, or a polygon of three points or more."""
+    return bool(_whole(entry.get("segmentation") or []))
+
+
 def _segmentation_fault(segmentation: object, image: Image) -> str:
     if not segmentation:
         return "have no segmentation"
