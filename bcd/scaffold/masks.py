@@ -104,9 +104,8 @@ def _told_apart(files: Tree) -> tuple[list[str], list[str]]:
             (masks if seen.get(path, next(iter(seen.values()))) else photos).append(path)
     if not photos or not masks:
         what = "masks: images of few colours that no JPEG has smeared" if photos else "photographs"
-        raise UserError(
-            f"{files.dataset} holds {counted(len(photos + masks), 'image')} and no {what}; add them, or {GUIDE}"
-        )
+        held = f"{counted(len(photos + masks), 'image')} and no {what}" if photos or masks else "no images"
+        raise UserError(f"{files.dataset} holds {held}; add them, or {GUIDE}")
     return photos, masks
 
 

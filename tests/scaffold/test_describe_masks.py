@@ -141,6 +141,7 @@ def test_what_masks_mean(values, options, extra, classes, meaning):
     ("files", "names", "void", "message"),
     [
         ({"a/1.jpg": photo()}, [], [], "photos holds 1 image and no masks: images of few colours"),
+        ({"a.txt": b""}, [], [], "photos holds no images; add them, or docs"),
         ({"a/1.png": mask(0, 1)}, [], [], "photos holds 1 image and no photographs; add them, or docs"),
         ({"a/1.jpg": photo(), "b/2.png": mask(0, 1)}, [], [], r"no mask is called as an image, such as 1\.png or 1_"),
         (pairs(9, "a/{}.jpg", "b/{}.png") | {"a/x.jpg": photo()}, [], [], r"no mask is at b for the image a/x\.jpg"),

@@ -66,8 +66,8 @@ class Masks(Splitting):
     def require_fit(self, classes: Sequence[str], splits: Sequence[str]) -> None:
         """Raise ValueError unless each class has a value, and each split its images."""
         if other := next((name for name in self.values.values() if name not in classes), None):
-            raise ValueError(f"masks.values has the class '{other}', which classes has not; write pixels that are "
-                             "ignored into masks.void")  # fmt: skip
+            raise ValueError(f"masks.values has the class '{other}', which classes has not; a class has one name in "
+                             "both, and pixels that are ignored stand in masks.void")  # fmt: skip
         if lacking := next((name for name in classes if self.values and name not in self.values.values()), None):
             raise ValueError(f"masks.values has no value for the class '{lacking}'; add it, or take the class out")
         self.require_splits(splits, "masks")
