@@ -53,8 +53,7 @@ def new(
     """
     from bcd.config.load import checked_name, load_params
     from bcd.scaffold import choose, estimate, write
-    from bcd.scaffold.look import tree_of
-    from bcd.scaffold.masks import folder_name
+    from bcd.scaffold.look import folder_name, tree_of
 
     folder = Path(data).expanduser()
     called = checked_name(name or folder_name(folder), "--name")

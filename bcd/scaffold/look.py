@@ -144,3 +144,8 @@ def lists_in(files: Tree, names: Collection[str]) -> tuple[str, list[str]] | Non
             if lines and set(lines) <= set(names):
                 groups.setdefault(f"{folder}/".removeprefix("./") + "{split}.txt", []).append(stem)
     return next(((path, found) for path, found in groups.items() if "train" in found and len(found) > 1), None)
+
+
+def folder_name(folder: Path) -> str:
+    """A name for what a folder holds, in small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
