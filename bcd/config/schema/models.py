@@ -126,6 +126,8 @@ class Detection(Strict):
     """How many are kept of an image; COCO's metrics look at 100."""
     stride_in_1x1: Literal[True] | None = None
     """A bottleneck has its stride in its first 1x1 convolution, as in detectron2's .pkl files; null for the 3x3 one."""
+    version: Literal[2] | None = None
+    """2 for torchvision's `*_resnet50_fpn_v2`, with norms in the heads; null for the first. Engine torchvision only."""
 
 
 class DetectionModel(Model):
@@ -143,6 +145,8 @@ class DetectionModel(Model):
                 raise ValueError(f"detection.{field}: means nothing to '{self.head}'; remove it")
         if self.detection.pyramid_norm and self.detection.engine == "detectron2":
             raise ValueError("detection.pyramid_norm: only the engine torchvision has it; remove it for detectron2")
+        if self.detection.version and (self.detection.engine == "detectron2" or self.head == "fcos"):
+            raise ValueError("detection.version: torchvision has a second of RetinaNet and R-CNNs alone; remove it")
         return self
 
     @model_validator(mode="after")

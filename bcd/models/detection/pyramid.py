@@ -20,8 +20,8 @@ LEVELS = {"dense": (3, 7), "rcnn": (2, 6)}
 def pyramid_levels(levels: Sequence[int] | None, kind: str) -> range:
     """All levels from the finest to the coarsest of `levels`; None = those of torchvision's published models.
 
-    Stages 1 to 4 of a backbone are levels 2 to 5. Above them a dense detector has p6 and p7, strided convolutions on
-    p5 (Lin et al., ICCV 2017), and an R-CNN has p6, every second pixel of p5. Raises UserError for other levels.
+    Stages 1 to 4 of a backbone are levels 2 to 5. Above them a dense detector has p6 and p7, strided convolutions (Lin
+    et al., ICCV 2017), and an R-CNN has p6, every second pixel of p5. Raises UserError for other levels.
     """
     finest, coarsest = levels or LEVELS[kind]
     if not FINEST <= finest <= LAST_STAGE or coarsest not in (LAST_STAGE, COARSEST[kind]):
@@ -35,7 +35,9 @@ def pyramid_levels(levels: Sequence[int] | None, kind: str) -> range:
 class PyramidNetwork(Detector):
     """A detector whose maps are those of a feature pyramid (Lin et al., CVPR 2017), level l having stride 2^l.
 
-    `backbone` has the strides 4, 8, 16, 32; each of the `levels` gets `channels`. `kind` is a key of COARSEST.
+    `backbone` has the strides 4, 8, 16, 32; each of the `levels` gets `channels`. `kind` is a key of COARSEST. p6 of a
+    dense detector is made of p5 in torchvision's first models, and `of_stage` of stage 4 in its second RetinaNet, as in
+    the paper.
     With `norm` there is a batch norm behind each convolution, as in torchvision's `maskrcnn_resnet50_fpn_v2` (Li et
     al., "Benchmarking detection transfer learning with vision transformers", 2021): heads are initialised for maps of
     unit variance, and a backbone whose stages end without activation, such as EfficientNet, has maps ten times larger.
@@ -43,11 +45,13 @@ class PyramidNetwork(Detector):
 
     backbone: Backbone
 
-    def __init__(self, backbone: Backbone, channels: int, levels: range, kind: str, *, norm: bool):
+    def __init__(
+        self, backbone: Backbone, channels: int, levels: range, kind: str, *, norm: bool, of_stage: bool = False
+    ):
         super().__init__()
         extra = None
         if levels[-1] > LAST_STAGE:
-            extra = LastLevelP6P7(channels, channels) if kind == "dense" else LastLevelMaxPool()
+            extra = _strided(backbone.channels[-1], channels, of_stage) if kind == "dense" else LastLevelMaxPool()
         self.levels = levels
         self.backbone = backbone
         entering = backbone.channels[levels[0] - FINEST :]
@@ -67,3 +71,9 @@ class PyramidNetwork(Detector):
         maps = self.pyramid(entering).values()
         # Under autocast too: anchors take the dtype of the maps, and bfloat16 corners would be pixels off.
         return {f"p{level}": x.float() for level, x in zip(self.levels, maps, strict=True)}
+
+
+def _strided(stage: int, channels: int, of_stage: bool) -> LastLevelP6P7:
+    extra = LastLevelP6P7(stage if of_stage else channels, channels)
+    extra.use_P5 = not of_stage  # which torchvision tells by the number of channels
+    return extra

@@ -41,7 +41,11 @@ from bcd.models.pretrained import load_pretrained
 
 # Masks drawn into their image at a time.
 PASTED = 16
-DENSE = {"retinanet": heads.retinanet, "fcos": heads.fcos}
+DENSE = {
+    ("retinanet", None): heads.retinanet,
+    ("retinanet", 2): heads.retinanet_v2,
+    ("fcos", None): heads.fcos,
+}
 
 
 def build(model: DetectionModel, classes: int, names: Sequence[str] = ()) -> Detector:
@@ -50,31 +54,39 @@ def build(model: DetectionModel, classes: int, names: Sequence[str] = ()) -> Det
     A pyramid needs strides 4 to 32, so the backbone is not dilated, whatever `model.output_stride` says. ResNets have
     the 7x7 stem of the published detectors. Raises UserError naming the field for what is not offered.
     """
-    kind = "dense" if model.head in DENSE else "rcnn"
-    levels = pyramid_levels(model.detection.levels, kind)
+    version = model.detection.version
+    dense = DENSE.get((model.head, version))
+    levels = pyramid_levels(model.detection.levels, "dense" if dense else "rcnn")
     backbone = build_backbone(
         model.backbone, output_stride=32, widths=model.widths, depths=model.depths, deep_stem=False
     )
     scale = _anchor_scale(model.head, model.detection, levels)
-    convs, fc_channels = model.detection.convs or 4, model.detection.fc_channels or 1024
     norm = model.detection.pyramid_norm is not None
     detector: DenseDetector | RCNNDetector
-    if model.head in DENSE:
-        head = DENSE[model.head](model.channels, classes, levels, scale, convs)
+    if dense:
+        head = dense(model.channels, classes, levels, scale, model.detection.convs or 4)
         head.detections_per_img = model.detection.max_detections
-        detector = DenseDetector(backbone, model.channels, levels, head, norm=norm)
+        detector = DenseDetector(backbone, model.channels, levels, head, norm=norm, of_stage=version == 2)
     else:
-        masks = model.head == "mask_rcnn"
-        rpn = heads.rpn(model.channels, levels, scale)
-        roi_heads = heads.roi_heads(model.channels, classes, levels, scale, convs, fc_channels, masks=masks)
+        rpn = heads.rpn(model.channels, levels, scale, convs=version or 1)
+        roi_heads = _roi_heads(model, classes, levels, scale)
         roi_heads.detections_per_img = model.detection.max_detections
-        detector = RCNNDetector(backbone, model.channels, levels, rpn, roi_heads, norm=norm)
+        detector = RCNNDetector(backbone, model.channels, levels, rpn, roi_heads, norm=norm or version == 2)
     detector.weights = load_pretrained(
         detector, model.backbone, model.pretrained, names, partial(torchvision_file, model), ROWS
     )
     if model.freeze is not None:
         freeze(detector, getattr(backbone, "net", backbone), model.freeze)
     return detector
+
+
+def _roi_heads(model: DetectionModel, classes: int, levels: range, scale: float) -> RoIHeads:
+    channels, convs, fc_channels = model.channels, model.detection.convs or 4, model.detection.fc_channels or 1024
+    box, mask = heads.box_head, heads.mask_head
+    if model.detection.version == 2:
+        box, mask = heads.box_head_v2, heads.mask_head_v2
+    masks = mask(channels, convs) if model.head == "mask_rcnn" else None
+    return heads.roi_heads(channels, classes, levels, scale, fc_channels, box(channels, fc_channels), masks)
 
 
 def _anchor_scale(head: str, detection: Detection, levels: range) -> float:
@@ -93,8 +105,10 @@ class DenseDetector(PyramidNetwork):
     A student can repeat its teacher's class scores only if both have the same anchors, number for number.
     """
 
-    def __init__(self, backbone: Backbone, channels: int, levels: range, head: RetinaNet | FCOS, *, norm: bool):
-        super().__init__(backbone, channels, levels, "dense", norm=norm)
+    def __init__(
+        self, backbone: Backbone, channels: int, levels: range, head: RetinaNet | FCOS, *, norm: bool, of_stage: bool
+    ):
+        super().__init__(backbone, channels, levels, "dense", norm=norm, of_stage=of_stage)
         self.head = head
         self.logits = nn.Identity()
         self.taps["logits"] = "logits"

@@ -1,10 +1,11 @@
 """The parts of torchvision's detectors above the pyramid, at any size.
 
-Numbers without a comment are those of torchvision's published `*_resnet50_fpn` models (torchvision/models/detection:
-retinanet.py, fcos.py, faster_rcnn.py, mask_rcnn.py).
+Numbers without a comment are those of torchvision's published `*_resnet50_fpn` models, and `_v2` those of its
+`*_resnet50_fpn_v2` (torchvision/models/detection: retinanet.py, fcos.py, faster_rcnn.py, mask_rcnn.py).
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_map
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
@@ -40,11 +41,25 @@ FULL_SIDE = 512  # of the smallest square image that has these numbers
 
 def retinanet(channels: int, classes: int, levels: range, anchor_scale: float, convs: int) -> RetinaNet:
     """RetinaNet without backbone and transform; anchors of three sizes per level, a third of an octave apart."""
+    return _retinanet(channels, classes, levels, anchor_scale, _tower(channels, convs), _tower(channels, convs))
+
+
+def retinanet_v2(channels: int, classes: int, levels: range, anchor_scale: float, convs: int) -> RetinaNet:
+    """As `retinanet`, with group norm in the towers, and boxes that learn by their generalised IoU."""
+    norm = _group_norm(channels)
+    towers = [_tower(channels, convs, norm) for _ in range(2)]
+    net = _retinanet(channels, classes, levels, anchor_scale, *towers)
+    net.head.regression_head._loss_type = "giou"
+    return net
+
+
+def _retinanet(
+    channels: int, classes: int, levels: range, anchor_scale: float, scores: nn.Module, boxes: nn.Module
+) -> RetinaNet:
     sizes = tuple(tuple(int(2**level * anchor_scale * 2 ** (i / 3)) for i in range(3)) for level in levels)
     anchors = AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(levels))
     head = RetinaNetHead(channels, anchors.num_anchors_per_location()[0], classes)
-    for part in (head.classification_head, head.regression_head):
-        part.conv = _tower(channels, convs)
+    head.classification_head.conv, head.regression_head.conv = scores, boxes
     return _headless(RetinaNet, channels, classes, anchors, head)
 
 
@@ -58,10 +73,10 @@ def fcos(channels: int, classes: int, levels: range, anchor_scale: float, convs:
     return _headless(FCOS, channels, classes, anchors, _FCOSHead(channels, classes, convs))
 
 
-def rpn(channels: int, levels: range, anchor_scale: float) -> RegionProposalNetwork:
-    """Region proposals, one size of anchors per level."""
+def rpn(channels: int, levels: range, anchor_scale: float, convs: int = 1) -> RegionProposalNetwork:
+    """Region proposals, one size of anchors per level, by a head of `convs` 3x3 convolutions."""
     anchors = AnchorGenerator(tuple((2**level * anchor_scale,) for level in levels), (ASPECT_RATIOS,) * len(levels))
-    head = RPNHead(channels, len(ASPECT_RATIOS))
+    head = RPNHead(channels, len(ASPECT_RATIOS), convs)
     head.register_forward_hook(_in_float32)
     return RegionProposalNetwork(
         anchors,
@@ -76,15 +91,41 @@ def rpn(channels: int, levels: range, anchor_scale: float) -> RegionProposalNetw
     )
 
 
+def box_head(channels: int, fc_channels: int) -> TwoMLPHead:
+    """What regions (R, channels, 7, 7) are classified by: two layers."""
+    return TwoMLPHead(channels * 7**2, fc_channels)
+
+
+def box_head_v2(channels: int, fc_channels: int) -> FastRCNNConvFCHead:
+    """As `box_head`: four convolutions with batch norm, and one layer."""
+    return FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [fc_channels], nn.BatchNorm2d)
+
+
+def mask_head(channels: int, convs: int) -> MaskRCNNHeads:
+    """What masks of regions are predicted by, before the last two layers."""
+    return MaskRCNNHeads(channels, (channels,) * convs, dilation=1)
+
+
+def mask_head_v2(channels: int, convs: int) -> MaskRCNNHeads:
+    """As `mask_head`, with batch norm."""
+    return MaskRCNNHeads(channels, (channels,) * convs, dilation=1, norm_layer=nn.BatchNorm2d)
+
+
 def roi_heads(
-    channels: int, classes: int, levels: range, anchor_scale: float, convs: int, fc_channels: int, *, masks: bool
+    channels: int,
+    classes: int,
+    levels: range,
+    anchor_scale: float,
+    fc_channels: int,
+    box: nn.Module,
+    mask: nn.Module | None,
 ) -> RoIHeads:
-    """Box head and, with `masks`, mask head of an R-CNN; class 0 of what they predict is the background."""
+    """Box head and, unless it is None, mask head of an R-CNN; class 0 of what they predict is the background."""
     predictor = FastRCNNPredictor(fc_channels, classes + 1)
     predictor.register_forward_hook(_in_float32)
     heads = RoIHeads(
         _pool(levels, 7, anchor_scale),
-        TwoMLPHead(channels * 7**2, fc_channels),
+        box,
         predictor,
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
@@ -93,9 +134,9 @@ def roi_heads(
         bbox_reg_weights=None,
         **DETECTIONS,
     )
-    if masks:
+    if mask is not None:
         heads.mask_roi_pool = _pool(levels, 14, anchor_scale)
-        heads.mask_head = MaskRCNNHeads(channels, (channels,) * convs, dilation=1)
+        heads.mask_head = mask
         heads.mask_predictor = MaskRCNNPredictor(channels, channels, classes + 1)
         heads.mask_predictor.register_forward_hook(_in_float32)
         heads.mask_head.register_forward_pre_hook(_in_channels_last)
@@ -119,7 +160,7 @@ class _FCOSHead(FCOSHead):
 
     def __init__(self, channels: int, classes: int, convs: int):
         nn.Module.__init__(self)
-        norm = partial(nn.GroupNorm, math.gcd(channels, max(1, channels // 8)))
+        norm = _group_norm(channels)
         self.box_coder = BoxLinearCoder(normalize_by_size=True)
         self.classification_head = FCOSClassificationHead(channels, 1, classes, convs, norm_layer=norm)
         self.regression_head = FCOSRegressionHead(channels, 1, convs, norm_layer=norm)
@@ -133,8 +174,12 @@ def _headless(kind: type[Dense], channels: int, classes: int, anchors: AnchorGen
     return detector
 
 
-def _tower(channels: int, convs: int) -> nn.Sequential:
-    tower = nn.Sequential(*(Conv2dNormActivation(channels, channels, norm_layer=None) for _ in range(convs)))
+def _group_norm(channels: int) -> Callable[[int], nn.Module]:
+    return partial(nn.GroupNorm, math.gcd(channels, max(1, channels // 8)))
+
+
+def _tower(channels: int, convs: int, norm: Callable[[int], nn.Module] | None = None) -> nn.Sequential:
+    tower = nn.Sequential(*(Conv2dNormActivation(channels, channels, norm_layer=norm) for _ in range(convs)))
     for module in tower.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)

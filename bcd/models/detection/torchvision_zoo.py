@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.models import detection as published
 
 from bcd.config.schema.models import DetectionModel
@@ -14,11 +15,15 @@ from bcd.models.class_names import ClassRows
 from bcd.models.weights import WeightsFile
 
 BODY = "backbone.body."
-BUILDERS: dict[str, Callable[..., Any]] = {
-    "retinanet": published.retinanet_resnet50_fpn,
-    "fcos": published.fcos_resnet50_fpn,
-    "faster_rcnn": published.fasterrcnn_resnet50_fpn,
-    "mask_rcnn": published.maskrcnn_resnet50_fpn,
+# By head and `detection.version`.
+BUILDERS: dict[tuple[str, int | None], Callable[..., Any]] = {
+    ("retinanet", None): published.retinanet_resnet50_fpn,
+    ("retinanet", 2): published.retinanet_resnet50_fpn_v2,
+    ("fcos", None): published.fcos_resnet50_fpn,
+    ("faster_rcnn", None): published.fasterrcnn_resnet50_fpn,
+    ("faster_rcnn", 2): published.fasterrcnn_resnet50_fpn_v2,
+    ("mask_rcnn", None): published.maskrcnn_resnet50_fpn,
+    ("mask_rcnn", 2): published.maskrcnn_resnet50_fpn_v2,
 }
 DENSE_CLASSIFIER, BOX_CLASSIFIER = "head.classification_head.cls_logits.bias", "roi_heads.box_predictor.cls_score.bias"
 ROWS = (
@@ -28,11 +33,13 @@ ROWS = (
     ClassRows(r"mask_predictor\.mask_fcn_logits\.(weight|bias)", "first"),
 )
 # torchvision sets the epsilon of the norms to 0 when it loads these (`overwrite_eps`); ours stays as it is.
-EPSILON, WITHOUT_EPSILON = 1e-5, ("retinanet", "faster_rcnn", "mask_rcnn")
+EPSILON, WITHOUT_EPSILON = 1e-5, (("retinanet", None), ("faster_rcnn", None), ("mask_rcnn", None))
+# Tensors that only files of the second version have: of region proposals, and of RetinaNet's norms.
+SECOND = ("rpn.head.conv.1.0.weight", "head.classification_head.conv.0.1.weight")
 
 
 def torchvision_file(model: DetectionModel, file: WeightsFile) -> WeightsFile:
-    """The tensors of torchvision's `*_resnet50_fpn` in our names, and the names of their classes if they are COCO's.
+    """The tensors of torchvision's `*_resnet50_fpn` and `*_resnet50_fpn_v2` in our names, and COCO's names of classes.
 
     Other files come back as they are. torchvision's own model reads the file, older names included. Raises UserError
     for a file of another detector than `model`, and where the model's anchors are not the published ones.
@@ -41,11 +48,13 @@ def torchvision_file(model: DetectionModel, file: WeightsFile) -> WeightsFile:
     if not any(key.startswith(BODY) for key in state):
         return file
     anchors_are_published(model)
+    _require_version(model, state)
+    kind = (model.head, model.detection.version)
     dense = DENSE_CLASSIFIER in state
     rows = state.get(DENSE_CLASSIFIER if dense else BOX_CLASSIFIER)
     classes = (len(rows) // (9 if model.head == "retinanet" else 1)) if rows is not None else 0
     with torch.device("meta"):
-        net = BUILDERS[model.head](weights=None, weights_backbone=None, num_classes=max(2, classes))
+        net = BUILDERS[kind](weights=None, weights_backbone=None, num_classes=max(2, classes))
     try:
         net.load_state_dict(dict(state), assign=True)
     except RuntimeError as error:
@@ -54,13 +63,23 @@ def torchvision_file(model: DetectionModel, file: WeightsFile) -> WeightsFile:
             f"weights file {model.pretrained} is of another detector than torchvision's {model.head} over resnet50 "
             f"({first}); name a file of that, or correct model.head"
         ) from None
-    shift = EPSILON if model.head in WITHOUT_EPSILON else 0.0
+    shift = EPSILON if kind in WITHOUT_EPSILON else 0.0
     found = {
         _our_name(key): tensor - shift if key.startswith(BODY) and key.endswith("running_var") else tensor
         for key, tensor in net.state_dict().items()
         if not tensor.is_meta
     }
     return WeightsFile(found, _categories(classes, background=not dense))
+
+
+def _require_version(model: DetectionModel, state: Mapping[str, Tensor]) -> None:
+    second = any(key in state for key in SECOND)
+    if second != (model.detection.version == 2):
+        found, remedy = ("second", "set it to 2") if second else ("first", "remove it")
+        raise UserError(
+            f"model.detection.version: weights file {model.pretrained} is of torchvision's {found} version of a "
+            f"detector; {remedy}, or name another file"
+        )
 
 
 def anchors_are_published(model: DetectionModel) -> None:

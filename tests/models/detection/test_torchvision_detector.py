@@ -75,6 +75,21 @@ def test_the_contract_holds_with_a_norm(head):
         check(partial(built, described(head, detection=options)))
 
 
+@pytest.mark.parametrize("head", ["retinanet", "faster_rcnn", "mask_rcnn"])
+def test_the_contract_holds_in_the_second_version(head):
+    options = described(head).detection.model_dump(exclude_none=True) | {"version": 2}
+    for check in QUICK:
+        check(partial(built, described(head, detection=options)))
+
+
+def test_the_second_retinanet_makes_its_coarsest_levels_of_the_last_stage():
+    """Also where the stage has as many channels as the pyramid, by which torchvision tells the two."""
+    detector = built(described("retinanet", channels=32, detection={"version": 2}))
+    image = torch.rand(1, 3, 64, 64)
+    detector.eval()
+    assert torch.equal(detector.features(image)["p6"], detector.pyramid.extra_blocks.p6(detector.backbone(image)[-1]))
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_one_class_is_enough(head):
     torch.manual_seed(0)

@@ -30,13 +30,14 @@ def key_derived(net):
     }
 
 
-def theirs(head):
+def theirs(kind):
     """torchvision's model as it is when it has loaded its published file."""
-    net = BUILDERS[head](weights=None, weights_backbone=None)
-    net = _frozen(net)
+    net = BUILDERS[kind](weights=None, weights_backbone=None)
+    if kind[1] is None:
+        net = _frozen(net)
     state = key_derived(net)
     net.load_state_dict(state)
-    if head in WITHOUT_EPSILON:
+    if kind in WITHOUT_EPSILON:
         overwrite_eps(net, 0.0)
     return net.eval(), state
 
@@ -50,12 +51,12 @@ def _frozen(module):
     return module
 
 
-@pytest.mark.parametrize("head", BUILDERS)
-def test_published_detectors_are_torchvisions(head, tmp_path):
-    """The maps, and what the heads say of COCO's 80 classes, which torchvision numbers to 90."""
-    reference, state = theirs(head)
+@pytest.mark.parametrize(("head", "version"), BUILDERS)
+def test_published_detectors_are_torchvisions(head, version, tmp_path):
+    """The maps, what the heads say of COCO's 80 classes, which torchvision numbers to 90, and the proposals."""
+    reference, state = theirs((head, version))
     torch.save(state, tmp_path / "w.pth")
-    detector = build_detector(fields(head, tmp_path / "w.pth"), 80, coco_classes()).eval()
+    detector = build_detector(fields(head, tmp_path / "w.pth", version=version), 80, coco_classes()).eval()
     assert detector.weights.unfilled == () and detector.weights.lacking == ""
     assert "unexpected" not in detector.weights.note
     image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
@@ -78,6 +79,10 @@ def test_published_detectors_are_torchvisions(head, tmp_path):
                 "scores": boxes[0][:, [0, *kept]],
                 "boxes": boxes[1].unflatten(1, (91, 4))[:, [0, *kept]].flatten(1),
             }
+            for found, net in ((ours, detector), (wanted, reference)):
+                objectness, deltas = net.rpn.head(list(maps.values()))
+                found["objectness"] = torch.cat([level.flatten() for level in objectness])
+                found["deltas"] = torch.cat([level.flatten() for level in deltas])
         if head == "mask_rcnn":
             pooled = torch.randn(2, 256, 14, 14, generator=torch.Generator().manual_seed(2))
             ours["masks"], wanted["masks"] = (
@@ -90,7 +95,7 @@ def test_published_detectors_are_torchvisions(head, tmp_path):
 
 def test_names_of_the_first_files_are_read(tmp_path):
     """Those that can be downloaded have the names that torchvision had in 2019."""
-    net = BUILDERS["faster_rcnn"](weights=None, weights_backbone=None)
+    net = BUILDERS["faster_rcnn", None](weights=None, weights_backbone=None)
     state = net.state_dict()
     old = {
         key.replace("blocks.0.0.", "blocks.0.").replace("rpn.head.conv.0.0.", "rpn.head.conv."): tensor
@@ -102,7 +107,7 @@ def test_names_of_the_first_files_are_read(tmp_path):
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path):
-    net = BUILDERS["faster_rcnn"](weights=None, weights_backbone=None)
+    net = BUILDERS["faster_rcnn", None](weights=None, weights_backbone=None)
     torch.save(net.state_dict(), tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w\.pth is of another detector than torchvision's mask_rcnn over resnet50"):
         build_detector(fields("mask_rcnn", tmp_path / "w.pth"), 80)
@@ -112,8 +117,18 @@ def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path):
         build_detector(fields("faster_rcnn", tmp_path / "w.pth", anchor_scale=4.0), 80)
 
 
+@pytest.mark.parametrize(
+    ("file", "named", "remedy"), [(2, None, "second .*; set it to 2"), (None, 2, "first .*; remove it")]
+)
+@pytest.mark.parametrize("head", ["retinanet", "faster_rcnn"])
+def test_a_file_of_the_other_version_is_named(head, file, named, remedy, tmp_path):
+    torch.save(BUILDERS[head, file](weights=None, weights_backbone=None).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=rf"detection\.version: weights file .*w\.pth is of torchvision's {remedy}"):
+        build_detector(fields(head, tmp_path / "w.pth", version=named), 80)
+
+
 def test_a_class_that_coco_lacks_is_noted(tmp_path):
-    net = BUILDERS["fcos"](weights=None, weights_backbone=None)
+    net = BUILDERS["fcos", None](weights=None, weights_backbone=None)
     torch.save(net.state_dict(), tmp_path / "w.pth")
     weights = build_detector(fields("fcos", tmp_path / "w.pth"), 2, ("car", "tree")).weights
     assert weights.lacking == "tree"
