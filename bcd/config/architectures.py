@@ -11,7 +11,7 @@ LITES = tuple(f"tf_efficientnet_lite{size}" for size in range(5))
 # never are.
 DILATED = (
     "light",
-    *(f"resnet{depth}{variant}" for variant in ("", "d") for depth in (18, 34, 50, 101)),
+    *(f"resnet{depth}{variant}" for variant in ("", "b", "d") for depth in (18, 34, 50, 101)),
     "mobilenetv2_100",
     *LITES,
 )
@@ -44,9 +44,9 @@ def output_strides(backbone: str) -> tuple[int, ...]:
 # Pixels of the shortest side that a mix transformer can reduce eight times in its first stage.
 SMALLEST_MIT_SIDE = 29
 
-SEGMENTATION_HEADS = ("light", "psp", "isa", "deeplabv3plus", "fcn", "uper", "segformer", "fpn", "lraspp")
+SEGMENTATION_HEADS = ("light", "psp", "isa", "deeplabv3", "deeplabv3plus", "fcn", "uper", "segformer", "fpn", "lraspp")
 # These pool the last stage to one cell, whose BatchNorm needs two images in training.
-POOLING_HEADS = ("psp", "deeplabv3plus", "uper")
+POOLING_HEADS = ("psp", "deeplabv3", "deeplabv3plus", "uper")
 DETECTOR_HEADS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
 
 # What `pretrained` may be beside the path of a file.

@@ -10,6 +10,7 @@ from bcd.models.heads import HEADS, FCNHead, init_head
 from bcd.models.openmmlab import load_openmmlab
 from bcd.models.pretrained import load_pretrained
 from bcd.models.segmentor import Segmentor
+from bcd.models.torchvision_segmentation import torchvision_file
 
 __all__ = ["Segmentor", "build", "count_parameters", "flops", "load_openmmlab"]
 
@@ -38,7 +39,7 @@ def build(model: SegmentationModel, classes: int, names: Sequence[str] = ()) -> 
         aux = FCNHead(channels, model.aux_channels, classes, model.dropout)
         init_head(aux)
     segmentor = Segmentor(backbone, head, aux)
-    segmentor.weights = load_pretrained(segmentor, model.backbone, model.pretrained, names)
+    segmentor.weights = load_pretrained(segmentor, model.backbone, model.pretrained, names, torchvision_file)
     if model.freeze is not None:
         freeze(segmentor, getattr(backbone, "net", backbone), model.freeze)
     return segmentor

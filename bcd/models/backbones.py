@@ -22,13 +22,17 @@ from bcd.models.timm_pyramid import TimmPyramid
 # builds it from these options but has no name and no weights for it.
 V1C_STEM: dict[str, str | int] = {"stem_type": "deep", "stem_width": 32}
 
-# Our name (and timm's) -> extra options. The `d` variants, with average-pooled shortcuts, are the deep-stem
-# ResNets that timm has weights for.
+# Our name (and timm's, but for the `b`) -> extra options. The `d` variants, with average-pooled shortcuts, are the
+# deep-stem ResNets that timm has weights for. OpenMMLab calls those with the original 7x7 stem "V1b".
 TIMM: dict[str, dict[str, str | int]] = {
     "resnet18": V1C_STEM,
     "resnet34": V1C_STEM,
     "resnet50": V1C_STEM,
     "resnet101": V1C_STEM,
+    "resnet18b": {},
+    "resnet34b": {},
+    "resnet50b": {},
+    "resnet101b": {},
     "resnet18d": {},
     "resnet34d": {},
     "resnet50d": {},
@@ -67,12 +71,17 @@ def build_backbone(
     if name not in TIMM:
         return TimmPyramid(name)
     options = TIMM[name] if deep_stem else {}
-    net = timm_backbone(name, out_indices=OUT_INDICES, output_stride=output_stride, **options)
+    net = timm_backbone(timm_name(name), out_indices=OUT_INDICES, output_stride=output_stride, **options)
     if name.startswith("mobilenetv2"):
         _dilate_first_blocks(net)
     elif name.startswith("resnet") and not name.endswith("d"):
         _undilate_second_convs(net)
     return net
+
+
+def timm_name(backbone: str) -> str:
+    """What timm calls a backbone of `TIMM`."""
+    return backbone.removesuffix("b") if backbone.startswith("resnet") else backbone
 
 
 def _light(widths: Sequence[int], depths: Sequence[int], output_stride: int) -> LightBackbone:

@@ -1,6 +1,6 @@
 """Segmentation heads: backbone stages in, logits at the head's own resolution out.
 
-All of them are a `bcd.models.layers.Head`. Resizes are bilinear with `align_corners=False`. PSP, UPerNet and DeepLabV3+
+All of them are a `bcd.models.layers.Head`. Resizes are bilinear with `align_corners=False`. PSP, UPerNet and DeepLab
 normalise over a batch of 1x1 maps, so training needs at least two images per batch (torch raises ValueError otherwise).
 """
 
@@ -56,6 +56,31 @@ class PSPHead(Head):
 
     def forward(self, stages: list[Tensor]) -> Tensor:
         return self.classifier(self.dropout(self.neck(self.pools(stages[3]))))
+
+
+class DeepLabV3Head(Head):
+    """Atrous pyramid on stage 4: dilations 1, 12, 24, 36 and an image branch, joined by a 1x1 and a 3x3 convolution.
+
+    Chen et al., "Rethinking Atrous Convolution", arXiv 1706.05587, figure 5; layers as in torchvision's `DeepLabHead`,
+    which has 256 channels, and its dropout of one half between the two convolutions instead of before the classifier.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        deepest = in_channels[3]
+        self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormAct(deepest, channels, 1))
+        self.aspp = nn.ModuleList(
+            ConvNormAct(deepest, channels, 1 if dilation == 1 else 3, dilation=dilation) for dilation in ASPP_DILATIONS
+        )
+        self.bottleneck = ConvNormAct((len(ASPP_DILATIONS) + 1) * channels, channels, 1)
+        self.neck = ConvNormAct(channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        x = stages[3]
+        branches = [*(branch(x) for branch in self.aspp), resize(self.image_pool(x), x.shape[2:])]
+        return self.classifier(self.dropout(self.neck(self.bottleneck(torch.cat(branches, dim=1)))))
 
 
 class DeepLabV3PlusHead(Head):
@@ -247,6 +272,7 @@ HEADS: dict[str, Callable[[Sequence[int], int, int, float], Head]] = {
     "light": LightHead,
     "psp": PSPHead,
     "isa": ISAHead,
+    "deeplabv3": DeepLabV3Head,
     "deeplabv3plus": DeepLabV3PlusHead,
     "fcn": MultiScaleFCNHead,
     "uper": UPerHead,

@@ -9,7 +9,7 @@ from bcd.config.architectures import BACKBONES
 from bcd.config.index_weights import INDEX, verified_weights_file
 from bcd.errors import UserError
 from bcd.files import sha256_file
-from bcd.models.backbones import OUT_INDICES, TIMM, V1C_STEM
+from bcd.models.backbones import OUT_INDICES, TIMM, V1C_STEM, timm_name
 from bcd.models.class_names import SEGMENTOR, ClassRows, by_name
 from bcd.models.efficientnet import timm_names
 from bcd.models.hub import weights_path
@@ -110,7 +110,7 @@ def _from_timm(model: nn.Module, backbone: str) -> str:
     if TIMM.get(backbone) is V1C_STEM and "conv1.0.weight" in own:
         raise UserError(
             f"model.pretrained is 'timm' but timm has no weights for the deep stem of '{backbone}'; name a "
-            f"file of {backbone}_v1c weights, or choose backbone '{backbone}d'"
+            f"file of {backbone}_v1c weights, or choose backbone '{backbone}b' or '{backbone}d'"
         )
     name, weights = timm_weights(backbone)
     state = {key: weights[key] for key in own if not key.startswith(FRESH)}
@@ -122,15 +122,16 @@ def timm_weights(backbone: str) -> tuple[str, dict[str, Tensor]]:
     """Full name and tensors of timm's ImageNet weights, through its cache; UserError if they cannot be had."""
     import timm
 
-    if not timm.is_model_pretrained(backbone):
+    name = timm_name(backbone)
+    if not timm.is_model_pretrained(name):
         raise UserError(f"model.pretrained is 'timm' but timm has no weights for '{backbone}'; use 'none'")
-    config = timm.get_pretrained_cfg(backbone)
+    config = timm.get_pretrained_cfg(name)
     assert config is not None  # as there are weights
     try:
         if backbone not in BACKBONES:
             source: nn.Module = TimmPyramid(backbone, pretrained=True)
         elif backbone in TIMM:
-            source = timm_backbone(backbone, out_indices=OUT_INDICES, pretrained=True)
+            source = timm_backbone(name, out_indices=OUT_INDICES, pretrained=True)
         else:
             source = timm.create_model(backbone, pretrained=True)
     except (OSError, RuntimeError) as error:

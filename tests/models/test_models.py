@@ -382,10 +382,10 @@ def test_the_names_that_params_may_use_are_those_that_are_built():
     """`bcd.config.architectures` repeats them, so that params are checked without torch."""
     assert set(BACKBONES) == {"light", *TIMM, *PYRAMIDS}
     assert set(SEGMENTATION_HEADS) == set(HEADS)
-    assert set(DETECTOR_HEADS) == set(ANCHOR_SCALE) == {*DENSE, "faster_rcnn", "mask_rcnn"}
+    assert set(DETECTOR_HEADS) == set(ANCHOR_SCALE) == {*(head for head, _ in DENSE), "faster_rcnn", "mask_rcnn"}
 
 
-LARGE = ("resnet101", "resnet101d", "hrnet_w32", "hrnet_w40", "hrnet_w48", "mit_b3", "mit_b4", "mit_b5")
+LARGE = ("resnet101", "resnet101b", "resnet101d", "hrnet_w32", "hrnet_w40", "hrnet_w48", "mit_b3", "mit_b4", "mit_b5")
 STRIDED = [
     pytest.param(name, stride, marks=[pytest.mark.slow] * (name in LARGE or name.startswith("swin")))
     for name, strides in BACKBONES.items()

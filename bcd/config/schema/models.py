@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -11,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from bcd.config.architectures import DETECTOR_HEADS, SEGMENTATION_HEADS, SOURCES, output_strides
+from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEADS, SOURCES, output_strides
 from bcd.config.index_weights import INDEX
 from bcd.config.ranges import Count, Depth, Fraction, Width
 from bcd.config.schema.base import Pixels, Strict
@@ -137,6 +138,14 @@ class DetectionModel(Model):
     """The kind of detector."""
     detection: Detection
     """The pyramid and the heads."""
+
+    @model_validator(mode="after")
+    def _stem_fits(self) -> DetectionModel:
+        if self.backbone in BACKBONES and re.fullmatch(r"resnet\d+b", self.backbone):
+            raise ValueError(
+                f"backbone: detectors have the 7x7 stem without a 'b'; write {self.backbone.removesuffix('b')}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _head_fits(self) -> DetectionModel:
