@@ -72,6 +72,9 @@ def plan(
             metavar="[MODEL=]SECONDS",
         ),
     ] = [],  # noqa: B006 - typer wants a list
+    time: Annotated[
+        bool, typer.Option("--time", help="Time a few training steps of each kind that no record knows, and keep them.")
+    ] = False,
     forward_share: Annotated[
         float,
         typer.Option(
@@ -88,21 +91,26 @@ def plan(
     States: done; stale (made by older code, kept until you say --drop-stale); changed (params, data or teacher
     differ); stored (trained before, costs an evaluation at most); failed (and why); unfinished; missing.
 
-    Hours come from the step times of like runs in results/store. Where there are none, a few steps of a teacher and
-    of a student without distillation give one: bcd train KEY --set recipe.steps=50. Or say what you know:
+    Hours come from the step times of like runs in results/store. Where there are none, --time takes a few training
+    steps on this machine, with random weights and invented images, and keeps their times for later calls. Or say what
+    you know:
 
     bcd plan --suite coco --step-seconds coco-retinanet-r101=0.9 --step-seconds 0.5 --price 2.50
     """
-    from bcd.planning import budget, cost
+    from bcd.planning import budget, cost, step_times, timing
     from bcd.planning import survey as planning
     from bcd.runs import expand
     from bcd.runs.resolve import missing_weights
     from bcd.runs.status import Verdict
+    from bcd.runs.unfit import require_fit_data
 
     params, wanted = load(suite)
     rows = expand.suite_rows(params, wanted)
     runs = expand.distinct_runs(wanted.name, rows)
+    require_fit_data(runs.values())
     stated = cost.parse_stated(step_seconds, {run.model for run in runs.values()})
+    if time:
+        step_times.add(planning.RESULTS, timing.timed(runs, cost.measured(planning.RESULTS)))
     rates = replace(cost.measured(planning.RESULTS), stated=stated, forward_share=forward_share)
     planned = planning.survey(wanted.name, runs, rates)
     if drop_stale:

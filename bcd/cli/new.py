@@ -52,7 +52,7 @@ def new(
     bcd new --data CamVid --classes sky,building,pole,road,... --void 11 --name roads
     """
     from bcd.config.load import checked_name, load_params
-    from bcd.scaffold import choose, estimate, write
+    from bcd.scaffold import choose, write
     from bcd.scaffold.look import folder_name, tree_of
 
     folder = Path(data).expanduser()
@@ -62,9 +62,9 @@ def new(
     say(f"looking at {data}")
     files = tree_of(folder, data)
     wanted = [word.strip() for word in classes.split(",") if word.strip()] if classes else []
-    described, tasks = _described(files, data, wanted, void)
+    described, tasks, lacking = _described(files, data, wanted, void)
     chosen_task = task or tasks[-1]
-    choose.require_task(chosen_task, tasks, described.notes[0])
+    choose.require_task(chosen_task, tasks, described.notes[0], lacking)
     for note in described.notes:
         put(f"found: {note}")
     choice = choose.choose(called, cast(TaskName, chosen_task), described, choose.this_machine(), params)
@@ -72,18 +72,38 @@ def new(
         put(f"chosen: {reason}")
     write.write(called, described.entry | choice.entry, choice.suite, data, PARAMS)
     put(f"written: the entry '{called}' at the end of params/datasets.yaml, and {write.suite_file(called, PARAMS)}")
-    for line in estimate.hours(*load(called)):
-        put(line)
+    _say_hours(called)
     put(f"next: bcd fetch {called} looks at every file, and snakemake --config suite={called} does that and the rest")
 
 
-def _described(files: Tree, data: str, classes: list[str], void: list[str]) -> tuple[Described, list[str]]:
-    """What the folder holds, and the tasks that it is for; the last is the one that it says most for."""
+def _say_hours(suite: str) -> None:
+    """What `bcd plan` says of hours and disk; steps that no record knows are timed for it, and kept."""
+    from bcd.planning import budget, cost, step_times, survey, timing
+    from bcd.runs import expand
+
+    params, wanted = load(suite)
+    rows = expand.suite_rows(params, wanted)
+    runs = expand.distinct_runs(suite, rows)
+    say("timing a few training steps")
+    step_times.add(survey.RESULTS, timing.timed(runs, cost.measured(survey.RESULTS)))
+    rates = cost.measured(survey.RESULTS)
+    for line in budget.report(params, rows, survey.survey(suite, runs, rates), rates, None):
+        put(line)
+
+
+def _described(files: Tree, data: str, classes: list[str], void: list[str]) -> tuple[Described, list[str], str]:
+    """What the folder holds, the tasks that it is for, and what it would need for others.
+
+    The last task is the one that it says most for.
+    """
     from bcd.scaffold import masks, objects
 
     if not objects.annotated(files):
-        return masks.describe(files, data, classes, void), ["semantic"]
+        described = masks.describe(files, data, classes, void)
+        return described, ["semantic"], "add a COCO file, or labelme's files, of the objects in the images"
     if void:
         raise UserError(f"--void {void[0]}: {data} has objects, and no masks with values; leave it out")
     described = objects.describe(files, data, classes)
-    return described, ["detection", "instance"] if objects.has_masks(files, described) else ["detection"]
+    if not (bare := objects.maskless(files, described)):
+        return described, ["detection", "instance"], "add a mask of each image, in a folder without annotation files"
+    return described, ["detection"], f"mend this: {bare}; draw it, or take it out"

@@ -18,9 +18,10 @@ import numpy as np
 from bcd.config.schema.data import TRAIN, Dataset, DataUse
 from bcd.data import decode, tree
 from bcd.data.acquire.download import Progress, quiet
-from bcd.data.formats import FORMATS
+from bcd.data.formats import FORMATS, ObjectFormat, reader_of
 from bcd.data.objects import masks
 from bcd.data.objects.annotations import Annotation, Image
+from bcd.data.objects.outlines import without_outline
 from bcd.data.objects.split import ObjectSplit, exchanged, objects_of
 from bcd.data.semantic.split import split_of
 from bcd.errors import UserError
@@ -28,6 +29,7 @@ from bcd.label import IGNORE
 
 FAULTS = 10  # of them, listed before they are only counted
 NAMED = 5  # classes whose ids a message names
+OUTLINE = "draw it, take it out, or list its id under skip_annotations in params/datasets.yaml"
 BLOCK = 64  # images that are handed to the threads at once
 # Polygons and boxes are rounded. An area that is larger than its box by more, or that many times its mask's, is wrong.
 ROUNDED, FACTOR = 1.01, 4
@@ -206,7 +208,11 @@ def _opened(files: tree.Tree, use: DataUse, split: str) -> tuple[ObjectSplit, st
     try:
         return objects_of(files, use, split, masks=True), ""
     except UserError as error:
-        return objects_of(files, use, split, masks=False), str(error)
+        part = objects_of(files, use, split, masks=False)
+        reader: ObjectFormat = reader_of(use)
+        where = reader.annotation_file(split)
+        bare = without_outline([(where, reader.instances(files, split))], use.skip_annotations)
+        return part, f"{bare}; {OUTLINE}" if bare else str(error)
 
 
 def _seen(see: Callable[[int], Seen], images: int, faults: list[str], step: Callable[[], None]) -> Iterator[Seen]:

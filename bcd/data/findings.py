@@ -69,8 +69,19 @@ def _of_objects(split: str, objects: Things, task: TaskName | None) -> Iterator[
             "mask, so they may count as of a wrong size"
         )
     if objects["masks"] and task in (None, "instance"):
-        yield f"the split '{split}' has no masks for instance segmentation: {objects['masks']}"
+        yield _maskless(split, objects)
     yield from _lacking("object", split, {name: sum(sizes) for name, sizes in objects["classes"].items()})
+
+
+def _maskless(split: str, objects: Things) -> str:
+    return f"the split '{split}' does not serve instance segmentation, as {objects['masks']}"
+
+
+def unusable(check: Mapping[str, Any], task: TaskName, splits: Collection[str]) -> list[str]:
+    """Why splits cannot be used for a task at all, one sentence each; `check` as in `warnings`."""
+    found: Mapping[str, SplitCheck] = check.get("splits", {})
+    objects = {split: found[split]["objects"] for split in splits if "objects" in found.get(split, {})}
+    return [_maskless(split, one) for split, one in objects.items() if one["masks"] and task == "instance"]
 
 
 def _lacking(what: str, split: str, counts: Mapping[str, int]) -> Iterator[str]:

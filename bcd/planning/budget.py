@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bcd.config.schema.data import Dataset
 from bcd.config.schema.suites import Params
 from bcd.errors import counted
-from bcd.planning.cost import Rate, Rates, job_seconds
+from bcd.planning.cost import TIMED, Rate, Rates, job_seconds
 from bcd.planning.survey import Planned, totals
 from bcd.runs.expand import Row, groups
 from bcd.runs.status import TO_TRAIN
@@ -116,34 +116,45 @@ def _number(value: float) -> str:
 
 
 def _origins(left: list[Planned], rates: Rates) -> list[str]:
-    """Which of the times are measured, which stated and which unknown."""
+    """Which of the times are measured, timed or stated, and which unknown."""
     steps = [rates.step(one.run) for one in left]
     shares = {one.run.group: rates.share(one.run) for one in left if one.run.training.terms}
     unknown = sorted({one.run.model for one in left if one.seconds is None})
-    hint = f" (--step-seconds MODEL=SECONDS states them; models: {', '.join(unknown)})" if unknown else ""
+    ways = "--time takes a few steps of each, --step-seconds MODEL=SECONDS states them"
+    hint = f" ({ways}; models: {', '.join(unknown)})" if unknown else ""
+    every = (*steps, *shares.values())
     spread = (
-        ["In brackets: by the least and by the most that records of a step say; on a CPU the processor's time counts."]
-        if any(rate.low != rate.high for rate in (*steps, *shares.values()))
+        ["In brackets: by the least and by the most that records or timed steps say; on a CPU the processor's time "
+         "counts."]
+        if any(rate.low != rate.high for rate in every)
         else []
-    )
+    )  # fmt: skip
+    timed = (
+        ["Timed: training steps on this machine from random weights and invented images; the median after a warm-up. "
+         "Reading images is not counted."]
+        if any(rate.origin.startswith(TIMED) for rate in every)
+        else []
+    )  # fmt: skip
     return [
         f"Hours: a job takes {rates.start_seconds:g} s (assumed) + steps x (shared + a step of each of its students); "
         "evaluation is not counted.",
         f"  a step: {_tally(steps, 'runs')}{hint}",
         f"  shared, that is the teacher's forward pass and the data: {_tally(shares.values(), 'groups')}; estimated as "
         f"{rates.forward_share:.2f} of the teacher's training step; where nothing is known it counts as nothing",
+        *timed,
         *spread,
     ]
 
 
 def _tally(rates: Collection[Rate], what: str) -> str:
-    """`3 runs measured (12 records, NVIDIA H200), 5 runs stated`."""
+    """`3 runs measured (12 records, NVIDIA H200), 5 runs timed (10 steps, NVIDIA H200), 2 runs stated`."""
     parts = []
     for origin in dict.fromkeys(rate.origin for rate in rates):
-        sampled = {rate for rate in rates if rate.origin == origin and rate.records}
+        sampled = {rate for rate in rates if rate.origin == origin and rate.samples}
         devices = ", ".join(sorted({device for rate in sampled for device in rate.device.split(", ")}))
-        records = f" ({counted(sum(rate.records for rate in sampled), 'record')}, {devices})" if sampled else ""
-        parts.append(f"{sum(rate.origin == origin for rate in rates)} {what} {origin}{records}")
+        sample = "step" if origin.startswith(TIMED) else "record"
+        of = f" ({counted(sum(rate.samples for rate in sampled), sample)}, {devices})" if sampled else ""
+        parts.append(f"{sum(rate.origin == origin for rate in rates)} {what} {origin}{of}")
     return ", ".join(parts) or f"no {what}"
 
 

@@ -1,4 +1,4 @@
-"""What training costs: step times out of records or stated by hand, and what a job pays once for all its students.
+"""What training costs: step times that are recorded, timed or stated, and what a job pays once for all its students.
 
 A job trains k students. With s_i the seconds of a step of student i (forward, backward, terms) and c those of what the
 students share (the teacher's forward pass and the data), it takes
@@ -23,6 +23,8 @@ from typing import Literal
 from bcd.config.schema.models import AnyModel
 from bcd.config.schema.recipes import AnyRecipe, SegmentationRecipe
 from bcd.errors import UserError, pick
+from bcd.planning import step_times
+from bcd.planning.step_times import Timing
 from bcd.runs.jsonfile import Json, read_as
 from bcd.runs.record import Record
 from bcd.runs.run import Run
@@ -35,6 +37,7 @@ COMPLEXITY = "complexity.json"  # parameters of models, by benchmarks/complexity
 BYTES_PER_PARAMETER = 4
 Sample = tuple[float, str]  # seconds of a step, and the device
 CPU = "CPU "  # how the device of a record without a GPU begins
+MEASURED, TIMED, STATED = "measured", "timed", "stated"  # where a rate comes from: records, a few steps, or a user
 
 
 class Size(Json):
@@ -53,12 +56,12 @@ class Complexity(Json):
 class Rate:
     """Seconds of a step, None if unknown, and where they come from: `origin` is a word or two for a reader.
 
-    Of what is measured, `low` and `high` are the least and the most of the records.
+    Of what is measured or timed, `low` and `high` are the least and the most of the samples: records, or single steps.
     """
 
     seconds: float | None
     origin: str
-    records: int = 0
+    samples: int = 0
     device: str = ""
     low: float | None = None
     high: float | None = None
@@ -85,13 +88,13 @@ class Rates:
     def step(self, run: Run) -> Rate:
         """Of the student alone."""
         if run.model in self.stated:
-            return Rate(self.stated[run.model], "stated")
+            return Rate(self.stated[run.model], STATED)
         distilled = bool(run.training.terms)
-        if measured := self.steps.get(kind_of_run(run.training, distilled)):
-            return measured
-        if distilled and (measured := self.steps.get(kind_of_run(run.training, False))):
-            return replace(measured, origin="measured without terms")
-        return Rate(self.stated[""], "stated") if "" in self.stated else UNKNOWN
+        if known := self.steps.get(kind_of_run(run.training, distilled)):
+            return known
+        if distilled and (known := self.steps.get(kind_of_run(run.training, False))):
+            return replace(known, origin=f"{known.origin} without terms")
+        return Rate(self.stated[""], STATED) if "" in self.stated else UNKNOWN
 
     def share(self, run: Run) -> Rate:
         """Of what the students of a job share; nothing for a run without terms."""
@@ -99,9 +102,9 @@ class Rates:
             return Rate(0.0, "not needed")
         if run.teacher is None:
             return UNKNOWN
-        measured = self.shared.get(kind_of_group(run.training, run.teacher.training.model))
-        if measured and self.step(run).origin == "measured":
-            return measured
+        known = self.shared.get(kind_of_group(run.training, run.teacher.training.model))
+        if known and self.step(run).origin in (MEASURED, TIMED):
+            return known
         teacher = self.step(run.teacher)
         if teacher.seconds is None:
             return UNKNOWN
@@ -153,7 +156,10 @@ def parse_stated(texts: Iterable[str], models: Collection[str]) -> dict[str, flo
 
 
 def measured(results: Path) -> Rates:
-    """Medians over every record in the store; where records of one kind are from GPUs and CPUs, those of GPUs count."""
+    """Medians over every record in the store, and over steps that were timed where no record knows a kind.
+
+    Where records of one kind are from GPUs and CPUs, those of GPUs count.
+    """
     found = {path.parent: read_as(Record, path) for path in (results / "store").glob("*/record.json")}
     steps: dict[str, list[Sample]] = {}
     sizes: dict[str, list[int]] = {}
@@ -168,9 +174,10 @@ def measured(results: Path) -> Rates:
     shared: dict[str, list[Sample]] = {}
     for kind, sample in _shared_times(found.values()):
         shared.setdefault(kind, []).append(sample)
+    timed = step_times.read(results)
     return Rates(
-        {kind: _rate(samples) for kind, samples in steps.items()},
-        {kind: _rate(samples) for kind, samples in shared.items()},
+        _timed(timed.steps) | {kind: _rate(samples, MEASURED) for kind, samples in steps.items()},
+        _timed(timed.shared) | {kind: _rate(samples, MEASURED) for kind, samples in shared.items()},
         _weights(results / COMPLEXITY) | {kind: int(median(all_sizes)) for kind, all_sizes in sizes.items()},
     )
 
@@ -235,11 +242,15 @@ def _undisturbed(wall: float, cpu: float | None, record: Record) -> float:
     return wall if cpu is None or record.device == "cuda" else min(wall, cpu / record.threads)
 
 
-def _rate(samples: Sequence[Sample]) -> Rate:
+def _timed(kinds: Mapping[str, Timing]) -> dict[str, Rate]:
+    return {kind: _rate([(s, timing.device) for s in timing.seconds], TIMED) for kind, timing in kinds.items()}
+
+
+def _rate(samples: Sequence[Sample], origin: str) -> Rate:
     chosen = [sample for sample in samples if not sample[1].startswith(CPU)] or samples
     devices = sorted({device for _, device in chosen})
     times = [seconds for seconds, _ in chosen]
-    return Rate(median(times), "measured", len(chosen), ", ".join(devices), min(times), max(times))
+    return Rate(median(times), origin, len(chosen), ", ".join(devices), min(times), max(times))
 
 
 def _device(record: Record) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from bcd.errors import counted
@@ -11,6 +12,7 @@ from bcd.report.stats import MOST_SEEDS, POWER, mean_std
 from bcd.runs.record import ExportFacts
 
 POINTS = 3.0  # a difference that a reader of such tables would want to know of
+SHA256 = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 NOT_IN_PERCENT = frozenset({"frag"})
 
 SeedsOfMethods = Iterable[tuple[str, list[str]]]  # method -> the repetitions that something is said of
@@ -85,7 +87,9 @@ def _model(role: str, model: ModelFacts) -> str | None:
     if model.macs_input is None or model.macs is None or model.parameters is None:
         return None
     height, width = model.macs_input
-    weights = "no pretrained weights" if model.pretrained == "none" else f"weights {model.pretrained}"
+    # The whole hash is in the record: a caption is read, and twelve digits tell files apart.
+    named = SHA256.sub(r"\1", model.pretrained or "none")
+    weights = "no pretrained weights" if named == "none" else f"weights {named}"
     return (
         f"{role} {model.name}: {scaled(model.parameters)} parameters, {scaled(model.macs)} MACs at "
         f"{height} x {width}, {weights}."

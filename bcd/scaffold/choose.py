@@ -37,6 +37,7 @@ GRID = 32  # crops are a multiple of it, which is the coarsest stride of the mod
 MEMORY = 2 * 10**9  # bytes of decoded images that are kept
 MOST_DETECTIONS = 100  # COCO's metrics look at no more
 SEEDS = 3
+TABLE = "students"  # what the one table of a suite is called
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,10 @@ def choose(
     if machine.gpus:
         settings |= {"recipes.*.batch": size.batch, "recipes.*.precision": "bf16", "recipes.*.runtime.gpus": 1,
                      "recipes.*.runtime.workers": min(8, machine.cores)}  # fmt: skip
+    elif any(params.recipes[recipe].threads > 1 for recipe in steps):
+        # Threads wait for each other: beside other programs, a step of two took seven times as long as a step of one.
+        settings["recipes.*.threads"] = 1
+        reasons.append("each job computes with one thread, as jobs of several are slow beside other programs")
     if task != "semantic":
         most = min(max(20, 2 * described.objects), MOST_DETECTIONS)
         settings["models.*.detection.max_detections"] = most
@@ -133,26 +138,29 @@ def choose(
     split = next(one for one in ("test", "val", "train") if one in described.entry["splits"])
     place = counted(machine.gpus, "GPU") if machine.gpus else f"{counted(machine.cores, 'core')} without a GPU"
     reasons.append(f"{SEEDS} paired seeds, evaluated on the split {split}, sized for {place}")
-    return Choice(entry, _suite(name, task, table, suite_name, settings, split), reasons)
+    return Choice(entry, _suite(name, task, table, suite_name, settings, split, train), reasons)
 
 
 def _suite(
-    name: str, task: TaskName, table: Table, origin: str, settings: dict[str, Any], split: str
+    name: str, task: TaskName, table: Table, origin: str, settings: dict[str, Any], split: str, train: int
 ) -> dict[str, Any]:
     pair = table.pairs[0]
     methods = [_plain(one) for one in table.methods if (one if isinstance(one, str) else one.name) in METHODS[task]]
     own = {"dataset": name, "teacher": pair.teacher, "teacher_recipe": pair.teacher_recipe, "student": pair.student,
            "recipe": pair.recipe}  # fmt: skip
-    caption = f"Models and the weights of the methods are those of the table {table.name} of the suite {origin}."
+    caption = (
+        f"{pair.student} learns from {pair.teacher}; the row none is {pair.student} alone. Models, recipes and the "
+        f"weights of methods are those of the table {table.name} of the suite {origin}."
+    )
     return {
-        "description": f"What distillation adds to a small model on {name}.",
+        "description": f"What distillation adds to a small model on {name}, from {counted(train, 'image')}.",
         "task": task,
         "seeds": SEEDS,
         "split": split,
         "metrics": table.metrics,
         "main_metrics": table.main_metrics,
         "set": settings,
-        "tables": [{"name": name, "caption": caption, "pairs": [own], "methods": methods}],
+        "tables": [{"name": TABLE, "caption": caption, "pairs": [own], "methods": methods}],
         "panels": {"methods": [one for one in table.panel_methods if one in METHODS[task]], "images": 4},
     }
 
@@ -204,9 +212,12 @@ def _crop(usual: list[int], short: int, size: Size) -> list[int]:
     return [max(GRID, min(wanted, short) // GRID * GRID)] * 2
 
 
-def require_task(task: str, tasks: Sequence[str], found: str) -> None:
-    """Raise UserError unless the task is one that the folder's annotations are for."""
+def require_task(task: str, tasks: Sequence[str], held: str, lacking: str) -> None:
+    """Raise UserError unless the task is one that the folder's annotations are for.
+
+    held: what the folder has, after `it has`; lacking: what to do for another task.
+    """
+    if task not in METHODS:
+        raise UserError(f"--task {task} is no task{nearest(task, METHODS)}")
     if task not in tasks:
-        raise UserError(
-            f"--task {task}: the folder has {found}, which are for {' and '.join(tasks)}{nearest(task, tasks)}"
-        )
+        raise UserError(f"--task {task}: the folder has {held}; write --task {tasks[-1]}, or {lacking}")

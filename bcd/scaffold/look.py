@@ -16,7 +16,7 @@ from bcd.data import decode
 from bcd.data.acquire.folder import paths_in
 from bcd.data.formats._described import SUFFIXES, hidden
 from bcd.data.tree import Tree
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 from bcd.files import read_bytes
 
 Item = TypeVar("Item")
@@ -130,7 +130,15 @@ def named_folders(words: dict[str, str]) -> dict[str, Any]:
 
 
 def fractions(images: int) -> dict[str, float]:
-    """Shares of the splits, so that each has images: more for evaluation where there are few."""
+    """Shares of the splits, so that each has images: more for evaluation where there are few.
+
+    Raises UserError for fewer images than splits.
+    """
+    if images < len(set(SPLITS.values())):
+        raise UserError(
+            f"there {'is' if images == 1 else 'are'} {counted(images, 'image')}, and train, val and test need one "
+            "each; add images, or put them into folders train and val"
+        )
     return {"train": 0.6, "val": 0.2, "test": 0.2} if images < 100 else {"train": 0.7, "val": 0.1, "test": 0.2}
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from bcd.config.check import check
 from bcd.config.schema.data import Dataset
+from bcd.config.schema.masks import Masks
+from bcd.config.schema.splitting import SPLIT
 from bcd.data.formats import reader_of
-from bcd.data.formats._described import common
+from bcd.data.formats._described import below, common
 from bcd.data.tree import Tree
 from bcd.errors import UserError, counted
 from bcd.scaffold import classes as names_of
@@ -59,18 +62,22 @@ def describe(files: Tree, folder: str, names: Sequence[str], void: Collection[st
     layout = _layout(files, _pairs(photos, masks), photos)
     splits = layout.pop("splits")
     entry = entry_of("masks", folder, splits) | {"masks": layout}
-    reader = reader_of(check(Dataset, entry, "the folder"))
+    dataset = check(Dataset, entry, "the folder")
+    where = dataset.masks
+    assert where is not None
+    _require_pairs(files, where, splits)
+    reader = reader_of(dataset)
     samples = {split: reader.samples(files, split) for split in splits}
     entry["splits"] = {split: len(found) for split, found in samples.items()}
     listed = [sample for found in samples.values() for sample in found]
     values = stored_values(files, some([sample.label for sample in listed], MOST_MASKS))
     entry["classes"], meaning, notes = meant(values, names, void, names_of.coloured(files), names_of.plain(files))
     entry["masks"] = layout | meaning
-    how = "by folder" if "{split}" in layout["images"] else "by list" if "lists" in layout else "by chance"
+    how = "by folder" if SPLIT in where.images else "by list" if where.lists else "by chance"
     counts = ", ".join(f"{count} {split}" for split, count in entry["splits"].items())
-    notes.insert(
-        0, f"{counted(len(listed), 'image')} with masks ({layout['images']}, {layout['masks']}), split {how}: {counts}"
-    )
+    like = " and so on" if SPLIT in where.images else ""
+    named = f"{where.at(where.images, splits[0])} and {where.at(where.masks, splits[0])}{like}"
+    notes.insert(0, f"{counted(len(listed), 'image')} with masks ({named}), split {how}: {counts}")
     if len(listed) > MOST_MASKS:
         notes.append(f"the values of {MOST_MASKS} masks were read; `bcd fetch` reads all, and names what has no class")
     sizes = sizes_of(files, [sample.image for sample in listed])
@@ -82,6 +89,47 @@ def describe(files: Tree, folder: str, names: Sequence[str], void: Collection[st
                 f"{width} x {height}; save it in the size of its image"
             )
     return Described(entry, notes, sizes)
+
+
+def _require_pairs(files: Tree, layout: Masks, splits: Sequence[str]) -> None:
+    """Raise UserError for an image without its mask, a mask without its image, and two files of one name.
+
+    The reader asks for these, too, but its remedies are for an entry that is there.
+    """
+    for split in splits:
+        folder = layout.at(layout.images, split)
+        masks = _by_name(files.paths, layout.at(layout.masks, split))
+        images = _by_name(set(files.paths) - set(masks.values()), folder)
+        listed = layout.lists.replace(SPLIT, split)
+        names = [normalize("NFC", name) for name in files.read(listed).decode().split()] if listed else sorted(images)
+        if bare := [name for name in names if name not in masks]:
+            wanted = layout.at(layout.masks, split)
+            suffix = PurePosixPath(min(masks.values(), default="mask.png")).suffix
+            mask = wanted.replace("*", bare[0]) if "*" in wanted else f"{below(wanted)}{bare[0]}{suffix}"
+            raise UserError(
+                f"the image {images[bare[0]]} has no mask {mask}{_more(bare)}; add it, or take the image away"
+            )
+        if lonely := [] if listed else [mask for name, mask in masks.items() if name not in images]:
+            raise UserError(
+                f"the mask {min(lonely)} has no image of its name in {folder}{_more(lonely)}; add it, or take the mask "
+                "away"
+            )
+
+
+def _more(found: Sequence[str]) -> str:
+    return f", and neither have {len(found) - 1} more" if len(found) > 1 else ""
+
+
+def _by_name(paths: Iterable[str], pattern: str) -> dict[str, str]:
+    """What an image and its mask have in common -> the path, of the files that a pattern names."""
+    found: dict[str, str] = {}
+    for path in sorted(paths):
+        if (name := common(path, pattern)) is None:
+            continue
+        if name in found:
+            raise UserError(f"{found[name]} and {path} have one name, '{name}'; take one of them away, or rename it")
+        found[name] = path
+    return found
 
 
 def _told_apart(files: Tree) -> tuple[list[str], list[str]]:

@@ -12,9 +12,11 @@ import numpy as np
 
 from bcd.config.check import check
 from bcd.config.schema.data import Dataset
+from bcd.config.schema.splitting import SPLIT
 from bcd.data.formats import reader_of
-from bcd.data.formats._described import common, hidden
+from bcd.data.formats._described import below, common, hidden
 from bcd.data.objects.annotations import Instances, has_outline, load
+from bcd.data.objects.outlines import without_outline
 from bcd.data.tree import Tree
 from bcd.errors import UserError, counted
 from bcd.scaffold.look import Described, entry_of, fractions, images_in, lists_in, named_folders, template
@@ -40,7 +42,12 @@ def describe(files: Tree, folder: str, names: Sequence[str]) -> Described:
     layout = _of_coco(files, found) if found else _of_labelme(files)
     splits = layout.pop("splits")
     entry = entry_of("coco", folder, splits) | {"coco": layout}
-    reader = reader_of(check(Dataset, entry, "the folder"))
+    dataset = check(Dataset, entry, "the folder")
+    where = dataset.coco
+    assert where is not None
+    for path in found:
+        _require_images(files, path, where.images if SPLIT not in where.images else _images_of(files, path))
+    reader = reader_of(dataset)
     documents: dict[str, Instances] = {split: reader.instances(files, split) for split in splits}
     entry["splits"] = {split: len(one["images"]) for split, one in documents.items()}
     entry["classes"], notes = _classes(documents.values(), names)
@@ -51,9 +58,11 @@ def describe(files: Tree, folder: str, names: Sequence[str]) -> Described:
         layout["crowds"] = False
         notes.append("every object has iscrowd 1, so that is taken for a habit of the tool, and each for one object")
     counts = ", ".join(f"{count} {split}" for split, count in entry["splits"].items())
-    how = "by file" if "{split}" in layout["annotations"] else "by list" if "lists" in layout else "by chance"
+    how = "by file" if SPLIT in where.annotations else "by list" if where.lists else "by chance"
+    like = " and so on" if SPLIT in where.annotations else ""
+    named = f"{where.at(where.images, splits[0])} and {where.at(where.annotations, splits[0])}{like}"
     what = f"{counted(len(images), 'image')} with {counted(len(entries), 'object')}, {drawn} of them with masks"
-    notes.insert(0, f"{what} ({layout['images']}, {layout['annotations']}), split {how}: {counts}")
+    notes.insert(0, f"{what} ({named}), split {how}: {counts}")
     used = {image["file_name"] for image in images}
     if left := len([path for path in images_in(files) if path not in used]):
         notes.append(f"left out, as no annotation file lists them: {counted(left, 'image')}")
@@ -61,11 +70,32 @@ def describe(files: Tree, folder: str, names: Sequence[str]) -> Described:
     return Described(entry, notes, np.array([[image["height"], image["width"]] for image in images], int), most)
 
 
-def has_masks(files: Tree, described: Described) -> bool:
-    """Whether every object has an outline."""
+def maskless(files: Tree, described: Described) -> str:
+    """The first object without an outline, as the start of a sentence; "" where all have one."""
     reader = reader_of(check(Dataset, described.entry, "the folder"))
-    found = [reader.instances(files, split) for split in described.entry["splits"]]
-    return all(has_outline(entry) for one in found for entry in one["annotations"])
+    return without_outline(
+        (reader.annotation_file(split), reader.instances(files, split)) for split in described.entry["splits"]
+    )
+
+
+def _require_images(files: Tree, where: str, folder: str) -> None:
+    """Raise UserError for images of an annotation file of whose name there is no file.
+
+    The reader asks for this, too, but its remedies are for an entry that is there.
+    """
+    known = {PurePosixPath(path).name for path in images_in(files) if path.startswith(below(folder))}
+    names = [image["file_name"] for image in load(files.read(where), where)["images"]]
+    if absent := [name for name in names if _parts(name)[-1] not in known]:
+        more = f", and {len(absent) - 1} more such images" if len(absent) > 1 else ""
+        raise UserError(
+            f"{where} lists the image {absent[0]}{more}, and {below(folder) or 'the folder'} has no file of that name; "
+            "put it there, or take the entry out"
+        )
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Of a `file_name`, whose separators may be those of Windows."""
+    return PurePosixPath(name.replace("\\", "/")).parts or ("",)
 
 
 def _json_files(files: Tree) -> list[str]:
@@ -115,6 +145,10 @@ def _of_labelme(files: Tree) -> dict[str, Any]:
     found = _labelme_files(files)
     if not found:
         raise UserError(f"{files.dataset} has no annotation file of COCO or labelme (.json); add it, or {GUIDE}")
+    if strange := [path for path in found if not _keys(files, path) >= LABELME]:
+        raise UserError(
+            f"{strange[0]} is no file of labelme, as {found[0]} is; save it anew, or take it out of the folder"
+        )
     folder = _above([str(PurePosixPath(path).parent) for path in found])
     photos = _above([str(PurePosixPath(path).parent) for path in images_in(files)])
     pattern = "*.json" if folder == "." else f"{folder}/*.json"
@@ -135,7 +169,7 @@ def _images_of(files: Tree, where: str) -> str:
     """The folder of an annotation file's images: the one that most of some names are found in, nearest to the file."""
     places: Counter[str] = Counter()
     for image in load(files.read(where), where)["images"][:NAMED]:
-        parts = PurePosixPath(image["file_name"].replace("\\", "/")).parts
+        parts = _parts(image["file_name"])
         for path in images_in(files):
             if PurePosixPath(path).name == parts[-1]:
                 places[_before(PurePosixPath(path).parts, parts)] += 1

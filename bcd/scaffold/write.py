@@ -12,6 +12,10 @@ from bcd.errors import UserError
 from bcd.files import atomic_write, read_text
 
 MARK = "# Written by `bcd new`"
+TRIAL = """\
+# For a quick trial write `seeds: 1`, and smaller numbers for the `steps` of the key `set`. Seeds that are trained stay
+# when you raise `seeds`; other `steps` are other runs, and the old ones stay in results/store.
+"""
 WIDTH = 110  # columns of a line
 
 
@@ -36,7 +40,8 @@ def write(name: str, entry: dict[str, Any], suite: dict[str, Any], origin: str, 
     text = _block(name).sub("", _datasets(folder))
     block = f"\n{MARK} from {origin}; it is yours: change what is wrong.\n{_yaml({name: entry})}"
     atomic_write(folder / "datasets.yaml", text.rstrip("\n") + "\n" + block)
-    atomic_write(suite_file(name, folder), f"{MARK} from {origin}; it is yours: change what you like.\n{_yaml(suite)}")
+    head = f"{MARK} from {origin}; it is yours: change what you like.\n{TRIAL}"
+    atomic_write(suite_file(name, folder), head + _yaml(suite))
 
 
 def suite_file(name: str, folder: Path) -> Path:

@@ -19,6 +19,7 @@ from bcd.runs.record import CodeHashes, DataFacts, EvaluationFacts, RunResult, T
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS, RunSpec
 from bcd.runs.status import DATA, Status, code_of, judge_all
+from bcd.runs.unfit import require_fit_data
 from bcd.tasks.task import Task
 
 Say = Callable[[str], None]
@@ -69,7 +70,8 @@ def resolve(suite: str, run: Run) -> RunSpec:
 def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
     """Train, evaluate and write the small JSON of each run. All must belong to one group.
 
-    Raises UserError naming the runs that failed, after the others are finished and written.
+    Raises UserError for data that does not serve their task, before anything trains; and naming the runs that failed,
+    after the others are finished and written.
     """
     if len({run.group for run in runs}) != 1:
         raise UserError("the keys belong to different groups; they must differ in the method only")
@@ -77,6 +79,7 @@ def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
     if any((t.data, t.recipe, t.seed, t.model) != (first.data, first.recipe, first.seed, first.model) for t in
            (run.training for run in runs)):  # fmt: skip
         raise UserError("runs of one group must share data, recipe, model and seed; train them one by one")
+    require_fit_data(runs)
     specs = [resolve(suite, run) for run in runs]
     from bcd import distributed
     from bcd.tasks import make_task

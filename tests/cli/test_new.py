@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from support.project import ROOT
 
+from bcd.cli import main
 from bcd.cli.main import app
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
@@ -40,9 +41,15 @@ def test_a_folder_becomes_a_dataset_and_a_suite(place, capsys):
     before = (place / "params/datasets.yaml").read_text()
     new("--data", "Pond Life/", "--task", "semantic")
     said = capsys.readouterr().out
-    assert "found: 10 images with masks (photos, masks/*_mask.png), split by chance: 6 train, 2 val, 2 test" in said
+    assert "found: 10 images with masks (photos and masks/*_mask.png), split by chance: 6 train, 2 val, 2 test" in said
     assert "written: the entry 'pond-life' at the end of params/datasets.yaml, and params/suites/pond-life.yaml" in said
-    assert "chosen: 3 paired seeds" in said and "\npond-life " in said and "unknown" not in said.partition("Disk")[0]
+    assert "chosen: 3 paired seeds" in said and "unknown" not in said.partition("Disk")[0]
+    assert "chosen: each job computes with one thread" in said and "runs timed (" in said
+    main.plan(suite="pond-life")
+    hours = [
+        line for line in said.splitlines() if line.startswith(("students ", "all tables ", "  a step: ", "Timed: "))
+    ]
+    assert len(hours) == 4 and set(hours) <= set(capsys.readouterr().out.splitlines())
     assert "snakemake --config suite=pond-life" in said
     assert (place / "params/datasets.yaml").read_text().startswith(before)
     dataset = load_params().datasets["pond-life"]
@@ -60,7 +67,11 @@ def test_boxes_are_for_detection(place, capsys):
     things = [{"id": n, "image_id": n, "category_id": 0, "bbox": [1, 1, 40, 40], "iscrowd": 0} for n in range(10)]
     content = {"images": images, "categories": [{"id": 0, "name": "duck"}], "annotations": things}
     (place / "Pond Life/result.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="--task instance: the folder has 10 images .* which are for detection"):
+    said = (
+        "--task instance: the folder has 10 images with 10 objects, 0 of them with masks .*; write --task detection, "
+        r"or mend this: result\.json: annotation 1 of the image photos/1\.jpg has no segmentation, and neither have 9 "
+    )
+    with pytest.raises(UserError, match=said):
         new("--data", "Pond Life", "--task", "instance")
     with pytest.raises(UserError, match="--void 7: Pond Life has objects, and no masks with values; leave it out"):
         new("--data", "Pond Life", "--void", "7")
@@ -76,7 +87,9 @@ def test_what_is_refused_writes_nothing(place):
     for arguments, message in {
         ("--data", "nowhere"): "--data nowhere is no folder; name one",
         ("--data", "Pond Life/masks"): "Pond Life/masks holds 10 images and no photographs",
-        ("--data", "Pond Life", "--task", "sementic"): "--task sementic: the folder has .* did you mean 'semantic'",
+        ("--data", "Pond Life", "--task", "sementic"): "--task sementic is no task; did you mean 'semantic'",
+        ("--data", "Pond Life", "--task", "detection"): "--task detection: the folder has 10 images with masks "
+        ".*; write --task semantic, or add a COCO file, or labelme's files, of the objects",
         ("--data", "Pond Life", "--name", "a/b"): "--name: 'a/b' cannot be a name",
         ("--data", "Pond Life", "--name", "camvid"): "has 'camvid' already, which `bcd new` did not write",
     }.items():

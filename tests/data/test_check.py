@@ -144,7 +144,7 @@ def test_crowds_missing_masks_and_classes_without_an_object_are_said(root):
     nothing = "the class 'key' has no object in the split 'train'"
     ignored = "all 2 objects of the split 'val' are crowds, which evaluation ignores"
     assert findings.warnings(check_of, "detection") == [crowds, nothing, ignored]
-    assert "annotations 2 of image 1 have no segmentation" in findings.warnings(check_of, "instance")[1]
+    assert "annotation 2 of the image train2017/1.png has no segmentation" in findings.warnings(check_of, "instance")[1]
     assert findings.warnings(check_of, "semantic") == []
 
 

@@ -104,7 +104,7 @@ def test_times_come_from_records(project, capsys):
     bcd = runs()[f"{PAIR}/bcd/s1"]
     step, share = rates.step(bcd), rates.share(bcd)
     undisturbed = min(kd.train_seconds, kd.train_cpu_seconds / kd.threads) / kd.steps
-    assert (step.seconds, step.low, step.high, step.origin, step.records) == (*[undisturbed] * 3, "measured", 1)
+    assert (step.seconds, step.low, step.high, step.origin, step.samples) == (*[undisturbed] * 3, "measured", 1)
     rest = min(
         kd.group_seconds - kd.setup_seconds - kd.train_seconds - none.train_seconds,
         (kd.group_cpu_seconds - kd.setup_cpu_seconds - kd.train_cpu_seconds - none.train_cpu_seconds) / kd.threads,

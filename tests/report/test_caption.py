@@ -52,6 +52,13 @@ def test_weights_are_named(project):
     )
 
 
+def test_of_a_hash_the_caption_has_what_tells_files_apart(project):
+    whole = "index:lite 0.1.0 sha256:" + "0123456789abcdef" * 4 + " Apache-2.0"
+    for repetition in range(2):
+        edit(student_file("none", repetition), lambda result: result.update(pretrained=whole))
+    assert "weights index:lite 0.1.0 sha256:0123456789ab Apache-2.0." in content().caption
+
+
 def compared(measured, method, metric="miou", **changes):
     """The table with another comparison of a method in its first pair."""
     one = cell(measured, method, metric)

@@ -12,7 +12,7 @@ from bcd.config.schema.data import Dataset
 from bcd.data.formats import reader_of
 from bcd.data.tree import Tree
 from bcd.errors import UserError
-from bcd.scaffold.objects import annotated, describe, has_masks
+from bcd.scaffold.objects import annotated, describe, maskless
 
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 
@@ -37,7 +37,7 @@ def told(files):
     found = describe(tree, "photos", ())
     dataset = check(Dataset, found.entry, "photos")
     assert {split: len(reader_of(dataset).samples(tree, split)) for split in dataset.splits} == dataset.splits
-    return found, has_masks(tree, found)
+    return found, not maskless(tree, found)
 
 
 def pictures(*paths):

@@ -255,7 +255,7 @@ def test_what_stops_before_training(tmp_path, text, message):
     dataset = own(folder, {"train": 2}, **LAYOUT)
     if not message:  # a polygon of two points: detection does without, and masks are refused
         assert (
-            "have no polygon of three points"
+            "has no polygon of three points"
             in get(dataset, tmp_path / "mine").check["splits"]["train"]["objects"]["masks"]
         )
         with pytest.raises(
