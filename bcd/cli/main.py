@@ -198,10 +198,12 @@ def follow(key: str, folder: Path, suite: Suite = None, parent: Annotated[int, t
 
 @app.command()
 def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.")], suite: Suite = None) -> None:
-    """Evaluate a finished run again and print its metrics.
+    """Evaluate a finished run again and print its metrics, in percent.
 
-    Where params/models.yaml has the `published` number of a model that is loaded and not trained, it stands beside.
+    Where params/models.yaml has `published` numbers of a model that is loaded and not trained, they stand beside; one
+    that differs by more than its tolerance is an error.
     """
+    from bcd.printing import number_text
     from bcd.runs import expand
     from bcd.runs.published import against_published
     from bcd.train import job
@@ -209,10 +211,17 @@ def evaluate(key: Annotated[str, typer.Argument(help="Run key of a finished run.
     params, wanted = load(suite)
     run = expand.pick_run(expand.suite_runs(params, wanted), key, wanted.name)
     measured = job.evaluate_finished(wanted.name, run, say)
+    width = max(map(len, measured))
     for name, value in measured.items():
-        put(f"{name:10s} {value:.4f}")
-    for sentence in against_published(run, params.models[run.model].published, measured):
-        put(sentence)
+        put(f"{name:{width}s}  {number_text(value):>6s}")
+    beside = against_published(run, params.models[run.model].published, measured)
+    for one in beside:
+        put(one.sentence)
+    if any(one.beyond for one in beside):
+        raise UserError(
+            f"{run.key} is not the published model as it was measured: compare the images (mean, std, size, all of the "
+            f"split), the classes and the file of '{run.model}' (params/models.yaml)"
+        )
 
 
 app.command()(export)

@@ -12,7 +12,7 @@ from bcd.files import sha256_file
 from bcd.models.backbones import OUT_INDICES, TIMM, V1C_STEM, timm_name
 from bcd.models.class_names import SEGMENTOR, ClassRows, by_name
 from bcd.models.efficientnet import timm_names
-from bcd.models.hub import weights_path
+from bcd.models.hub import hub_errors, weights_path
 from bcd.models.layers import timm_backbone
 from bcd.models.openmmlab import openmmlab_naming, our_layout
 from bcd.models.timm_pyramid import TimmPyramid, timm_key, timm_state
@@ -134,7 +134,7 @@ def timm_weights(backbone: str) -> tuple[str, dict[str, Tensor]]:
             source = timm_backbone(name, out_indices=OUT_INDICES, pretrained=True)
         else:
             source = timm.create_model(backbone, pretrained=True)
-    except (OSError, RuntimeError) as error:
+    except hub_errors() + (RuntimeError,) as error:
         raise UserError(
             f"model.pretrained is 'timm' but the weights of '{backbone}' could not be fetched; connect to "
             "the Hugging Face Hub once to fill its cache (HF_HOME), or name a local file"

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from bcd.errors import counted
+from bcd.printing import signed
 from bcd.report.content import Comparison, ModelFacts, PairBlock, TableContent, Trace
-from bcd.report.render.text import heading, partial_text, scaled, signed, title
+from bcd.report.render.text import heading, partial_text, scaled, title
 from bcd.report.stats import MOST_SEEDS, POWER, mean_std
 from bcd.runs.record import ExportFacts
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bcd.config.schema.suites import METRICS, Params, Suite
+from bcd.config.schema.base import METRICS
+from bcd.config.schema.suites import Params, Suite
 from bcd.errors import UserError, counted, pick
 from bcd.metrics import summariser
 from bcd.metrics.average_precision import SUFFIX

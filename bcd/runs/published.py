@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from bcd.config.schema.models import PublishedScore
 from bcd.errors import nearest
+from bcd.printing import number_text
 from bcd.runs.run import Run
 
 
-def against_published(run: Run, published: Sequence[PublishedScore], measured: Mapping[str, float]) -> list[str]:
-    """A sentence for each number that others published of the run's weights, on the data that it is evaluated on.
+@dataclass(frozen=True)
+class Beside:
+    """A published number beside the measured one, as a sentence; `beyond`: they differ by more than its tolerance."""
 
-    measured: metric -> value, 0..1. The numbers of a model that is trained here are of other weights: none is shown.
+    sentence: str
+    beyond: bool
+
+
+def against_published(run: Run, published: Sequence[PublishedScore], measured: Mapping[str, float]) -> list[Beside]:
+    """Each number that others published of the run's weights, on the data that it is evaluated on.
+
+    measured: metric -> value as evaluation gives it, in percent like those of params. The numbers of a model that is
+    trained here are of other weights: none is shown. Where all are of other data, one sentence says of which.
     """
-    scores = [one for one in published if (one.dataset, one.split) == (run.dataset, run.evaluation.split)]
     if run.training.recipe.steps or run.teacher is not None:
         return []
-    return [_sentence(one, measured) for one in scores]
+    here = (run.dataset, run.evaluation.split)
+    scores = [one for one in published if (one.dataset, one.split) == here]
+    if published and not scores:
+        elsewhere = ", ".join(dict.fromkeys(_data(one.dataset, one.split) for one in published))
+        said = f"published numbers of {run.model} are of {elsewhere}, and none of {_data(*here)}"
+        return [Beside(said, beyond=False)]
+    return [_beside(one, measured) for one in scores]
 
 
-def _sentence(score: PublishedScore, measured: Mapping[str, float]) -> str:
-    beside = f"published {score.metric} {score.value:.2f} ({score.source})"
+def _data(dataset: str, split: str) -> str:
+    return f"{dataset}'s split '{split}'"
+
+
+def _beside(score: PublishedScore, measured: Mapping[str, float]) -> Beside:
+    said = f"published {score.metric} {number_text(score.value)} ({score.source})"
     if score.metric not in measured:
-        return f"{beside}: no such metric was measured{nearest(score.metric, measured)}"
-    value = 100 * measured[score.metric]
-    apart = abs(value - score.value)
-    found = f"{beside}, measured {value:.2f}: they differ by {apart:.2f}"
-    if round(apart, 6) <= score.tolerance:
-        return f"{found}, within the tolerance of {score.tolerance:g}"
-    return (
-        f"{found}, MORE than the tolerance of {score.tolerance:g}; this is not the published model as it was measured: "
-        "compare the images (mean, std, size, all of the split), the classes and the file"
+        return Beside(f"{said}: no such metric was measured{nearest(score.metric, measured)}", beyond=False)
+    value = measured[score.metric]
+    apart = round(abs(value - score.value), 6)
+    within = apart <= score.tolerance  # NaN is not
+    verdict = "within" if within else "MORE than"
+    return Beside(
+        f"{said}, measured {number_text(value)}: they differ by {number_text(apart)}, {verdict} the tolerance of "
+        f"{score.tolerance:g}",
+        beyond=not within,
     )

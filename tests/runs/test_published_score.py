@@ -32,28 +32,35 @@ def loaded(project):
 @pytest.mark.parametrize(
     ("measured", "said"),
     [
-        (0.4551, "measured 45.51: they differ by 0.01, within the tolerance of 0.1"),
-        (0.456, "differ by 0.10, within"),
-        (0.40, "differ by 5.50, MORE than the tolerance of 0.1; this is not the published model as it was measured"),
+        (45.51, "measured 45.51: they differ by 0.01, within the tolerance of 0.1"),
+        (45.6, "differ by 0.10, within"),
+        (40.0, "differ by 5.50, MORE than the tolerance of 0.1"),
+        (float("nan"), "measured n/a: they differ by n/a, MORE than the tolerance of 0.1"),
     ],
 )
 def test_it_stands_beside_what_is_measured(loaded, measured, said):
     run, score = loaded
-    (sentence,) = against_published(run, [score], {"miou": measured})
-    assert sentence.startswith("published miou 45.50 (Paper 2), measured") and said in sentence
+    (found,) = against_published(run, [score], {"miou": measured})
+    assert found.sentence.startswith("published miou 45.50 (Paper 2), measured") and said in found.sentence
+    assert found.beyond == ("MORE" in said)
 
 
 def test_only_numbers_of_these_weights_on_this_data_are_shown(loaded):
     run, score = loaded
     elsewhere = [score.model_copy(update={"dataset": "other"}), score.model_copy(update={"split": "other"})]
-    assert against_published(run, elsewhere, {"miou": 0.5}) == []
-    assert against_published(runs()[TEACHER], [score], {"miou": 0.5}) == []  # which is trained
+    assert len(against_published(run, [score, *elsewhere], {"miou": 50.0})) == 1
+    (found,) = against_published(run, elsewhere, {"miou": 50.0})
+    where = "scenes-smoke's split"
+    assert found.sentence.endswith(f"are of other's split 'test', {where} 'other', and none of {where} 'test'")
+    assert not found.beyond
+    assert against_published(run, [], {"miou": 50.0}) == []
+    assert against_published(runs()[TEACHER], [score], {"miou": 50.0}) == []  # which is trained
 
 
-def test_an_unknown_metric_is_said(loaded):
+def test_a_metric_that_is_not_measured_is_said(loaded):
     run, score = loaded
-    (sentence,) = against_published(run, [score.model_copy(update={"metric": "miuo"})], {"miou": 0.5})
-    assert "no such metric was measured; did you mean 'miou'?" in sentence
+    (found,) = against_published(run, [score.model_copy(update={"metric": "ap_mask"})], {"ap": 50.0})
+    assert "no such metric was measured" in found.sentence and not found.beyond
 
 
 def test_it_changes_no_runs_address(project):

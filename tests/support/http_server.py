@@ -17,7 +17,7 @@ class Site:
     statuses: for each request in turn, an error status to answer instead (None: none).
     seen: the Range header of every request, None where there was none.
     conditions: whether it looks at If-Range. target: the address that it points to instead. silence: seconds before it
-    answers. gate: what it waits for after the first 100 bytes of a body.
+    answers. gate: what it waits for after the first 100 bytes of a body. headers: further ones of each answer.
     """
 
     body: bytes
@@ -32,11 +32,15 @@ class Site:
     target: str | None = None
     silence: float = 0.0
     gate: threading.Event | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
 
 
 def handler(site: Site) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.head(0)
+
         def do_GET(self) -> None:
             asked = self.headers["Range"]
             site.seen.append(asked)
@@ -83,6 +87,8 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", str(len(site.body) - start))
             if site.etag:
                 self.send_header("ETag", site.etag)
+            for name, value in site.headers.items():
+                self.send_header(name, value)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

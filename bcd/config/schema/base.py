@@ -1,4 +1,4 @@
-"""What the types of params share: strictness, names, and ranges of pixels."""
+"""What the types of params share: strictness, tasks and their metrics, names, and ranges of pixels."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ from pydantic import (
 )
 
 TaskName = Literal["semantic", "detection", "instance"]
+BOX_METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
+METRICS = {
+    "semantic": ("miou", "macc", "aacc", "biou", "trimap1", "trimap3", "trimap5", "bf3", "conn", "frag"),
+    "detection": BOX_METRICS,
+    "instance": (*BOX_METRICS, *(f"{m}_mask" for m in BOX_METRICS), *(f"{m}_boundary" for m in BOX_METRICS)),
+}
 
 # Names become folders, run keys and words of a shell command.
 NAME = re.compile(r"(?!.*\.\.)[^\W_][\w.+-]*")

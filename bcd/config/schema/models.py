@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -15,8 +16,9 @@ from pydantic import (
 from bcd.config.architectures import BACKBONES, DETECTOR_HEADS, SEGMENTATION_HEADS, SOURCES, output_strides
 from bcd.config.index_weights import INDEX
 from bcd.config.ranges import Count, Depth, Fraction, Width
-from bcd.config.schema.base import Pixels, Strict
+from bcd.config.schema.base import METRICS, Pixels, Strict
 from bcd.config.zoo import HUB, ZOO, hub_file
+from bcd.errors import nearest
 
 ZOO_BACKBONES = ("resnet50", "resnet101")
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
@@ -90,6 +92,10 @@ class Model(Strict):
                 raise ValueError(f"{field}: only 'light' has them; remove them for '{self.backbone}'")
         return self
 
+    def _require_metrics(self, known: Collection[str]) -> None:
+        if wrong := next((score.metric for score in self.published if score.metric not in known), None):
+            raise ValueError(f"published: '{wrong}' is no metric of such a model{nearest(wrong, known)}")
+
 
 class SegmentationModel(Model):
     """A model for semantic segmentation."""
@@ -105,6 +111,7 @@ class SegmentationModel(Model):
     def _file_fits(self) -> SegmentationModel:
         if self.pretrained.endswith(ZOO):
             raise ValueError(f"pretrained: '{self.pretrained}' is a file of detectron2's detectors; name another file")
+        self._require_metrics(METRICS["semantic"])
         return self
 
 
@@ -156,6 +163,7 @@ class DetectionModel(Model):
             raise ValueError("detection.pyramid_norm: only the engine torchvision has it; remove it for detectron2")
         if self.detection.version and (self.detection.engine == "detectron2" or self.head == "fcos"):
             raise ValueError("detection.version: torchvision has a second of RetinaNet and R-CNNs alone; remove it")
+        self._require_metrics(METRICS["instance" if self.head == "mask_rcnn" else "detection"])
         return self
 
     @model_validator(mode="after")

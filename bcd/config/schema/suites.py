@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from bcd.config.ranges import Whole
-from bcd.config.schema.base import Name, Strict, TaskName, repeated
+from bcd.config.schema.base import METRICS, Name, Strict, TaskName, repeated
 from bcd.config.schema.data import Dataset
 from bcd.config.schema.exports import Export
 from bcd.config.schema.methods import Method
@@ -20,12 +20,6 @@ from bcd.config.schema.models import AnyModel
 from bcd.config.schema.recipes import AnyRecipe
 from bcd.errors import nearest
 
-BOX_METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
-METRICS = {
-    "semantic": ("miou", "macc", "aacc", "biou", "trimap1", "trimap3", "trimap5", "bf3", "conn", "frag"),
-    "detection": BOX_METRICS,
-    "instance": (*BOX_METRICS, *(f"{m}_mask" for m in BOX_METRICS), *(f"{m}_boundary" for m in BOX_METRICS)),
-}
 # Keys of a suite that each of its tables inherits.
 SHARED = ("task", "seeds", "metrics", "main_metrics", "panels")
 

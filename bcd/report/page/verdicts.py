@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 
-from bcd.config.schema.suites import METRICS
+from bcd.config.schema.base import METRICS
 from bcd.errors import counted
+from bcd.printing import signed
 from bcd.report.content import TEACHER, Comparison, MeasuredRow, PairBlock, TableContent
-from bcd.report.render.text import heading, scaled, signed, title
+from bcd.report.render.text import heading, scaled, title
 from bcd.report.stats import POWER
 
 PROPOSED = ("brd", "bcd", "bckd")  # our readings of the papers' whole methods, docs/claims.md

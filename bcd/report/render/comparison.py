@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from bcd.errors import counted
+from bcd.printing import number_text, signed
 from bcd.report.compared import Compared, Moved, RowComparison
-from bcd.report.render.text import NOTHING, UNDEFINED, WIDTH, signed, title, wrapped
+from bcd.report.render.text import NOTHING, WIDTH, title, wrapped
 
 WIDEST = 120  # of the classes: as many metrics stand beside one another as fit; CSV and JSON have all
 SHOWN = 30  # classes; of more, the half that gained most and the half that gained least
@@ -58,19 +59,9 @@ def _metrics(head: str, a: str, b: str, found: Iterable[Compared]) -> list[str]:
     lines = [(head, a, b, "difference", "95 % interval", "p")]
     for one in found:
         name = title(one.metric) + (" (pieces, lower is better)" if one.metric == "frag" else "")
-        values = _value(one.a, one.a_std), _value(one.b, one.b_std)
-        lines.append((name, *values, _signed(one.mean), _interval(one), _p(one.p)))
+        values = number_text(one.a, one.a_std), number_text(one.b, one.b_std)
+        lines.append((name, *values, signed(one.mean), _interval(one), _p(one.p)))
     return _aligned(lines)
-
-
-def _value(mean: float | None, std: float | None) -> str:
-    if mean is None:
-        return UNDEFINED
-    return f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else "")
-
-
-def _signed(value: float | None) -> str:
-    return UNDEFINED if value is None else signed(value)
 
 
 def _interval(one: Compared) -> str:
@@ -123,7 +114,7 @@ def _of_class(of: Mapping[str, Compared], metrics: Sequence[str]) -> list[str]:
     cells = []
     for metric in metrics:
         one = of[metric]
-        cells += [_value(one.a, None), _signed(one.mean), _interval(one)]
+        cells += [number_text(one.a), signed(one.mean), _interval(one)]
     return cells
 
 
@@ -141,7 +132,7 @@ def _images(head: str, a: str, b: str, images: Sequence[Moved], found: RowCompar
     lines = [(head, a, b, "difference", "seeds up", "down")]
     for one in images:
         counts = f"{one.seeds_up} of {seeds}", f"{one.seeds_down} of {seeds}"
-        lines.append((f"  {one.image}", f"{one.a:.2f}", f"{one.b:.2f}", signed(one.difference), *counts))
+        lines.append((f"  {one.image}", number_text(one.a), number_text(one.b), signed(one.difference), *counts))
     return _aligned(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bcd.errors import counted
+from bcd.printing import signed
 from bcd.report.content import Cell, TableContent
 from bcd.report.render import text
 
@@ -31,5 +32,5 @@ def _line(name: str, cells: list[str], width: int) -> str:
 
 def _cell(cell: Cell) -> str:
     found, mark = cell.difference, {"better": "*", "worse": "†", None: " "}[cell.verdict]
-    difference = f"{text.signed(found.mean)}{mark}" if found and found.mean is not None else ""
+    difference = f"{signed(found.mean)}{mark}" if found and found.mean is not None else ""
     return f"{text.value_text(cell):<14}{difference:>8}"

@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Callable
 
 from bcd.errors import counted
+from bcd.printing import UNDEFINED, number_text, signed
 from bcd.report.content import Cell, Comparison, MeasuredRow, PairBlock, PartialFacts, Source, TableContent
 
 NOTHING = "–"  # a cell that has no number by design: nothing to compare, or only one run
-UNDEFINED = "n/a"  # a metric without a value, e.g. of classes that no image shows
 NOT_RUN = "not run"  # a cell of a partial table of which there is no run
 TITLES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "biou": "bIoU", "conn": "Conn", "frag": "Frag"}
 WIDTH = 96  # columns of sentences in a terminal that is no narrower
@@ -59,11 +59,7 @@ def row_title(row: MeasuredRow, content: TableContent) -> str:
 
 def value_text(cell: Cell) -> str:
     """`57.20 ± 0.30`, or the mean alone where there is one run."""
-    if not cell.values:
-        return NOT_RUN
-    if cell.mean is None:
-        return UNDEFINED
-    return f"{cell.mean:.2f}" + (f" ± {cell.std:.2f}" if cell.std is not None else "")
+    return number_text(cell.mean, cell.std) if cell.values else NOT_RUN
 
 
 def difference_text(found: Comparison | None) -> str:
@@ -91,12 +87,6 @@ def scaled(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.3g}{prefix}"
     return f"{value:.3g}"
-
-
-def signed(value: float) -> str:
-    """Two decimals with a sign, but no sign for what rounds to nothing."""
-    text = f"{value:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text
 
 
 def wrapped(sentence: str, width: int) -> list[str]:
