@@ -1,12 +1,12 @@
 """Which models export to which formats, and how far the files are from PyTorch: the table of docs/reference/chip.md.
 
-    python benchmarks/exports.py [NAME ...] [--formats onnx onnx-dynamic openvino executorch] [--size 64 96]
+    python benchmarks/exports.py [NAME ...] [--formats onnx onnx-dynamic openvino executorch onnx-int8] [--size 64 96]
 
 NAME is a model of params/models.yaml or BACKBONE/HEAD, a segmentor of 16 channels; by default one model of that file
-for each pair of backbone and head. Weights are random, but batch norms know
-the images, which are noise: so logits have their usual scale. A line appears as soon as a model is done; what a cell
-holds is the largest difference in a logit, at two more sizes and for two images where the format leaves that open, or
-the first words of what the toolchain said. `largest` is the largest logit of PyTorch.
+for each pair of backbone and head. Weights are random, but batch norms know the images, which are noise: so logits have
+their usual scale. int8 is calibrated on such images, too. A line appears as soon as a model is done; what a cell holds
+is the largest difference in a logit, at two more sizes and for two images where the format leaves that open, or the
+first words of what the toolchain said. `largest` is the largest logit of PyTorch.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bcd.config.architectures import BACKBONES
+from bcd.config.architectures import output_strides
 from bcd.config.exportable import require_exportable
 from bcd.config.load import load_params
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
@@ -30,7 +30,9 @@ from bcd.models.base import DenseModel
 
 CLASSES = 8
 FORMATS = ("onnx", "onnx-dynamic", "openvino", "executorch")
+QUANTISED = tuple(f"{name}-int8" for name in ("onnx", "openvino", "executorch"))
 WARM_UP = 4  # batches that batch norms see
+CALIBRATION = 8  # images that int8 ranges are measured on
 
 
 def distinct(models: dict[str, AnyModel]) -> list[str]:
@@ -48,7 +50,7 @@ def named(name: str) -> AnyModel:
     if not slash:
         return pick(load_params().models, name, "benchmarks/exports.py")
     light = {"widths": [8, 16, 24, 32], "depths": [1] * 4} if backbone == "light" else {}
-    stride = pick(BACKBONES, backbone, "benchmarks/exports.py")[0]
+    stride = output_strides(backbone)[0]
     return SegmentationModel(backbone=backbone, head=head, channels=16, output_stride=stride, **light)
 
 
@@ -78,8 +80,8 @@ def metadata_of(name: str, model: AnyModel, graph: Graph, kind: str, size: Seque
         run="random",
         weights_sha256="",
         model=f"{model.backbone} {model.head}",
-        format=kind.removesuffix("-dynamic"),
-        precision="float32",
+        format=kind.partition("-")[0],
+        precision="int8" if kind in QUANTISED else "float32",
         dynamic=kind.endswith("-dynamic"),
         classes=[str(i) for i in range(CLASSES)],
         palette=[[0, 0, 0]] * CLASSES,
@@ -89,17 +91,24 @@ def metadata_of(name: str, model: AnyModel, graph: Graph, kind: str, size: Seque
     )
 
 
+def noise(random: np.random.Generator, size: Sequence[int]) -> np.ndarray:
+    """An input, float32 (1, 3, *size)."""
+    return random.normal(size=(1, 3, *size)).astype(np.float32)
+
+
 def cell(name: str, model: AnyModel, graph: Graph, kind: str, size: Sequence[int]) -> str:
     """The largest difference between a file of this kind and PyTorch, or why there is none."""
     metadata = metadata_of(name, model, graph, kind, size)
     exporter = formats.exporter(metadata.format)
     try:
         require_exportable(model, dynamic=metadata.dynamic, where=name)
-        files, _, _ = build.pack(graph, metadata, exporter.default_opset(None), [])
+        random = np.random.default_rng(1)
+        calibrating = [noise(random, size) for _ in range(CALIBRATION)]
+        files, _, _ = build.pack(graph, metadata, exporter.default_opset(None), calibrating)
         opened = open_bytes(files, Path(f"{name}{exporter.SUFFIXES[0]}"), metadata.format, threads=1)
         sizes = [(size[0], size[1])] + (parity.other_sizes(*size) if metadata.dynamic else [])
         random = np.random.default_rng(0)
-        inputs = [random.normal(size=(1, 3, *one)).astype(np.float32) for one in sizes]
+        inputs = [noise(random, one) for one in sizes]
         found = parity.compare(opened, graph, inputs, ["noise"], gate=False)
     except UserError as error:
         return str(error).removeprefix(f"{name}: ").partition(";")[0]
@@ -111,7 +120,7 @@ def cell(name: str, model: AnyModel, graph: Graph, kind: str, size: Sequence[int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
+    parser.add_argument("--formats", nargs="+", default=FORMATS, choices=(*FORMATS, *QUANTISED))
     parser.add_argument("--size", nargs=2, type=int, default=(64, 96))
     arguments = parser.parse_args()
     print(f"| model | backbone | head | largest | {' | '.join(arguments.formats)} |")
@@ -125,7 +134,7 @@ def main() -> None:
             why = str(error).removeprefix(f"{name}: ").partition(";")[0]
             print(f"| `{name}` | {model.backbone} | {model.head} | – | {why} |", flush=True)
             continue
-        image = np.random.default_rng(0).normal(size=(1, 3, *arguments.size)).astype(np.float32)
+        image = noise(np.random.default_rng(0), arguments.size)
         scale = max(float(np.abs(output).max()) for output in torch_call(graph.module)(image))
         cells = [cell(name, model, graph, kind, arguments.size) for kind in arguments.formats]
         print(f"| `{name}` | {model.backbone} | {model.head} | {scale:.1e} | {' | '.join(cells)} |", flush=True)

@@ -8,8 +8,13 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bcd.errors import UserError
 from bcd.runs.provenance import git_trouble
+
+if TYPE_CHECKING:
+    from bcd.config.schema.suites import Params
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "opencv-python-headless", "snakemake", "dvc", "mlflow")
 OPTIONAL = {
@@ -20,7 +25,7 @@ NEEDED_GB = 10
 
 
 def report() -> list[str]:
-    """Lines of text, one fact each; what needs attention starts with `missing:`."""
+    """Lines of text, one fact each; what needs attention starts with `missing:`, or of params/ with `wrong:`."""
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
     lines += [_package(name) for name in PACKAGES]
     for name, remedy in OPTIONAL.items():
@@ -31,7 +36,7 @@ def report() -> list[str]:
         lines.append("missing: home; start Snakemake as `XDG_CACHE_HOME=$PWD/.snakemake/cache snakemake`")
     if trouble := git_trouble():
         lines.append(f"missing: commit; {trouble}")
-    return lines + _machine() + _data()
+    return lines + _machine() + _params()
 
 
 def _home_is_writable() -> bool:
@@ -63,13 +68,41 @@ def _machine() -> list[str]:
     return lines
 
 
-def _data() -> list[str]:
-    from bcd.config.load import default_suite, load_params
+def _params() -> list[str]:
+    """Every entry and suite of params/ that is wrong, and the state of the default suite's data."""
+    from bcd.config.load import load_params, wrong_entries
+
+    try:
+        params = load_params()
+    except UserError as error:
+        return [f"wrong: {error}"]
+    found = [*wrong_entries(params), *_wrong_suites()]
+    try:
+        lines = _data(params)
+    except UserError as error:
+        lines = [f"missing: data, which the default suite would name; {error}"]
+    return [*(f"wrong: {sentence}" for sentence in found), *lines]
+
+
+def _wrong_suites() -> list[str]:
+    """What is wrong with the file of a suite, a sentence each."""
+    from bcd.config.suites import load_suite
+
+    found: dict[str, None] = {}
+    for path in sorted(Path("params/suites").glob("*.yaml")):
+        try:
+            load_suite(path.stem)
+        except UserError as error:
+            found[str(error)] = None  # suites that are made of a wrong one say the same
+    return list(found)
+
+
+def _data(params: Params) -> list[str]:
+    from bcd.config.load import default_suite
     from bcd.config.suites import load_suite
     from bcd.planning import survey
     from bcd.runs import expand
 
-    params = load_params()
     suite = load_suite(default_suite())
     states = survey.data_state(expand.suite_runs(params, suite))
     lines = [f"data/{files}: {state}" for files, state in states.items()]

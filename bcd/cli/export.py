@@ -137,7 +137,7 @@ def _finished(run: str, suite: str | None) -> Finished:
     if Path(run).is_dir():
         from bcd.config.load import load_params
 
-        return finished.of_folder(Path(run), load_params().datasets)
+        return finished.of_folder(Path(run), load_params().datasets.right())
     params, wanted = load(suite)
     before = f"there is no file or folder {run}, and "
     return finished.of_run(wanted.name, expand.pick_run(expand.suite_runs(params, wanted), run, wanted.name, before))

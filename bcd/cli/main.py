@@ -258,7 +258,10 @@ def track(
 
 @app.command()
 def doctor() -> None:
-    """Versions, hardware, threads and disk; what is missing and how to get it."""
+    """Versions, hardware, threads and disk; what is missing and how to get it; every wrong entry of params/.
+
+    Other commands say what is wrong with an entry only where they use it.
+    """
     from bcd.cli.doctor import report
 
     for line in report():

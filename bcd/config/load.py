@@ -1,7 +1,7 @@
 """The only reader of `params/` (but for `published/*.csv`, see `bcd.report.published`): files in, typed values out.
 
 An unknown key, a wrong type or a wrong unit raises `UserError` with the file, the field and the nearest valid
-spelling. Nothing here imports torch: building the DAG must stay fast.
+spelling, once its entry is used. Nothing here imports torch: building the DAG must stay fast.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from bcd.config.architectures import DETECTOR_HEADS, SEGMENTATION_HEADS
 from bcd.config.check import check
+from bcd.config.entries import Entries
 from bcd.config.overrides import term_keys
 from bcd.config.schema.base import require_name
 from bcd.config.schema.data import Dataset
@@ -31,16 +32,24 @@ METHODS = Path(__file__).with_name("methods.yaml")  # a link to that of params/,
 
 
 def load_params(folder: Path = Path("params")) -> Params:
-    """Read and check the five files of `params/`; raises `UserError` at the first thing that is wrong."""
+    """Read the five files of `params/`, whose entries are checked when they are used; see `wrong_entries`.
+
+    Raises UserError for a file that is no YAML.
+    """
     _require_own_code(folder)
-    raw_datasets = read_yaml(folder / "datasets.yaml")
     return Params(
-        datasets=_entries(folder / "datasets.yaml", lambda values, where: _dataset(values, raw_datasets, where)),
-        models=_entries(folder / "models.yaml", parse_model),
-        methods=_entries(folder / "methods.yaml", lambda values, where: parse_method(values, _name(where), where)),
-        recipes=_entries(folder / "recipes.yaml", parse_recipe),
-        exports=_entries(folder / "exports.yaml", lambda values, where: check(Export, values, where)),
+        datasets=_entries(folder / "datasets.yaml", _dataset),
+        models=_entries(folder / "models.yaml", lambda values, _, where: parse_model(values, where)),
+        methods=_entries(folder / "methods.yaml", lambda values, _, where: parse_method(values, _name(where), where)),
+        recipes=_entries(folder / "recipes.yaml", lambda values, _, where: parse_recipe(values, where)),
+        exports=_entries(folder / "exports.yaml", lambda values, _, where: check(Export, values, where)),
     )
+
+
+def wrong_entries(params: Params) -> list[str]:
+    """What is wrong with any entry of the five files, used or not; a sentence each."""
+    files = (params.datasets, params.models, params.methods, params.recipes, params.exports)
+    return [sentence for entries in files for sentence in entries.wrong()]
 
 
 def _require_own_code(folder: Path) -> None:
@@ -70,8 +79,10 @@ def checked_name(name: object, where: str) -> str:
         raise UserError(f"{where}: {error}") from None
 
 
-def _entries(path: Path, parse: Callable[[Any, str], Entry]) -> dict[str, Entry]:
-    return {checked_name(name, str(path)): parse(values, f"{path}: {name}") for name, values in read_yaml(path).items()}
+def _entries(path: Path, parse: Callable[[Any, Mapping[str, Any], str], Entry]) -> Entries[Entry]:
+    """The entries of a file; `parse` gets the values of one, those of all, and where they stand."""
+    raw = read_yaml(path)
+    return Entries(raw, lambda name, values: parse(values, raw, f"{path}: {checked_name(name, str(path))}"))
 
 
 def _name(where: str) -> str:

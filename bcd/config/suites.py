@@ -3,12 +3,13 @@ entry for many published numbers. Pure functions of what `bcd.config.load` has r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bcd.config.check import check
+from bcd.config.entries import Entries
 from bcd.config.load import checked_name
 from bcd.config.overrides import override
 from bcd.config.schema.base import Strict, repeated
@@ -153,18 +154,19 @@ def for_table(params: Params, suite: Suite, table: Table) -> Params:
         return params
     used = used_names(table)
     datasets = {name: plain_name(suite, name) for name in used["datasets"]}
-    return params.model_copy(
-        update={
-            "datasets": params.datasets | _set_of(suite, "datasets", datasets, params.datasets),
-            "models": params.models | _set_of(suite, "models", {n: n for n in used["models"]}, params.models),
-            "recipes": params.recipes | _set_of(suite, "recipes", {n: n for n in used["recipes"]}, params.recipes),
-        }
+    return replace(
+        params,
+        datasets=_set_of(suite, "datasets", datasets, params.datasets),
+        models=_set_of(suite, "models", {n: n for n in used["models"]}, params.models),
+        recipes=_set_of(suite, "recipes", {n: n for n in used["recipes"]}, params.recipes),
     )
 
 
-def _set_of(suite: Suite, part: str, names: dict[str, str], known: Mapping[str, Value]) -> dict[str, Value]:
-    """Of the table's `names` (-> those in params/) what is defined, with the suite's settings."""
-    return {name: _as_set(suite, part, name, known[plain]) for name, plain in names.items() if plain in known}
+def _set_of(suite: Suite, part: str, names: dict[str, str], known: Entries[Value]) -> Entries[Value]:
+    """`known` with the suite's settings for what is defined of the table's `names` (-> those in params/)."""
+    return known.replaced(
+        {name: _as_set(suite, part, name, known[plain]) for name, plain in names.items() if plain in known}
+    )
 
 
 def _as_set(suite: Suite, part: str, name: str, value: Value) -> Value:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bcd.config.load import load_params, parse_method
+from bcd.config.load import load_params, parse_method, wrong_entries
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.runs import expand
@@ -22,7 +22,10 @@ def edit(project, file: str, old: str, new: str) -> None:
 
 
 def load(project, suite: str = "smoke"):
+    """The runs of a suite; UserError for what is wrong with it, or with any entry of params."""
     params = load_params(project / "params")
+    if wrong := wrong_entries(params):
+        raise UserError(wrong[0])
     return expand.suite_runs(params, load_suite(suite, project / "params"))
 
 

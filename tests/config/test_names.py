@@ -1,11 +1,13 @@
 """What becomes a folder, a run key or a word of a shell command is checked when it is read."""
 
+import re
+
 import pytest
 import yaml
 from support.project import run
 from test_config import edit
 
-from bcd.config.load import load_params
+from bcd.config.load import load_params, wrong_entries
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.runs.expand import suite_runs
@@ -38,8 +40,12 @@ def test_an_entry_with_a_bad_name_is_refused(project, file, name):
     content = yaml.safe_load(path.read_text())
     content[name] = next(iter(content.values()))
     path.write_text(yaml.safe_dump(content, allow_unicode=True))
-    with pytest.raises(UserError, match=f"{file}.yaml: .*(cannot be a name|too long for a name)"):
-        load_params(project / "params")
+    params = load_params(project / "params")
+    message = f"{file}.yaml: .*(cannot be a name|too long for a name)"
+    with pytest.raises(UserError, match=message):
+        getattr(params, file)[name]
+    (sentence,) = wrong_entries(params)
+    assert re.search(message, sentence)
 
 
 @pytest.mark.parametrize("name", BAD)

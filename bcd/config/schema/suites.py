@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from operator import not_
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from bcd.config.entries import Entries
 from bcd.config.ranges import Whole
 from bcd.config.schema.base import METRICS, Name, Strict, TaskName, repeated
 from bcd.config.schema.data import Dataset
@@ -182,16 +184,17 @@ class Suite(Strict):
         return self
 
 
-class Params(Strict):
+@dataclass(frozen=True)
+class Params:
     """Everything in `params/` but the suites, keyed by name."""
 
-    datasets: dict[str, Dataset]
+    datasets: Entries[Dataset]
     """params/datasets.yaml."""
-    models: dict[str, AnyModel]
+    models: Entries[AnyModel]
     """params/models.yaml."""
-    methods: dict[str, Method]
+    methods: Entries[Method]
     """params/methods.yaml."""
-    recipes: dict[str, AnyRecipe]
+    recipes: Entries[AnyRecipe]
     """params/recipes.yaml."""
-    exports: dict[str, Export]
+    exports: Entries[Export]
     """params/exports.yaml."""
