@@ -5,7 +5,8 @@
       train semantic/scenes/light-student-from-light-teacher/s1: none, cwd, bcd    0:12  step 40/220, 3 learners, ...
     suite scenes: 7 of 41 jobs done, 2:06 so far, about 6 min left
 
-It is a filter of Snakemake's own handler: what it shows itself is not printed, and everything else is, above it.
+It is a filter of Snakemake's own handler: what it shows itself is not printed, and everything else is, above it. After
+Ctrl-C it also drops Snakemake's report of each job that was stopped, as an error with its log: one sentence says so.
 Where stderr is no terminal nothing is changed, so logs of clusters and pipes hold Snakemake's lines.
 """
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 # Snakemake names its events in `snakemake_interface_logger_plugins.common.LogEvent`; these are shown in our words.
 REPLACED = ("job_info", "job_started", "job_finished", "progress", "run_info", "resources_info", "shellcmd")
 CHATTER = ("Select jobs to execute...", "Using shell:", "Singularity containers:", "Elapsed time:")
+# How it says that the user stops it, that a job was stopped by a signal, and how it ends then.
+STOPPING = "Terminating processes on user request"
+BY_A_SIGNAL = re.compile(r"returned non-zero exit status (130|143)\.$")
+ENDING = ("Complete log(s):", "--keep-incomplete mode", "WorkflowError:\nAt least one job did not complete")
 WIDE = 100  # columns from which on there is room for what jobs say
 TAIL = 4000  # bytes of a job's log in which its last line is looked for
 STEP = re.compile(r"step (\d+)/(\d+)")
@@ -64,6 +69,7 @@ class Building(logging.Filter):
         self.rates = Rates()
         self.handler: logging.StreamHandler[Any] | None = None
         self.live: Live | None = None
+        self.stopping, self.failed = False, False
 
     def replace_lines(self, settings: Any) -> None:
         """From now on Snakemake does not print what `start` will show.
@@ -109,17 +115,26 @@ class Building(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take what a record says; whether Snakemake is to print it."""
-        event, said = str(getattr(record, "event", "")), record.__dict__
+        event, said, text = str(getattr(record, "event", "")), record.__dict__, str(record.msg)
+        self.stopping = self.stopping or text.startswith(STOPPING)
         if event == "job_info":
             log = Path(said["log"][0].split(" ")[0]) if said["log"] else Path()
             self.running[said["jobid"]] = Running(said["rule_msg"] or said["rule_name"], log, time.monotonic())
         elif event == "job_finished":
             self._finished(said["job_id"])
         elif event == "job_error":
-            self.running.pop(said["jobid"], None)
+            return self._failed(self.running.pop(said["jobid"], None))
         elif event == "progress":
             self.done = said["done"]
-        return event not in REPLACED and not str(record.msg).startswith(CHATTER)
+        if self.stopping and (BY_A_SIGNAL.search(text) or (text.startswith(ENDING) and not self.failed)):
+            return False
+        return event not in REPLACED and not text.startswith(CHATTER)
+
+    def _failed(self, job: Running | None) -> bool:
+        """Whether a job has failed, and was not just stopped by the user."""
+        stopped = self.stopping and job is not None and _last_line(job.log).startswith("bcd: stopped by ")
+        self.failed = self.failed or not stopped
+        return not stopped
 
     def _finished(self, number: int) -> None:
         job = self.running.pop(number, None)

@@ -109,7 +109,9 @@ def _read(suite: str, one: Side, other: Side, metrics: list[str], results: Path,
     wanted = [*one.row.runs, *other.row.runs]
     usable, missing = find_runs(suite, wanted, results, data)
     if missing and not partial:
-        raise UserError(f"{refusal(suite, missing)}, or compare the seeds that are there with --partial")
+        both = all(any(run.key in usable for run in side.row.runs) for side in (one, other))
+        few = ", or compare the seeds that are there with --partial" if both else ""
+        raise UserError(refusal(suite, usable, missing, few))
     read = [read_row(side.row, usable, one.table, metrics) for side in (one, other)]
     for side, found in zip((one, other), read, strict=True):
         if not found.runs:

@@ -64,7 +64,7 @@ def measure(
     wanted = {run.key: run for row in rows for run in row.runs}
     usable, missing = find_runs(suite.name, wanted.values(), results, data)
     if missing and not partial:
-        raise UserError(f"{refusal(suite.name, missing)}, or see what there is with `bcd tables --partial`")
+        raise UserError(refusal(suite.name, usable, missing, ", or see what there is with `bcd tables --partial`"))
     metrics = metrics_of(table)
     read = [{row.method: read_row(row, usable, table, metrics) for row in block} for block in blocks(rows)]
     forms = 1 + len(table.exports)  # of each pair, PyTorch's first

@@ -36,6 +36,7 @@ class Verdict(StrEnum):
     MISSING = "missing"  # to be trained
 
 
+NO_RESULT = "runs are missing"  # why a run without its small JSON is not usable
 TO_TRAIN = (Verdict.MISSING, Verdict.UNFINISHED, Verdict.FAILED, Verdict.CHANGED)
 USABLE = (Verdict.DONE, Verdict.STALE)
 
@@ -193,7 +194,7 @@ def _attempt(folder: Path, training: Training) -> tuple[int, str, bool]:
 def _mismatch(run: Run, result: RunResult | None, data: Identity | None, teacher: Status | None) -> str:
     """Why the small JSON is not today's, or ""."""
     if result is None:
-        return "runs are missing"
+        return NO_RESULT
     if result.fingerprint != run.fingerprint:
         return "runs were made with other parameters"
     if result.teacher and not (teacher and teacher.result):

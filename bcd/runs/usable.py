@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 from bcd.files import sha256_file
 from bcd.runs.run import Run
 from bcd.runs.spec import RESULTS
-from bcd.runs.status import DATA, Status, judge_all
+from bcd.runs.status import DATA, NO_RESULT, Status, judge_all
 
 NAMED = 10  # keys that a message lists before it only counts the rest
 
@@ -28,17 +28,24 @@ def find_runs(
     return {key: status for key, status in statuses.items() if status.usable}, unusable
 
 
-def refusal(suite: str, unusable: Mapping[str, list[str]]) -> str:
-    """What is wrong with the runs of a suite and how to mend it, from the reasons of `find_runs`."""
+def refusal(suite: str, usable: Collection[str], unusable: Mapping[str, list[str]], otherwise: str = "") -> str:
+    """What is wrong with the runs of a suite and how to mend it, from what `find_runs` gives.
+
+    otherwise: what else may be done where some are usable.
+    """
+    make = f"run `snakemake --config suite={suite}` to make them"
+    if not usable and set(unusable) == {NO_RESULT}:
+        number = counted(len(unusable[NO_RESULT]), "run")
+        return f"suite '{suite}': nothing has been run yet of the {number} that this needs; {make}"
     reasons = "; ".join(f"{why}: {_listed(keys)}" for why, keys in sorted(unusable.items()))
-    return f"suite '{suite}': {reasons}; run `snakemake --config suite={suite}` to make them"
+    return f"suite '{suite}': {reasons}; {make}{otherwise if usable else ''}"
 
 
 def read_runs(suite: str, runs: Iterable[Run], results: Path = RESULTS, data: Path = DATA) -> dict[str, Status]:
     """The given runs and their teachers by key; raises UserError naming every run that is not usable."""
     found, unusable = find_runs(suite, runs, results, data)
     if unusable:
-        raise UserError(refusal(suite, unusable))
+        raise UserError(refusal(suite, found, unusable))
     return found
 
 

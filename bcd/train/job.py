@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from bcd.config.schema.data import TRAIN, VALIDATION
 from bcd.data import findings
 from bcd.data.acquire import manifest
-from bcd.errors import UserError
+from bcd.errors import UserError, counted
 from bcd.files import atomic_write
 from bcd.runs import store
 from bcd.runs.jsonfile import dump
@@ -21,6 +22,7 @@ from bcd.runs.spec import RESULTS, RunSpec
 from bcd.runs.status import DATA, Status, code_of, judge_all
 from bcd.runs.unfit import require_fit_data
 from bcd.tasks.task import Task
+from bcd.train.history import FILE
 
 Say = Callable[[str], None]
 
@@ -81,6 +83,8 @@ def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
         raise UserError("runs of one group must share data, recipe, model and seed; train them one by one")
     require_fit_data(runs)
     specs = [resolve(suite, run) for run in runs]
+    for sentence in _intents(runs, specs):
+        say(sentence)
     from bcd import distributed
     from bcd.tasks import make_task
     from bcd.train import loop
@@ -102,6 +106,20 @@ def run_group(suite: str, runs: Sequence[Run], say: Say) -> None:
     if any(reasons):
         others = "; the other runs of the job are finished" if not all(reasons) else ""
         raise UserError("; ".join(reason for reason in reasons if reason) + others)
+
+
+def _intents(runs: Sequence[Run], specs: Sequence[RunSpec]) -> list[str]:
+    """Of each training that is to be done its run, its steps and its log, in the first of several processes."""
+    if int(os.environ.get("RANK", 0)):
+        return []
+    named: dict[Path, Run] = {}
+    for run, spec in zip(runs, specs, strict=True):
+        named.setdefault(spec.folder(RESULTS), run)  # exported students have the training of another run
+    return [
+        f"{run.key}: {counted(run.training.recipe.steps, 'step')}, log {folder / FILE}"
+        for folder, run in named.items()
+        if run.training.recipe.steps and not store.record(folder)
+    ]
 
 
 def _finish(suite: str, run: Run, spec: RunSpec, task: Task, failed: str | None, say: Say) -> str | None:

@@ -39,6 +39,7 @@ from bcd.train.standstill import sentence
 from bcd.train.teacher import Teacher
 
 Say = Callable[[str], None]
+SILENCE = 30.0  # seconds after which it says how far it is, however long `log_every` steps take
 
 
 def train(
@@ -152,7 +153,7 @@ def _loop(
     if start and distributed.rank() == 0:
         say(f"continuing from step {start} of {total}")
     batches = task.batches(start, rank=distributed.rank(), world=distributed.world(), workers=runtime.workers)
-    clock = time.perf_counter()
+    clock = spoken = time.perf_counter()
     for step in range(start, total):
         # A learner that was saved later than the others waits until the stream reaches its step.
         active = [learner for learner in learners if learner.step == step and not learner.failed]
@@ -179,8 +180,10 @@ def _loop(
             # A signal that another process of this training got ends this one, too.
             number = asked_to_stop[0] if asked_to_stop else signal.SIGTERM
             raise Stopped(number, f"stopped at step {step + 1} of {total}; the same command continues from here")
-        if (step + 1) % recipe.log_every == 0 and distributed.rank() == 0:
-            rate = (time.perf_counter() - clock) / (step + 1 - start)
+        due = step == start or (step + 1) % recipe.log_every == 0 or time.perf_counter() - spoken > SILENCE
+        if due and distributed.rank() == 0:
+            spoken = time.perf_counter()
+            rate = (spoken - clock) / (step + 1 - start)
             left = rate * (total - step - 1)
             together = counted(len(active), "learner")
             say(f"step {step + 1}/{total}, {together}, {rate * 1e3:.0f} ms a step, {left:.0f} s left")

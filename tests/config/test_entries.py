@@ -48,7 +48,7 @@ def test_suites_that_do_not_use_them_are_as_before(project, request):
 def test_a_suite_that_uses_one_names_it(mistaken, file):
     suite = mistaken / "params/suites/smoke.yaml"
     old, new = USES[file]
-    suite.write_text(suite.read_text().replace(old, new))
+    suite.write_text(suite.read_text().replace(old, new, 1))
     with pytest.raises(UserError) as error:
         suite_runs(load_params(), load_suite("smoke"))
     assert str(error.value).startswith(f"params/{file}.yaml: odd")

@@ -12,6 +12,7 @@ from bcd import metrics
 from bcd.errors import UserError
 from bcd.files import sha256_file
 from bcd.report.compare import compare_rows
+from bcd.report.measure import measure
 
 compared = partial(compare_rows, table="all-labels")
 
@@ -170,7 +171,17 @@ def test_missing_runs_are_named_with_what_makes_them(project):
     assert found.repetitions == ["s0"] and any("PARTIAL: bcd lacks s1." in one for one in found.caveats)
     assert of(load(), "none", "kd").repetitions == ["s0", "s1"], "what is not compared may be missing"
     lose("bcd/s0")
+    assert "--partial" not in refused(), "there is nothing to compare"
     assert "no run of bcd is there" in refused(partial=True)
+
+
+def test_of_a_suite_that_was_never_run_that_is_all_that_is_said(project):
+    for path in Path("results/smoke").rglob("s*.json"):
+        path.unlink()
+    make = "run `snakemake --config suite=smoke` to make them"
+    assert refused() == f"suite 'smoke': nothing has been run yet of the 5 runs that this needs; {make}"
+    with pytest.raises(UserError, match=f"nothing has been run yet of the 19 runs that this needs; {make}$"):
+        measure(*load(), load()[1].tables[0], RESULTS, Path("data"))
 
 
 def test_seeds_must_be_shared(project):

@@ -4,12 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import smoke
 from support.project import ROOT
 
 from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.runs import expand
+from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
+from bcd.train import job
 
 PAIR = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 
@@ -52,3 +55,22 @@ def test_the_limit_is_a_part_of_the_recipe_that_changes_no_run(project):
     before = runs_with(None)
     assert {key: one.fingerprint for key, one in runs.items()} == {k: one.fingerprint for k, one in before.items()}
     assert len(expand.groups(runs)) == len(expand.groups(before)) + 2 * 2
+
+
+def test_a_training_says_at_once_what_it_does_and_early_how_far_it_is(project):
+    """With fifty steps between two words of a log, and fewer in all."""
+    said: list[str] = []
+    settings = {"recipe.steps": 3, "recipe.log_every": 50}
+    wanted = [overridden(smoke.runs()[f"{PAIR}/{method}/s0"], settings) for method in ("none", "none", "kd")]
+    teacher = smoke.runs()[smoke.TEACHER]
+    job.run_group("smoke", [teacher], said.append)
+    assert said[0].startswith(f"{teacher.key}: 2 steps, log results/store/") and said[0].endswith("/history.jsonl")
+    assert Path(said[0].rpartition(" ")[2]).is_file()
+    said.clear()
+    job.run_group("smoke", wanted, said.append)
+    assert [line.partition(": ")[0] for line in said[:2]] == [wanted[0].key, wanted[2].key]
+    (progress,) = [line for line in said if line.startswith("step ")]
+    assert progress.startswith("step 1/3, 2 learners, ")
+    said.clear()
+    job.run_group("smoke", wanted, said.append)
+    assert not said, "what is finished is not trained again"
