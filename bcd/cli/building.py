@@ -132,7 +132,7 @@ class Building(logging.Filter):
 
     def _failed(self, job: Running | None) -> bool:
         """Whether a job has failed, and was not just stopped by the user."""
-        stopped = self.stopping and job is not None and _last_line(job.log).startswith("bcd: stopped by ")
+        stopped = self.stopping and job is not None and _last_line(job.log).startswith("bcd: stopped ")
         self.failed = self.failed or not stopped
         return not stopped
 
