@@ -8,7 +8,7 @@ from typing import Any
 
 from bcd.planning.cost import duration
 from bcd.report.content import MeasuredRow, PairBlock, TableContent
-from bcd.report.page.verdicts import Size
+from bcd.report.page.inference import Size
 from bcd.report.render.text import NOTHING, file_texts, heading, scaled
 from bcd.runs.record import Record
 

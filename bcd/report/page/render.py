@@ -14,6 +14,7 @@ from markupsafe import Markup
 from bcd.errors import counted
 from bcd.report.content import TableContent
 from bcd.report.page import costs, library, verdicts
+from bcd.report.page.inference import cost_claim
 from bcd.report.render.text import partial_text
 from bcd.runs.record import Record
 
@@ -65,7 +66,7 @@ def render(
     charts = library.charts()
     return environment.get_template("page.html").render(
         about=about,
-        claims=verdicts.claims(contents, costs.sizes(records)),
+        claims=[*verdicts.claims(contents), cost_claim(contents, costs.sizes(records))],
         tasks=TASKS,
         reach=reach,
         counted=counted,

@@ -14,8 +14,8 @@ from itertools import chain
 from bcd.config.schema.base import METRICS
 from bcd.errors import counted
 from bcd.printing import signed
-from bcd.report.content import TEACHER, Comparison, MeasuredRow, PairBlock, TableContent
-from bcd.report.render.text import heading, scaled, title
+from bcd.report.content import Comparison, MeasuredRow, PairBlock, TableContent
+from bcd.report.render.text import heading, title
 from bcd.report.stats import POWER
 
 PROPOSED = ("brd", "bcd", "bckd")  # our readings of the papers' whole methods, docs/claims.md
@@ -38,14 +38,6 @@ class Judgement(StrEnum):
     NOT_SHOWN = "not supported"
     CONTRADICTED = "contradicted"
     UNTESTABLE = "not testable here"
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a model costs at inference: parameters, and multiply-accumulates for one image."""
-
-    parameters: int
-    macs: int
 
 
 @dataclass(frozen=True)
@@ -124,16 +116,15 @@ QUESTIONS = (
 )
 
 
-def claims(tables: Sequence[TableContent], sizes: Mapping[str, Size]) -> list[Claim]:
-    """Every claim with its verdicts, in the order of the page.
+def claims(tables: Sequence[TableContent]) -> list[Claim]:
+    """Every claim that tables answer, with its verdicts, in the order of the page."""
+    tasks = tasks_of(tables)
+    return [_judged(question, tasks, tables) for question in QUESTIONS if set(question.metrics) & {*tasks} or not tasks]
 
-    sizes: of the model of each run, by its key, as records say.
-    """
-    tasks = list(dict.fromkeys(task for table in tables if (task := task_of(table))))
-    asked = [
-        _judged(question, tasks, tables) for question in QUESTIONS if set(question.metrics) & {*tasks} or not tasks
-    ]
-    return [*asked, _cost(tasks, tables, sizes)]
+
+def tasks_of(tables: Iterable[TableContent]) -> list[str]:
+    """The tasks of the tables, each once."""
+    return list(dict.fromkeys(task for table in tables if (task := task_of(table))))
 
 
 def task_of(table: TableContent) -> str | None:
@@ -192,9 +183,6 @@ def _power(found: Comparison) -> str:
     return (
         f"{says}: one of {found.detectable:.1f} points would have been marked with a probability of {100 * POWER:g} %."
     )
-
-
-# --- claims that tables answer -------------------------------------------------------------------------------------
 
 
 def _judged(question: Question, tasks: Sequence[str], tables: Sequence[TableContent]) -> Claim:
@@ -257,63 +245,3 @@ def _marked(some: int, rows: Sequence[Comparison]) -> str:
 
 def _all(rows: int) -> str:
     return "The one row is marked" if rows == 1 else f"All {rows} rows are marked"
-
-
-# --- the claim that records answer ---------------------------------------------------------------------------------
-
-
-def _cost(tasks: Sequence[str], tables: Sequence[TableContent], sizes: Mapping[str, Size]) -> Claim:
-    verdicts = [_cost_of(task, [table for table in tables if task_of(table) == task], sizes) for task in tasks]
-    return Claim("No extra cost", "Does a distilled student cost more at inference than an undistilled one?", verdicts)
-
-
-def _cost_of(task: str, tables: Sequence[TableContent], sizes: Mapping[str, Size]) -> Verdict:
-    """Whether every distilled student has the parameters and the operations of the undistilled one of its pair.
-
-    The operations of a detector may be those of what it finds, so there its parameters decide.
-    """
-    blocks = [pair for table in tables for pair in table.pairs]
-    compared = [
-        (sizes[run.key], beside)
-        for pair in blocks
-        if (beside := _undistilled(pair, sizes))
-        for row in pair.rows
-        if row.method not in (TEACHER, UNDISTILLED)
-        for run in row.runs
-        if run.key in sizes
-    ]
-    if not compared:
-        return Verdict(
-            task, Judgement.UNTESTABLE, "It takes the records of a distilled student and an undistilled one.", []
-        )
-    other = sum(own.parameters != beside.parameters for own, beside in compared)
-    busier = sum(own.macs != beside.macs for own, beside in compared)
-    if other or (busier and task == "semantic"):
-        words = f"{max(other, busier)} of {len(compared)} distilled students differ in parameters or operations."
-        return Verdict(task, Judgement.CONTRADICTED, words, [])
-    students = dict.fromkeys(
-        f"{pair.student.name} ({_size(found)})" for pair in blocks if (found := _undistilled(pair, sizes))
-    )
-    words = (
-        f"Each distilled student is the same network as the undistilled one: {', '.join(students)}. What a loss learns "
-        "is never saved with it."
-    )
-    return Verdict(task, Judgement.SUPPORTED, f"{words}{_by_finds(compared) if busier else ''}", [])
-
-
-def _by_finds(compared: Sequence[tuple[Size, Size]]) -> str:
-    """How far the operations of detectors differ that compute more where they find more."""
-    ratios = [own.macs / beside.macs - 1 for own, beside in compared]
-    return (
-        " A detector's second stage computes what its first one finds, so operations on the one image that was counted "
-        f"differ by {100 * min(ratios):+.2g} to {100 * max(ratios):+.2g} %."
-    )
-
-
-def _undistilled(pair: PairBlock, sizes: Mapping[str, Size]) -> Size | None:
-    runs = [run.key for row in pair.rows if row.method == UNDISTILLED for run in row.runs]
-    return next((sizes[key] for key in runs if key in sizes), None)
-
-
-def _size(size: Size) -> str:
-    return f"{scaled(size.parameters)} parameters, {scaled(size.macs)} MACs"

@@ -45,7 +45,7 @@ def test_its_verdicts_are_those_of_the_page_with_runs(project, tmp_path):
     again = [kept.read(tmp_path / f"{content.table}.csv") for content in contents]
 
     def judged(found):
-        return {(one.title, verdict.task): verdict.judgement for one in claims(found, {}) for verdict in one.verdicts}
+        return {(one.title, verdict.task): verdict.judgement for one in claims(found) for verdict in one.verdicts}
 
     assert judged(again) == judged(contents) and Judgement.SUPPORTED in judged(again).values()
 

@@ -4,7 +4,8 @@ import pytest
 from support import tables
 
 from bcd.report.content import Comparison
-from bcd.report.page.verdicts import Size, claims, judge, row_words, task_of
+from bcd.report.page.inference import Size, cost_claim
+from bcd.report.page.verdicts import claims, judge, row_words, task_of
 
 
 def compared(mean=2.0, low=1.0, high=3.0, *, significant=False, detectable=None, seeds=3) -> Comparison:
@@ -76,7 +77,7 @@ def test_every_claim_is_judged_on_every_task_that_can_show_it(project):
     tables.finish_clearly(project)
     contents = [tables.content(name) for name in ("all-labels", "detection", "instance")]
     assert [task_of(one) for one in contents] == ["semantic", "detection", "instance"]
-    found = claims(contents, {})
+    found = claims(contents)
     boundary = {one.task: one for one in named(found, "Boundary completeness").verdicts}
     assert set(boundary) == {"semantic", "instance"}  # a box has no boundary
     semantic = boundary["semantic"]
@@ -88,7 +89,7 @@ def test_every_claim_is_judged_on_every_task_that_can_show_it(project):
 
 def test_each_half_alone_is_judged_by_what_it_is_to_mend(project):
     tables.finish_clearly(project)
-    found = claims([tables.content()], {})
+    found = claims([tables.content()])
     for title, method, metric in (
         ("Boundaries alone", "bcd-boundary", "biou"),
         ("Context alone", "bcd-context", "conn"),
@@ -97,7 +98,7 @@ def test_each_half_alone_is_judged_by_what_it_is_to_mend(project):
         assert [(row.method, row.metric) for row in verdict.evidence] == [(method, metric)]
         assert verdict.judgement == judge([tables.content().pairs[0].row(method).cells[metric].difference])
     without = tables.content(methods=["none", "bcd"])
-    verdict = named(claims([without], {}), "Context alone").verdicts[0]
+    verdict = named(claims([without]), "Context alone").verdicts[0]
     assert verdict.judgement == "not testable here"
     assert verdict.words.startswith("It takes a table that tests region connectivity of bcd-context beside none")
 
@@ -105,18 +106,18 @@ def test_each_half_alone_is_judged_by_what_it_is_to_mend(project):
 def test_the_same_runs_in_two_tables_count_once(project):
     one = tables.content("all-labels")
     other = one.model_copy(update={"table": "again"})
-    verdict = named(claims([one, other], {}), "Boundary completeness").verdicts[0]
+    verdict = named(claims([one, other]), "Boundary completeness").verdicts[0]
     assert [row.table for row in verdict.evidence] == ["all-labels"] * 3
 
 
 def test_a_table_against_another_baseline_answers_no_claim(project):
-    verdict = named(claims([tables.content(baseline="kd")], {}), "Boundary completeness").verdicts[0]
+    verdict = named(claims([tables.content(baseline="kd")]), "Boundary completeness").verdicts[0]
     assert verdict.judgement == "not testable here" and "It takes a table that tests Boundary IoU" in verdict.words
 
 
 def test_a_partial_table_says_that_it_may_change(project):
     tables.lose("bcd/s1")
-    verdict = named(claims([tables.content(partial=True)], {}), "Boundary completeness").verdicts[0]
+    verdict = named(claims([tables.content(partial=True)]), "Boundary completeness").verdicts[0]
     assert verdict.words.endswith("Runs are missing, so this may change.")
 
 
@@ -124,12 +125,12 @@ def test_cost_is_compared_run_by_run(project):
     content = tables.content("all-labels")
     keys = [run.key for row in content.pairs[0].rows for run in row.runs]
     same = {key: Size(6128, 842880) for key in keys}
-    verdict = named(claims([content], same), "No extra cost").verdicts[0]
+    verdict = cost_claim([content], same).verdicts[0]
     assert verdict.judgement == "supported" and "smoke-student (6.13 k parameters, 843 k MACs)" in verdict.words
     larger = same | {f"{tables.STUDENT}/bcd/s0": Size(6129, 842880)}
-    verdict = named(claims([content], larger), "No extra cost").verdicts[0]
+    verdict = cost_claim([content], larger).verdicts[0]
     assert verdict.judgement == "contradicted" and verdict.words.startswith("1 of 16 distilled students")
-    assert named(claims([content], {}), "No extra cost").verdicts[0].judgement == "not testable here"
+    assert cost_claim([content], {}).verdicts[0].judgement == "not testable here"
 
 
 def test_a_detector_that_computes_more_where_it_finds_more_is_no_other_network(project):
@@ -137,9 +138,9 @@ def test_a_detector_that_computes_more_where_it_finds_more_is_no_other_network(p
     keys = [run.key for row in content.pairs[0].rows for run in row.runs]
     student = next(key for key in keys if "/bcd/" in key)
     same = {key: Size(14_300, 3_000_000) for key in keys}
-    verdict = named(claims([content], same | {student: Size(14_300, 3_060_000)}), "No extra cost").verdicts[0]
+    verdict = cost_claim([content], same | {student: Size(14_300, 3_060_000)}).verdicts[0]
     assert verdict.judgement == "supported" and verdict.words.endswith("differ by +0 to +2 %.")
-    verdict = named(claims([content], same | {student: Size(14_301, 3_000_000)}), "No extra cost").verdicts[0]
+    verdict = cost_claim([content], same | {student: Size(14_301, 3_000_000)}).verdicts[0]
     assert verdict.judgement == "contradicted"
 
 
@@ -147,4 +148,4 @@ def test_operations_of_a_segmentor_are_those_of_its_network(project):
     content = tables.content()
     sizes = {run.key: Size(6128, 842_880) for row in content.pairs[0].rows for run in row.runs}
     larger = sizes | {f"{tables.STUDENT}/bcd/s0": Size(6128, 842_881)}
-    assert named(claims([content], larger), "No extra cost").verdicts[0].judgement == "contradicted"
+    assert cost_claim([content], larger).verdicts[0].judgement == "contradicted"
