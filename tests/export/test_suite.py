@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.exports import chip_suite
 from support.project import copy_project
 from support.project import run as run_command
 from support.smoke import PAIR, TEACHER, say
@@ -47,19 +48,7 @@ DETECTORS = (
 )
 BOXES = "detection/scenes-smoke/smoke-retinanet-from-smoke-retinanet/none"
 WHOLE = "onnx-int8-whole: {format: onnx, precision: int8, calibration: 1000}\n"
-SUITE = """\
-description: Exports of two steps.
-task: semantic
-seeds: 2
-metrics: [miou, biou, conn]
-main_metrics: [miou, biou]
-tables:
-  - name: chip
-    caption: The numbers mean nothing.
-    pairs:
-      - {dataset: scenes-smoke, teacher: smoke-teacher, teacher_recipe: smoke, student: smoke-student, recipe: smoke}
-    exports: [onnx, onnx-int8]
-    methods: [none, cwd]
+BOXES_TABLE = f"""\
   - name: boxes
     caption: The numbers mean nothing.
     task: detection
@@ -69,9 +58,11 @@ tables:
     pairs: [{DETECTORS}]
     exports: [onnx, onnx-int8, onnx-int8-whole]
     methods: [none]
-    panels: {methods: [none], images: 2}
-panels: {methods: [none, cwd], images: 2}
+    panels: {{methods: [none], images: 2}}
 """
+SUITE = chip_suite(
+    ("onnx", "onnx-int8"), seeds=2, metrics=("miou", "biou", "conn"), main=("miou", "biou"), more=BOXES_TABLE
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +71,7 @@ def built(tmp_path_factory, smoke_data) -> Path:
     folder = copy_project(tmp_path_factory.mktemp("chip"))
     shutil.copytree(smoke_data, folder / "data" / "scenes-smoke")
     with contextlib.chdir(folder):
-        Path("params/suites/chip.yaml").write_text(SUITE.replace("{DETECTORS}", DETECTORS))
+        Path("params/suites/chip.yaml").write_text(SUITE)
         exports = Path("params/exports.yaml")
         exports.write_text(exports.read_text().replace("calibration: 64", "calibration: 4") + WHOLE)
         for jobs in expand.groups(expand.suite_runs(load_params(), load_suite("chip"))).values():
@@ -273,7 +264,7 @@ def test_a_model_that_no_file_holds_is_refused_before_anything_is_trained(projec
     path, models = Path("params/exports.yaml"), Path("params/models.yaml")
     path.write_text(path.read_text() + "open: {format: onnx, dynamic: true}\n")
     models.write_text(models.read_text() + TWO_STAGES)
-    text = SUITE.replace("{DETECTORS}", DETECTORS).replace("[onnx, onnx-int8", "[open")
+    text = SUITE.replace("[onnx, onnx-int8", "[open")
     for old, new in changes.items():
         text = text.replace(old, new)
     Path("params/suites/chip.yaml").write_text(text)
@@ -283,6 +274,6 @@ def test_a_model_that_no_file_holds_is_refused_before_anything_is_trained(projec
 
 def test_an_export_that_is_not_defined_is_named(project):
     path = Path("params/suites/chip.yaml")
-    path.write_text(SUITE.replace("{DETECTORS}", DETECTORS).replace("onnx-int8]", "onix]"))
+    path.write_text(SUITE.replace("onnx-int8]", "onix]"))
     with pytest.raises(UserError, match="'onix' is not defined"):
         expand.suite_runs(load_params(), load_suite("chip"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.exports import chip_suite
 from support.suite_results import (  # noqa: F401
     copied,
     exported,
@@ -32,21 +33,7 @@ from bcd.tracking.state import is_copied
 RESULTS = Path("results")
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 KEY = f"{STUDENT}/cwd/s0"
-SUITE = """\
-description: Exports.
-task: semantic
-seeds: 1
-metrics: [miou, biou]
-main_metrics: [miou]
-tables:
-  - name: chip
-    caption: The numbers mean nothing.
-    pairs:
-      - {dataset: scenes-smoke, teacher: smoke-teacher, teacher_recipe: smoke, student: smoke-student, recipe: smoke}
-    exports: [onnx, onnx-int8]
-    methods: [none, cwd]
-panels: {methods: [none, cwd], images: 2}
-"""
+METRICS = ("miou", "biou")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +43,7 @@ def synced(tmp_path_factory, finished):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        Path("params/suites/chip.yaml").write_text(SUITE)
+        Path("params/suites/chip.yaml").write_text(chip_suite(("onnx", "onnx-int8"), metrics=METRICS))
         finish_suite(root, "chip")
         report = sync.sync(*load("chip"))
         assert report.error is None and report.written == report.runs == 3
@@ -239,12 +226,12 @@ def test_one_sync_writes_the_runs_of_an_older_version_anew(project):
 
 
 def test_an_export_that_left_the_suite_no_longer_counts(project):
-    Path("params/suites/chip.yaml").write_text(SUITE.replace("[onnx, onnx-int8]", "[onnx]"))
+    Path("params/suites/chip.yaml").write_text(chip_suite(("onnx",), metrics=METRICS))
     assert sync.sync(*load("chip")).written == 2
     run = mlflow_runs()[KEY]
     assert run.data.tags["bcd.exports"] == "onnx"
     assert shown(run, "onnx-int8")[1] == {} and shown(run, "onnx")[1]["opset"] == "20"
-    Path("params/suites/chip.yaml").write_text(SUITE.replace("    exports: [onnx, onnx-int8]\n", ""))
+    Path("params/suites/chip.yaml").write_text(chip_suite((), metrics=METRICS))
     assert sync.sync(*load("chip")).written == 2
     assert not any(tag.startswith(("bcd.chip", "bcd.exports")) for tag in mlflow_runs()[KEY].data.tags)
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.exports import chip_suite
 from support.project import copy_project, run
 
 from bcd.files import sha256_file
@@ -16,20 +17,6 @@ pytest.importorskip("onnxruntime")
 BIN = Path(sys.executable).parent
 STUDENT = "semantic/scenes-smoke/smoke-student-from-smoke-teacher"
 FORMS = ("onnx", "onnx-int8")
-SUITE = """\
-description: Exports of two steps.
-task: semantic
-seeds: 1
-metrics: [miou]
-main_metrics: [miou]
-tables:
-  - name: chip
-    caption: The numbers mean nothing.
-    pairs:
-      - {dataset: scenes-smoke, teacher: smoke-teacher, teacher_recipe: smoke, student: smoke-student, recipe: smoke}
-    methods: [none, cwd]
-panels: {methods: [none, cwd], images: 2}
-"""
 
 
 def call(project: Path, *command: str) -> str:
@@ -72,7 +59,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     here = copy_project(tmp_path / "here")
     (here / "params/suite.yaml").write_text("suite: chip\n")
-    (here / "params/suites/chip.yaml").write_text(SUITE)
+    (here / "params/suites/chip.yaml").write_text(chip_suite(()))
     exports = here / "params/exports.yaml"
     exports.write_text(exports.read_text().replace("calibration: 64", "calibration: 4"))
     with (here / ".dvc/config").open("a") as settings:
@@ -88,7 +75,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def test_exported_students_travel_to_a_clone_that_has_their_runs(here, tmp_path):
     there = tmp_path / "there"
     suite = here / "params/suites/chip.yaml"
-    suite.write_text(SUITE.replace("    methods:", f"    exports: [{', '.join(FORMS)}]\n    methods:"))
+    suite.write_text(chip_suite(FORMS))
     call(here, "snakemake")
     share(here)
 
