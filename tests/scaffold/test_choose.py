@@ -1,5 +1,7 @@
 """What is chosen for a folder: a suite that its own reader takes, cut to images, machine and weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
@@ -40,9 +42,8 @@ def made(tmp_path, params, task, machine, **what):
     (tmp_path / "datasets.yaml").write_text("")
     write("own", found.entry | choice.entry, choice.suite, "own", tmp_path)
     dataset = check(Dataset, yaml.safe_load((tmp_path / "datasets.yaml").read_text())["own"], "own")
-    whole = params.model_copy(
-        update={"datasets": params.datasets | {"own": dataset.model_copy(update={"files": "own"})}}
-    )
+    own = {"own": dataset.model_copy(update={"files": "own"})}
+    whole = replace(params, datasets=params.datasets.replaced(own))
     suite = load_suite("own", tmp_path)
     return choice, suite_runs(whole, suite)
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,8 +57,10 @@ def smoke_runs(engine_name: str = "torchvision", steps: int = 3) -> dict[str, Ru
         if isinstance(model, DetectionModel)
     }
     recipe = params.recipes["smoke-detector"].model_copy(update={"steps": steps})
-    params = params.model_copy(
-        update={"models": params.models | detectors, "recipes": params.recipes | {"smoke-detector": recipe}}
+    params = replace(
+        params,
+        models=params.models.replaced(detectors),
+        recipes=params.recipes.replaced({"smoke-detector": recipe}),
     )
     return expand.suite_runs(params, suite.model_copy(update={"tables": tables}))
 
