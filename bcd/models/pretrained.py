@@ -59,7 +59,8 @@ def load_pretrained(
     file = adapt(read_weights(path))
     ours = by_name(file.state, rows, file.classes, classes)
     report = _fitted(model, backbone, ours.state, f"weights file {path}")
-    return InitialWeights(f"file:{path.name} sha256:{sha256_file(path)} ({report})", report.unfilled, ours.lacking)
+    note = f"file:{path.name} sha256:{sha256_file(path)} ({report})"
+    return InitialWeights(note, report.unfilled, ours.lacking, file.engine)
 
 
 def _fitted(model: nn.Module, backbone: str, state: Mapping[str, Tensor], source: str) -> LoadReport:

@@ -22,11 +22,13 @@ class InitialWeights:
     note      a line for the record: source, SHA-256, leftovers
     unfilled  names of the tensors that a weights file left at their random values
     lacking   a class of the model that the file does not know, as far as it names its own
+    engine    the engine that the file's heads are of, where it is not the model's
     """
 
     note: str = "none"
     unfilled: tuple[str, ...] = ()
     lacking: str = ""
+    engine: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,17 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The tensors of a file, and the names of the classes that it was trained on, where it says so."""
+    """The tensors of a file, and what it says of them beside, if anything.
+
+    classes  names of the classes that it was trained on
+    config   text of OpenMMLab's configuration by which it was trained
+    engine   the engine that its heads are of, where it is not that of the model that it is read for
+    """
 
     state: dict[str, Tensor]
     classes: tuple[str, ...] = ()
+    config: str = ""
+    engine: str = ""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -68,9 +77,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def read_weights(path: Path) -> WeightsFile:
     """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a nested `state_dict` is unwrapped.
 
-    OpenMMLab's files say which classes they know. Pickles are read with `weights_only=True`, so a file cannot run
-    code. Raises UserError for a missing or damaged file, another ending, sparse tensors, or a pickle that holds more
-    than tensors, numbers and arrays of numpy, and plain data.
+    OpenMMLab's files say which classes they know, and by which configuration they were trained. Pickles are read with
+    `weights_only=True`, so a file cannot run code. Raises UserError for a missing or damaged file, another ending,
+    sparse tensors, or a pickle that holds more than tensors, numbers and arrays of numpy, and plain data.
     """
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"weights file {path} must end in .safetensors, .pth or .pt; convert it first")
@@ -80,7 +89,7 @@ def read_weights(path: Path) -> WeightsFile:
     with reading(path), open(path, "rb"):
         pass  # what the system refuses is no damage
     try:
-        state, classes = (load_file(path), ()) if path.suffix == ".safetensors" else _unpickle(path)
+        state, meta = (load_file(path), {}) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # a damaged pickle can raise almost anything, and torch seeks to absurd places
         raise UserError(
             f"weights file {path} is not readable as plain tensors; replace it or save it as safetensors"
@@ -91,7 +100,7 @@ def read_weights(path: Path) -> WeightsFile:
             raise UserError(f"weights file {path} has a tensor called {key!r}, which is no text; save a state dict")
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise UserError(f"weights file {path} has the tensor '{key}' without plain values; save it dense")
-    return WeightsFile(found, classes)
+    return WeightsFile(found, _classes(meta), _config(meta))
 
 
 # OpenMMLab notes scores as numpy's numbers beside the weights; files of numpy 1 name its module differently.
@@ -107,26 +116,30 @@ _NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
-def _unpickle(path: Path) -> tuple[Mapping, tuple[str, ...]]:
+def _unpickle(path: Path) -> tuple[Mapping, Mapping]:
+    """The tensors of a pickle by their names, and OpenMMLab's `meta` beside them, empty where there is none."""
     with torch.serialization.safe_globals(_NUMPY):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    classes: tuple[str, ...] = ()
+    meta: object = {}
     if isinstance(content, Mapping):
-        classes = _classes(content.get("meta"))
+        meta = content.get("meta")
         content = content.get("state_dict", content)
     if not isinstance(content, Mapping):
         raise TypeError("not a mapping of names to tensors")
-    return content, classes
+    return content, meta if isinstance(meta, Mapping) else {}
 
 
-def _classes(meta: object) -> tuple[str, ...]:
+def _classes(meta: Mapping) -> tuple[str, ...]:
     """What OpenMMLab's checkpoints say of their classes: `CLASSES`, and `classes` within `dataset_meta` since 2023."""
-    if not isinstance(meta, Mapping):
-        return ()
     newer = meta.get("dataset_meta")
     found = (newer.get("classes") or newer.get("CLASSES")) if isinstance(newer, Mapping) else meta.get("CLASSES")
     plain = isinstance(found, (list, tuple)) and all(isinstance(name, str) for name in found)
     return tuple(found) if plain and found else ()
+
+
+def _config(meta: Mapping) -> str:
+    """The text of the configuration in OpenMMLab's checkpoints: `cfg` since 2023, `config` before."""
+    return next((meta[name] for name in ("cfg", "config") if isinstance(meta.get(name), str)), "")
 
 
 def not_finite(model: nn.Module) -> list[str]:

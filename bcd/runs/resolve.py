@@ -21,7 +21,7 @@ from bcd.config.schema.methods import TAPS, Method, WeightedTerm
 from bcd.config.schema.models import AnyModel, DetectionModel, SegmentationModel
 from bcd.config.schema.recipes import AnyRecipe, DetectionRecipe, SegmentationRecipe
 from bcd.config.schema.suites import Params
-from bcd.config.zoo import HUB, MEAN, STD, ZOO, hub_file
+from bcd.config.zoo import HUB, MEAN, STD, hub_file
 from bcd.data.formats import require_format
 from bcd.errors import UserError, nearest, pick
 from bcd.files import sha256_file
@@ -213,7 +213,7 @@ def _require_normalisation(model: AnyModel, data: Dataset | DataUse, where: str)
     if model.pretrained == "index":
         weights = INDEX[model.backbone]
         mean, std = [weights.mean] * 3, [weights.std] * 3
-    elif model.pretrained.endswith(ZOO):
+    elif isinstance(model, DetectionModel) and model.of_zoo:
         mean, std = list(MEAN), list(STD)
     else:
         return

@@ -62,6 +62,11 @@ class Model(Strict):
     freeze: str | None = None
     """A module of the backbone, such as `blocks.2`: it and all before it stay as loaded, statistics too."""
 
+    @property
+    def weights_file(self) -> str:
+        """The path that `pretrained` names, inside its repository if that is of the hub; else `pretrained` itself."""
+        return hub_file(self.pretrained).path if self.pretrained.startswith(HUB) else self.pretrained
+
     @model_validator(mode="after")
     def _backbone_fits(self) -> Model:
         try:
@@ -71,8 +76,7 @@ class Model(Strict):
         if self.output_stride not in strides:
             offered = " or ".join(map(str, strides))
             raise ValueError(f"output_stride: '{self.backbone}' has {offered}, not {self.output_stride}; write it")
-        file = hub_file(self.pretrained).path if self.pretrained.startswith(HUB) else self.pretrained
-        if self.pretrained not in SOURCES and not file.endswith((*WEIGHT_FILES, ZOO)):
+        if self.pretrained not in SOURCES and not self.weights_file.endswith((*WEIGHT_FILES, ZOO)):
             raise ValueError(f"pretrained: '{self.pretrained}' is none of {SOURCES} and no file {WEIGHT_FILES}")
         if self.pretrained == "timm" and self.backbone == "light":
             raise ValueError("pretrained: timm has no weights of 'light'; set pretrained: none, or name a file")
@@ -109,7 +113,7 @@ class SegmentationModel(Model):
 
     @model_validator(mode="after")
     def _file_fits(self) -> SegmentationModel:
-        if self.pretrained.endswith(ZOO):
+        if self.weights_file.endswith(ZOO):
             raise ValueError(f"pretrained: '{self.pretrained}' is a file of detectron2's detectors; name another file")
         self._require_metrics(METRICS["semantic"])
         return self
@@ -133,7 +137,10 @@ class Detection(Strict):
     max_detections: Count = 100
     """How many are kept of an image; COCO's metrics look at 100."""
     stride_in_1x1: Literal[True] | None = None
-    """A bottleneck has its stride in its first 1x1 convolution, as in detectron2's .pkl files; null for the 3x3 one."""
+    """A bottleneck has its stride in its first 1x1 convolution, as in detectron2's .pkl files and in MMDetection's of
+    style caffe; null for the 3x3 one."""
+    p7_without_relu: Literal[True] | None = None
+    """No ReLU stands between P6 and P7 of detectron2's RetinaNet, as in MMDetection's; null for one."""
     version: Literal[2] | None = None
     """2 for torchvision's `*_resnet50_fpn_v2`, with norms in the heads; null for the first. Engine torchvision only."""
 
@@ -145,6 +152,13 @@ class DetectionModel(Model):
     """The kind of detector."""
     detection: Detection
     """The pyramid and the heads."""
+
+    @property
+    def of_zoo(self) -> bool:
+        """Whether the weights can only be of detectron2's zoo or MMDetection's, and so for images of MEAN and STD."""
+        pickled = self.weights_file.endswith((".pth", ".pt"))
+        theirs = self.detection.stride_in_1x1 or self.detection.p7_without_relu
+        return self.weights_file.endswith(ZOO) or (pickled and bool(theirs))
 
     @model_validator(mode="after")
     def _stem_fits(self) -> DetectionModel:
@@ -169,11 +183,15 @@ class DetectionModel(Model):
     @model_validator(mode="after")
     def _zoo_file_fits(self) -> DetectionModel:
         detection = self.detection
-        zoo = self.pretrained.endswith(ZOO)
+        zoo = self.weights_file.endswith(ZOO)
         if detection.stride_in_1x1 and (detection.engine != "detectron2" or self.backbone not in ZOO_BACKBONES):
             raise ValueError("detection.stride_in_1x1: only resnet50 and resnet101 of detectron2 have it; remove it")
+        if detection.p7_without_relu and (detection.engine != "detectron2" or self.head != "retinanet"):
+            raise ValueError("detection.p7_without_relu: only detectron2's retinanet has it; remove it")
         if not zoo:
             return self
+        if detection.p7_without_relu:
+            raise ValueError(f"detection.p7_without_relu: '{self.pretrained}' has a ReLU between P6 and P7; remove it")
         if detection.engine != "detectron2":
             raise ValueError(f"detection.engine: '{self.pretrained}' is of detectron2's zoo; set engine: detectron2")
         if self.backbone not in ZOO_BACKBONES:

@@ -21,6 +21,8 @@ from bcd.errors import UserError, nearest
 from bcd.files import sha256_file
 from bcd.models.class_names import by_name
 from bcd.models.detection.detectron2_zoo import PYRAMID, ROWS, anchors, without_anchors, zoo_file
+from bcd.models.detection.mmdetection_config import is_mmdetection
+from bcd.models.detection.mmdetection_zoo import mmdetection_file
 from bcd.models.detection.torchvision_zoo import anchors_are_published
 from bcd.models.frozen import freeze
 from bcd.models.hub import weights_path
@@ -100,7 +102,8 @@ def config(model: DetectionModel, classes: int) -> CfgNode:
 
     With the defaults of `model.detection`, 256 channels and weights to start from, one thing differs from the
     published one: where a bottleneck has its stride. It is in the 3x3 convolution, as weights for RGB images have it,
-    rather than in the 1x1 of the original BGR ones; `stride_in_1x1` has it there. Raises UserError as `build` does.
+    rather than in the 1x1 of the original BGR ones; `stride_in_1x1` has it there. `p7_without_relu` is not
+    detectron2's own. Raises UserError as `build` does.
     """
     from detectron2 import model_zoo
     from detectron2.config import CfgNode
@@ -116,6 +119,7 @@ def config(model: DetectionModel, classes: int) -> CfgNode:
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
     own = {"USED": model.backbone in OWN, "NAME": model.backbone, "WIDTHS": model.widths, "DEPTHS": model.depths}
     cfg.MODEL.OWN_BACKBONE = CfgNode(own)
+    cfg.MODEL.P7_WITHOUT_RELU = bool(model.detection.p7_without_relu)
     cfg.MODEL.BACKBONE.NAME = build_bcd_fpn_backbone.__name__
     _set_backbone(cfg, model)
     _set_detection(cfg, model.head, model.detection)
@@ -174,6 +178,8 @@ def _load_pretrained(detector: nn.Module, model: DetectionModel, names: Sequence
     path = weights_path(model.pretrained)
     zoo = path.suffix == ZOO
     file = zoo_file(path) if zoo else read_weights(path)
+    if is_mmdetection(file.state):
+        file, zoo = mmdetection_file(model, file), True
     ours = by_name(file.state, ROWS, file.classes, names)
     source = f"file:{path.name} sha256:{sha256_file(path)}"
     if zoo and any(key.startswith(PYRAMID) for key in ours.state):

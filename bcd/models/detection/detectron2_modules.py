@@ -156,6 +156,17 @@ class OwnBackbone(Backbone):
         return dict(zip(STAGES, self.net(image), strict=True))
 
 
+class LinearP6P7(LastLevelP6P7):
+    """P6 of C5 (N, C, H, W), and P7 of P6, by strided convolutions alone, as in MMDetection's RetinaNet.
+
+    Source: mmdet/models/necks/fpn.py 3.3.0, `add_extra_convs='on_input'`, `relu_before_extra_convs=False`.
+    """
+
+    def forward(self, c5: Tensor) -> list[Tensor]:
+        p6 = self.p6(c5)
+        return [p6, self.p7(p6)]
+
+
 @BACKBONE_REGISTRY.register()
 def build_bcd_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The pyramids that detectron2 gives its ResNets (modeling/backbone/fpn.py), above these or one of our backbones,
@@ -166,7 +177,8 @@ def build_bcd_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     channels, top = cfg.MODEL.FPN.OUT_CHANNELS, None
     if levels[-1] != "p5":
         entering = bottom_up.output_shape()["res5"].channels
-        top = LastLevelP6P7(entering, channels) if dense else LastLevelMaxPool()
+        strided = LinearP6P7 if cfg.MODEL.P7_WITHOUT_RELU else LastLevelP6P7
+        top = strided(entering, channels) if dense else LastLevelMaxPool()
     return FPN(bottom_up, cfg.MODEL.FPN.IN_FEATURES, channels, cfg.MODEL.FPN.NORM, top, cfg.MODEL.FPN.FUSE_TYPE)
 
 

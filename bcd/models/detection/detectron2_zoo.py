@@ -7,7 +7,7 @@ the rest of the suite has them: RGB, normalised by MEAN and STD.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def zoo_file(path: Path) -> WeightsFile:
                 f"weights file {path} has {name} {found}, which is not that of the BGR images of detectron2's R-50 and "
                 "R-101; name a file of those"
             )
-    return WeightsFile(_for_rgb(_with_statistics(state), path), coco_classes())
+    return WeightsFile(for_rgb(_with_statistics(state), path), coco_classes())
 
 
 def detectron2_name(name: str) -> str:
@@ -89,13 +89,21 @@ def _with_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _for_rgb(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The stem's channels turned around and multiplied by STD: w (x - mean) is (w std) ((x - mean) / std)."""
+def for_rgb(
+    state: dict[str, Tensor], file: str | Path, *, bgr: bool = True, std: Sequence[float] = (1.0, 1.0, 1.0)
+) -> dict[str, Tensor]:
+    """`state` with a stem for RGB images that are normalised by STD, in the place of one for images divided by `std`.
+
+    w ((x - mean) / std) is (w STD / std) ((x - mean) / STD), and the channels are turned around.
+
+    bgr: whether the stem was for BGR images.
+    std: by channel, in the order red, green, blue.
+    """
     if STEM not in state or state[STEM].ndim != 4 or state[STEM].shape[1] != len(STD):
-        raise UserError(f"weights file {path} has no stem of a ResNet ({STEM}); name one of R-50 or R-101")
-    scale = torch.tensor(STD, dtype=torch.float64).view(1, -1, 1, 1)
-    state[STEM] = (state[STEM].flip(1).double() * scale).to(state[STEM].dtype)
-    return state
+        raise UserError(f"weights file {file} has no stem of a ResNet ({STEM}); name one of R-50 or R-101")
+    stem = state[STEM].flip(1) if bgr else state[STEM]
+    scale = (torch.tensor(STD, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)).view(1, -1, 1, 1)
+    return state | {STEM: (stem.double() * scale).to(stem.dtype)}
 
 
 def coco_classes() -> tuple[str, ...]:

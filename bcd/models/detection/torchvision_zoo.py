@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torchvision.models import detection as published
 from bcd.config.schema.models import DetectionModel
 from bcd.errors import UserError
 from bcd.models.class_names import ClassRows
+from bcd.models.detection.mmdetection_config import is_mmdetection, read_settings, trained
 from bcd.models.weights import WeightsFile
 
 BODY = "backbone.body."
@@ -41,10 +43,13 @@ SECOND = ("rpn.head.conv.1.0.weight", "head.classification_head.conv.0.1.weight"
 def torchvision_file(model: DetectionModel, file: WeightsFile) -> WeightsFile:
     """The tensors of torchvision's `*_resnet50_fpn` and `*_resnet50_fpn_v2` in our names, and COCO's names of classes.
 
-    Other files come back as they are. torchvision's own model reads the file, older names included. Raises UserError
-    for a file of another detector than `model`, and where the model's anchors are not the published ones.
+    Other files come back as they are; MMDetection's have heads for the engine detectron2, and a backbone. torchvision's
+    own model reads the file, older names included. Raises UserError for a file of another detector than `model`, and
+    where the model's anchors are not the published ones.
     """
     state = file.state
+    if is_mmdetection(state):
+        return _of_mmdetection(model, file)
     if not any(key.startswith(BODY) for key in state):
         return file
     anchors_are_published(model)
@@ -80,6 +85,16 @@ def _require_version(model: DetectionModel, state: Mapping[str, Tensor]) -> None
             f"model.detection.version: weights file {model.pretrained} is of torchvision's {found} version of a "
             f"detector; {remedy}, or name another file"
         )
+
+
+def _of_mmdetection(model: DetectionModel, file: WeightsFile) -> WeightsFile:
+    """A detector of MMDetection, of which this engine takes the backbone; UserError where that is none of its own."""
+    if not trained(read_settings(file.config), caffe=False).torchvision:
+        raise UserError(
+            f"weights file {model.pretrained} is of a detector of MMDetection with other strides or images than "
+            "torchvision's ResNets; set detection.engine: detectron2"
+        )
+    return replace(file, engine="detectron2")
 
 
 def anchors_are_published(model: DetectionModel) -> None:
