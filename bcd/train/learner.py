@@ -256,10 +256,8 @@ def _require_whole(model: DenseModel, file: str) -> None:
         )
     unfilled = [name for name in model.weights.unfilled if not name.startswith("aux.")]
     if unfilled:
-        parts = "head, channels or classes"
-        remedy = (
-            f"set detection.engine: {model.weights.engine}" if model.weights.engine else f"correct the model's {parts}"
-        )
+        engine = model.weights.engine
+        remedy = f"set detection.engine: {engine}" if engine else "correct the model's head, channels or classes"
         raise UserError(
             f"the recipe has no steps and {file} leaves {len(unfilled)} tensors of the model at random, first "
             f"{unfilled[0]}; {remedy}, or train it"

@@ -18,6 +18,7 @@ from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.models.frozen import freeze
+from bcd.models.weights import InitialWeights
 from bcd.runs import expand, status, store, usable
 from bcd.runs.jsonfile import read_as
 from bcd.runs.progress import read_progress
@@ -26,7 +27,7 @@ from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
 from bcd.tasks.semantic import SemanticTask
 from bcd.train import evaluation, job, loop
-from bcd.train.learner import Learner
+from bcd.train.learner import Learner, _require_whole
 from bcd.train.signals import Stopped
 
 
@@ -60,6 +61,14 @@ def test_without_a_step_every_tensor_must_come_from_the_file(project, teacher):
     settings = {"recipe.steps": 0, "model.pretrained": str(folder(teacher) / "model.safetensors"), "model.channels": 24}
     with pytest.raises(UserError, match=r"leaves \d+ tensors of the model at random, first head\."):
         train(renamed(overridden(runs()[TEACHER], settings), TEACHER))
+
+
+def test_heads_of_another_engine_are_named_where_nothing_trains():
+    """As those of a file of MMDetection are, where torchvision's engine has taken the backbone."""
+    model = torch.nn.Identity()
+    model.weights = InitialWeights(unfilled=("head.weight",), engine="detectron2")
+    with pytest.raises(UserError, match=r"w\.pth leaves 1 tensors .* set detection\.engine: detectron2, or train it"):
+        _require_whole(model, "w.pth")
 
 
 READS_LABELS = ["none", "kd", "dkd", "bpkd", "ifvd", "cirkd"]

@@ -18,11 +18,11 @@ HEADS = ("bbox_head.", "rpn_head.", "roi_head.", "mask_head.")
 UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
 # Fields that no tensor's name or shape shows, as detectron2's published detectors have them. What a text leaves out has
 # MMDetection's default, which is the same.
-_ANCHORS = {"type": "AnchorGenerator", "ratios": [0.5, 1, 2], "center_offset": 0}
-_BOXES = {"type": "DeltaXYWHBBoxCoder", "target_means": [0, 0, 0, 0]}
-_REGIONS = {"type": "SingleRoIExtractor", "featmap_strides": [4, 8, 16, 32], "finest_scale": 56}
-_POOLING = {"type": "RoIAlign", "sampling_ratio": 0, "sample_num": 0, "aligned": True}
-_PARTS: Mapping[str, Mapping[str, object]] = {
+_ANCHORS: dict[str, object] = {"type": "AnchorGenerator", "ratios": [0.5, 1, 2], "center_offset": 0}
+_BOXES: dict[str, object] = {"type": "DeltaXYWHBBoxCoder", "target_means": [0, 0, 0, 0]}
+_REGIONS: dict[str, object] = {"type": "SingleRoIExtractor", "featmap_strides": [4, 8, 16, 32], "finest_scale": 56}
+_POOLING: dict[str, object] = {"type": "RoIAlign", "sampling_ratio": 0, "sample_num": 0, "aligned": True}
+_PARTS: dict[str, dict[str, object]] = {
     "backbone": {"strides": [1, 2, 2, 2], "dilations": [1, 1, 1, 1]},
     "neck": {"type": "FPN", "act_cfg": None},
     "neck.upsample_cfg": {"mode": "nearest"},
@@ -84,19 +84,22 @@ class Trained:
 def trained(settings: Mapping[str, object], *, caffe: bool) -> Trained:
     """The training of a file with these `settings`; what it does not say is MMDetection's default.
 
-    caffe: what `style` is where there are no settings. ResNets of that style come from Caffe2, and so their images are
-    BGR and divided by nothing, where nothing else is said.
+    caffe: what `style` is where nothing is said of the backbone. ResNets of that style come from Caffe2, and so their
+    images are BGR and divided by nothing, where nothing else is said.
     """
-    if settings:
+    if any(path.startswith("model.backbone.") for path in settings):
         caffe = settings.get("model.backbone.style") == "caffe"
-    bgr, mean, std = caffe, tuple(reversed(MEAN)) if caffe else MEAN, (1.0, 1.0, 1.0) if caffe else STD
+    bgr = caffe
+    mean: tuple[float, ...] = MEAN[::-1] if caffe else MEAN
+    std: tuple[float, ...] = (1.0, 1.0, 1.0) if caffe else STD
     for place, flag, default in (("model.data_preprocessor", "bgr_to_rgb", False), ("img_norm_cfg", "to_rgb", True)):
         if f"{place}.mean" in settings:
             bgr = not settings.get(f"{place}.{flag}", default)
             mean, std = _numbers(settings[f"{place}.mean"]), _numbers(settings.get(f"{place}.std"))
             break
-    order = slice(None, None, -1 if bgr else 1)
-    return Trained(caffe, bgr, mean[order], std[order], settings.get("model.neck.relu_before_extra_convs") is True)
+    if bgr:
+        mean, std = mean[::-1], std[::-1]
+    return Trained(caffe, bgr, mean, std, settings.get("model.neck.relu_before_extra_convs") is True)
 
 
 def unlike(settings: Mapping[str, object], *, dense: bool) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.weight_rule import weight
+from torchvision.ops import box_iou
 
 from bcd.config.load import parse_model
 from bcd.config.schema.models import DetectionModel
@@ -271,6 +272,16 @@ def test_what_cannot_work_is_refused_when_params_are_read(changes, message):
         parse_model(fields("retinanet", "w.pth") | changes, "params/models.yaml: m")
 
 
+def test_the_dataset_must_be_normalised_as_the_weights_are_read():
+    hub = f"hub:somebody/teacher@{'a' * 40}/w.pkl#sha256={'b' * 64}"
+    caffe, pickled = fields("faster_rcnn", "w.pth", style="caffe"), fields("faster_rcnn", hub, style="caffe")
+    zoo = [DetectionModel(**values).of_zoo for values in (caffe, pickled, fields("retinanet", "w.pth"))]
+    other = [DetectionModel(**caffe | {"pretrained": name}).of_zoo for name in ("none", "own.safetensors")]
+    assert all(zoo) and not any(other)
+    with pytest.raises(UserError, match="set engine: detectron2"):
+        parse_model(pickled | {"detection": {}}, "params/models.yaml: m")
+
+
 # --- MMDetection itself
 
 
@@ -369,15 +380,17 @@ def region_heads_are_the_same(ours, theirs, maps):
 
 
 def detections_are_the_same(ours, theirs):
-    """In their order, but for those whose scores are equal to the last digits."""
+    """All of them, one by one. Of boxes that suppress each other with one score, either library may keep another."""
     height, width = SIZE
     boxes = theirs.bboxes.clone()
     boxes[:, 0::2].clamp_(0, width)
     boxes[:, 1::2].clamp_(0, height)
     assert len(ours.boxes) == len(boxes) > 10
-    same = (ours.classes[:, None] == theirs.labels) & ((ours.scores[:, None] - theirs.scores).abs() < 1e-4)
-    same &= torch.cdist(ours.boxes, boxes, p=float("inf")) < 0.05
-    assert same.any(0).all() and same.any(1).all()
+    scores = (ours.scores[:, None] - theirs.scores).abs()
+    equal = (scores < 1e-4) & (torch.cdist(ours.boxes, boxes, p=float("inf")) < 0.05)
+    tied = (scores < 1e-6) & (box_iou(ours.boxes, boxes) > 0.5)
+    same = (ours.classes[:, None] == theirs.labels) & (equal | tied)
+    assert same.any(0).all() and same.any(1).all() and (equal & same).any(1).float().mean() > 0.95
     if ours.masks is not None:
         partner = same.float().argmax(1)
         assert (ours.masks.bool() != theirs.masks[partner]).float().mean() < 1e-3
