@@ -102,7 +102,7 @@ def plan(
     from bcd.runs import expand
     from bcd.runs.resolve import missing_weights
     from bcd.runs.status import Verdict
-    from bcd.runs.unfit import require_fit_data
+    from bcd.runs.unfit import require_fit_data, unfit_weights
 
     params, wanted = load(suite)
     rows = expand.suite_rows(params, wanted)
@@ -119,7 +119,8 @@ def plan(
         planned = planning.survey(wanted.name, runs, rates)
     for files, state in planning.data_state(runs).items():
         put(f"data/{files}: {state}")
-    for sentence in missing_weights(runs.values()):
+    awaited = [one.status.run for one in planned if one.status.verdict in planning.TO_TRAIN]
+    for sentence in missing_weights(runs.values()) + unfit_weights(awaited):
         put(sentence)
     for status in (one.status for one in planned):
         if every_run or status.note or status.verdict not in (Verdict.DONE, Verdict.MISSING):

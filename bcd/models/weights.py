@@ -1,5 +1,6 @@
 """Reading state dicts and fitting them to a model whose keys may be named differently."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,36 @@ class InitialWeights:
     unfilled: tuple[str, ...] = ()
     lacking: str = ""
     engine: str = ""
+
+
+# What a file of another number of classes leaves at random, in the names of every model of ours.
+CLASSIFIERS = re.compile(
+    r"(classifier|conv_seg|cls_score|cls_logits|box_predictor\.bbox_pred|mask_fcn_logits|mask_head\.predictor)\.\w+$"
+)
+
+
+def require_whole(weights: InitialWeights, file: str) -> None:
+    """Raise UserError unless a model came whole from its file, but for an auxiliary head, which predicts nothing.
+
+    For a model that is not trained.
+    """
+    if weights.lacking:
+        raise UserError(
+            f"the recipe has no steps and {file} knows no class '{weights.lacking}'; call the dataset's classes as the "
+            "file does, or train the model"
+        )
+    unfilled = [name for name in weights.unfilled if not name.startswith("aux.")]
+    if not unfilled:
+        return
+    why, remedy = "is of another head or width than the model", "correct the model's head or channels"
+    if weights.engine:
+        why, remedy = f"has heads of the engine {weights.engine}", f"set detection.engine: {weights.engine}"
+    elif all(CLASSIFIERS.search(name) for name in unfilled):
+        why, remedy = "has another number of classes than the dataset", "name a file of its classes"
+    raise UserError(
+        f"the recipe has no steps and {file} {why}, as it leaves {len(unfilled)} tensors at random, first "
+        f"{unfilled[0]}; {remedy}, or train the model"
+    )
 
 
 @dataclass(frozen=True)

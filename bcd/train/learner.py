@@ -21,7 +21,7 @@ from bcd.distill.taps import Shapes, Taps, observe, require_learning
 from bcd.distill.terms import WeightedTerms
 from bcd.errors import UserError, pick
 from bcd.models.base import DenseModel
-from bcd.models.weights import not_finite
+from bcd.models.weights import not_finite, require_whole
 from bcd.runs import store
 from bcd.runs.progress import STATE, damaged, read_progress
 from bcd.runs.record import Failure, Standstill
@@ -73,7 +73,7 @@ class Learner:
         torch.manual_seed(self.training.seed)
         self.student: DenseModel = task.build(self.training.model).to(device)
         if not self.recipe.steps:
-            _require_whole(self.student, self.training.model.pretrained)
+            require_whole(self.student.weights, self.training.model.pretrained)
         self.pretrained = self.student.weights.note
         terms = self._terms(task, teacher_shapes)
         self.objective = Objective(task, self.student, terms).to(device)
@@ -245,20 +245,3 @@ def tap_paths(task: Task, model: DenseModel, names: Iterable[str]) -> dict[str, 
     """Module paths of the named taps of a model; UserError when the model has no such tap."""
     paths = task.taps(model)
     return {name: pick(paths, name, "params/methods.yaml: taps") for name in sorted(set(names))}
-
-
-def _require_whole(model: DenseModel, file: str) -> None:
-    """A model that is not trained must come whole from its file, but for an auxiliary head, which predicts nothing."""
-    if model.weights.lacking:
-        raise UserError(
-            f"the recipe has no steps and {file} knows no class '{model.weights.lacking}'; call the dataset's classes "
-            "as the file does, or train the model"
-        )
-    unfilled = [name for name in model.weights.unfilled if not name.startswith("aux.")]
-    if unfilled:
-        engine = model.weights.engine
-        remedy = f"set detection.engine: {engine}" if engine else "correct the model's head, channels or classes"
-        raise UserError(
-            f"the recipe has no steps and {file} leaves {len(unfilled)} tensors of the model at random, first "
-            f"{unfilled[0]}; {remedy}, or train it"
-        )

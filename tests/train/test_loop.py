@@ -18,7 +18,7 @@ from bcd.config.load import load_params
 from bcd.config.suites import load_suite
 from bcd.errors import UserError
 from bcd.models.frozen import freeze
-from bcd.models.weights import InitialWeights
+from bcd.models.weights import InitialWeights, require_whole
 from bcd.runs import expand, status, store, usable
 from bcd.runs.jsonfile import read_as
 from bcd.runs.progress import read_progress
@@ -27,7 +27,7 @@ from bcd.runs.resolve import overridden
 from bcd.runs.run import Run
 from bcd.tasks.semantic import SemanticTask
 from bcd.train import evaluation, job, loop
-from bcd.train.learner import Learner, _require_whole
+from bcd.train.learner import Learner
 from bcd.train.signals import Stopped
 
 
@@ -59,16 +59,26 @@ def test_another_file_of_the_same_name_makes_another_run(project, tmp_path):
 
 def test_without_a_step_every_tensor_must_come_from_the_file(project, teacher):
     settings = {"recipe.steps": 0, "model.pretrained": str(folder(teacher) / "model.safetensors"), "model.channels": 24}
-    with pytest.raises(UserError, match=r"leaves \d+ tensors of the model at random, first head\."):
+    with pytest.raises(UserError, match=r"is of another head or width .* leaves \d+ tensors at random, first head\."):
         train(renamed(overridden(runs()[TEACHER], settings), TEACHER))
 
 
-def test_heads_of_another_engine_are_named_where_nothing_trains():
-    """As those of a file of MMDetection are, where torchvision's engine has taken the backbone."""
-    model = torch.nn.Identity()
-    model.weights = InitialWeights(unfilled=("head.weight",), engine="detectron2")
-    with pytest.raises(UserError, match=r"w\.pth leaves 1 tensors .* set detection\.engine: detectron2, or train it"):
-        _require_whole(model, "w.pth")
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        (
+            InitialWeights(unfilled=("head.weight",), engine="detectron2"),  # as a file of MMDetection has them
+            r"w\.pth has heads of the engine detectron2, .* set detection\.engine: detectron2, or train the model",
+        ),
+        (
+            InitialWeights(unfilled=("head.classifier.weight", "head.classifier.bias", "aux.classifier.bias")),
+            r"w\.pth has another number of classes than the dataset, as it leaves 2 tensors at random, .*; name a file",
+        ),
+    ],
+)
+def test_what_a_file_lacks_is_named_where_nothing_trains(weights, sentence):
+    with pytest.raises(UserError, match=sentence):
+        require_whole(weights, "w.pth")
 
 
 READS_LABELS = ["none", "kd", "dkd", "bpkd", "ifvd", "cirkd"]

@@ -28,7 +28,7 @@ from bcd.report.outputs import panels_request, table_request
 from bcd.runs.spec import RESULTS, digest
 from bcd.runs.expand import distinct_runs, groups, runs_of, suite_rows
 from bcd.runs.resolve import missing_weights
-from bcd.runs.unfit import unfit_data
+from bcd.runs.unfit import unfit_data, unfit_weights
 from bcd.tracking.state import unsynced
 
 # Jobs call `bcd`, which lies beside this Python whether or not the environment is activated.

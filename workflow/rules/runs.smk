@@ -43,8 +43,9 @@ onstart:
         str(file) for job in workflow.dag.needrun_jobs() for file in job.output
     }
     awaited = [run for run in RUNS.values() if str(run.file(SUITE)) in wanted]
-    if absent := missing_weights(awaited) + unfit_data(awaited):
-        raise WorkflowError(absent[0])
+    for unfit in (missing_weights, unfit_data, unfit_weights):
+        if said := unfit(awaited):
+            raise WorkflowError(said[0])
     BUILDING.start(
         jobs_to_do(SUITE, GROUPS, wanted),
         total=len(list(workflow.dag.needrun_jobs())),

@@ -27,7 +27,7 @@ from bcd.models.detection.torchvision_zoo import anchors_are_published
 from bcd.models.frozen import freeze
 from bcd.models.hub import weights_path
 from bcd.models.pretrained import index_weights, sha256_tensors, timm_weights
-from bcd.models.weights import InitialWeights, load_state, read_weights
+from bcd.models.weights import CLASSIFIERS, InitialWeights, load_state, read_weights
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -47,8 +47,6 @@ BACKBONES = (*DEPTHS, *OWN)
 # The published anchors, in strides: a side of 32 at P3, with two more within the octave, and one of 32 at P2.
 DENSE_ANCHOR_SCALE, REGION_ANCHOR_SCALE = 4.0, 8.0
 
-# What a file of other classes leaves at random.
-CLASSIFIERS = re.compile(r"cls_score|box_predictor\.bbox_pred|mask_head\.predictor")
 # A running mean of our own, which starts where detectron2's does.
 OWN_BUFFER = "normaliser"
 # Prefix of the backbone below the pyramid, in the state dict of `build`'s result.
