@@ -2,7 +2,8 @@
 
 import io
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -13,6 +14,7 @@ from bcd.label import IGNORE
 # What photographs and masks are stored as. Pillow knows more, and hands PostScript to another program.
 # It tries them in this order, and imports all that it knows before the first that is not among its usual five.
 STORED = ("BMP", "GIF", "JPEG", "PNG", "PPM", "JPEG2000", "TIFF", "WEBP")
+ONE_CHANNEL = "a mask must hold class ids in one 8-bit channel, so save it as an 8-bit grey PNG"
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,9 +46,9 @@ def read_label(data: bytes, name: str) -> np.ndarray:
     """
     image, stored = _decode(data, name)
     if image.mode not in ("L", "P"):
-        raise UserError(f"{name} is of mode '{image.mode}'; a mask must hold class ids in one 8-bit channel")
+        raise UserError(f"{name} is of mode '{image.mode}'; {ONE_CHANNEL}")
     if stored in ("L;1", "L;2", "L;4"):
-        raise UserError(f"{name} has {stored[-1]} bits per pixel; a mask must hold class ids in one 8-bit channel")
+        raise UserError(f"{name} has {stored[-1]} bits per pixel; {ONE_CHANNEL}")
     return np.array(image)
 
 
@@ -61,6 +63,30 @@ def read_colours(data: bytes, name: str) -> np.ndarray:
     if ";16" in stored:
         raise UserError(f"{name} has more than 8 bits per channel; convert it to 8 bits")
     return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """An image file whose header is read; its pixels are once the block asks for them.
+
+    Raises UserError naming `name` for an empty file, and for what proves unreadable here or in the block.
+    """
+    if not data:
+        raise UserError(f"{name} is an empty file, no image; get the file anew")
+    try:
+        with Image.open(io.BytesIO(data), formats=STORED) as image:
+            yield image
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is not a readable image ({', '.join(STORED)}); get the file anew") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name} is not a readable image ({error}); get the file anew") from error
+
+
+def shown_size(data: bytes, name: str) -> tuple[int, int]:
+    """Height and width as viewers show them; only the header is read. Raises what `opened` raises."""
+    with opened(data, name) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) <= 4 else (width, height)
 
 
 def orientation(data: bytes) -> int:
@@ -144,19 +170,12 @@ def check_label(label: np.ndarray, name: str, classes: int) -> None:
 
 def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
     """The image, turned by its orientation tag as viewers do it, and how its pixels are stored (Pillow's raw mode)."""
-    if not data:
-        raise UserError(f"{name} is an empty file, no image; get the file anew")
-    try:
-        image = Image.open(io.BytesIO(data), formats=STORED)
+    with opened(data, name) as image:
         arguments = image.tile[0].args if image.tile else ""
         image.load()
-    except UnidentifiedImageError:
-        raise UserError(f"{name} is not a readable image ({', '.join(STORED)}); get the file anew") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is not a readable image ({error}); get the file anew") from error
-    stored = arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
-    tag = _orientation(image)
-    return image.transpose(TURNS[tag]) if tag in TURNS else image, stored
+        stored = arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
+        tag = _orientation(image)
+        return image.transpose(TURNS[tag]) if tag in TURNS else image, stored
 
 
 def _orientation(image: Image.Image) -> int:

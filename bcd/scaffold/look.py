@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from bcd.data import decode
 from bcd.data.acquire.folder import paths_in
@@ -80,10 +78,13 @@ def some(values: Sequence[Item], most: int) -> list[Item]:
 
 
 def looks_like_mask(files: Tree, path: str) -> bool:
-    """Whether an image has few colours in large flat parts, and its file format keeps them."""
+    """Whether an image has few colours in large flat parts, and its file format keeps them.
+
+    Raises UserError for a file that is no readable image, but for those of a LOSSY suffix, which are not opened.
+    """
     if path.lower().endswith(LOSSY):
         return False
-    with Image.open(io.BytesIO(files.read(path)), formats=decode.STORED) as image:
+    with decode.opened(files.read(path), path) as image:
         if image.mode in ("1", "P"):
             return True
         pixels = np.array(image.convert("RGB")).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
@@ -93,15 +94,7 @@ def looks_like_mask(files: Tree, path: str) -> bool:
 
 def sizes_of(files: Tree, paths: Sequence[str]) -> np.ndarray:
     """Height and width as viewers show them, int (n, 2), of at most MOST_SIZES images; only headers are read."""
-    found = []
-    for path in some(paths, MOST_SIZES):
-        data = files.read(path)
-        try:
-            with Image.open(io.BytesIO(data), formats=decode.STORED) as image:
-                size = image.size
-            found.append(size if decode.orientation(data) > 4 else size[::-1])
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{path} is not a readable image ({error}); get the file anew") from None
+    found = [decode.shown_size(files.read(path), path) for path in some(paths, MOST_SIZES)]
     return np.array(found, int).reshape(-1, 2)
 
 

@@ -211,13 +211,13 @@ def _classes(documents: Any, names: Sequence[str]) -> tuple[list[str], list[str]
         of = {category["id"]: category["name"] for category in one["categories"]}
         called |= of
         used.update(of.get(entry["category_id"], "") for entry in one["annotations"])
+    kept = [name for name in dict.fromkeys(called.values()) if used[name]]
+    if not kept:
+        raise UserError("the annotation files have no objects of a category that they list; annotate some images")
     if names:
         if strange := [name for name in names if name not in called.values()]:
             raise UserError(f"--classes: no category is called '{strange[0]}'; there are {', '.join(called.values())}")
         return list(names), []
-    kept = [name for name in dict.fromkeys(called.values()) if used[name]]
-    if not kept:
-        raise UserError("the annotation files have no objects of a category that they list; annotate some images")
     idle = [name for name in dict.fromkeys(called.values()) if not used[name]]
     shown = ", ".join(idle[:5]) + (f" and {len(idle) - 5} more" if len(idle) > 5 else "")
     return kept, [f"categories that no object has are left out: {shown}"] if idle else []

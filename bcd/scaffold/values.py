@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from bcd.data import decode
 from bcd.data.tree import Tree
@@ -48,10 +46,10 @@ class Values(NamedTuple):
 def stored_values(files: Tree, paths: Sequence[str]) -> Values:
     """What masks hold: numbers, or colours where they are RGB or have a palette that is not grey.
 
-    Raises UserError for a mask that is neither, and for more values than there may be classes.
+    Raises UserError for a mask that is neither or cannot be read, and for more values than there may be classes.
     """
     found, first, last = Counter[str](), dict[str, Place](), set[str]()
-    kinds = {path: _kind(files.read(path)) for path in paths}
+    kinds = {path: _kind(files.read(path), path) for path in paths}
     colours = any(kind in ("RGB", "palette") for kind in kinds.values())
     for path in paths:
         data = files.read(path)
@@ -71,9 +69,9 @@ def stored_values(files: Tree, paths: Sequence[str]) -> Values:
     return Values(found, len(paths), first, last)
 
 
-def _kind(data: bytes) -> str:
+def _kind(data: bytes, path: str) -> str:
     """The mode of an image file, and `palette` for one that has colours."""
-    with Image.open(io.BytesIO(data), formats=decode.STORED) as image:
+    with decode.opened(data, path) as image:
         if image.mode != "P":
             return image.mode
         entries = np.reshape(image.getpalette() or [0, 0, 0], (-1, 3))

@@ -154,7 +154,7 @@ def test_a_mask_of_fewer_bits_is_refused_as_its_values_would_be_multiplied(bits)
     header = struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0)
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")]
     chunks = (struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in parts)
-    with pytest.raises(UserError, match="x .*; a mask must hold class ids in one 8-bit channel"):
+    with pytest.raises(UserError, match="x .* in one 8-bit channel, so save it as an 8-bit grey PNG"):
         decode.read_label(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "x")
 
 

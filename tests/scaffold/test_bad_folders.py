@@ -107,6 +107,32 @@ def sixteen_bits(root):
     save(root / "masks/3_mask.png", mask((1, 20), kind=np.uint16))
 
 
+def unreadable_mask(root):
+    (root / "masks/3_mask.png").write_bytes(b"no")
+
+
+def first_mask_unreadable(root):
+    (root / "masks/0_mask.png").write_bytes(b"no")
+
+
+def empty_mask(root):
+    (root / "masks/0_mask.png").write_bytes(b"")
+
+
+def cut_mask(root):
+    path = root / "masks/0_mask.png"
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def folder_as_mask(root):
+    (root / "masks/3_mask.png").unlink()
+    (root / "masks/3_mask.png").mkdir()
+
+
+def empty_image(root):
+    (root / "photos/3.jpg").write_bytes(b"")
+
+
 def broken_image(root):
     (root / "photos/3.jpg").write_bytes(b"\xff\xd8 no photograph")
 
@@ -125,7 +151,14 @@ def broken_image(root):
          "no image is at photos for the mask masks/3_mask.png"),
         (two_images, "photos/3.jpg and photos/3.png have one name, '3'; take one of them away, or rename it",
          "photos/3.jpg and photos/3.png have one name, '3'; take one away"),
-        (sixteen_bits, "masks/3_mask.png", "masks/3_mask.png"),
+        (sixteen_bits, "masks/3_mask.png is of mode 'I;16'; a mask must hold class ids in one 8-bit channel, so save "
+         "it as an 8-bit grey PNG", "masks/3_mask.png is of mode 'I;16'"),
+        (unreadable_mask, "masks/3_mask.png is not a readable image (BMP", "masks/3_mask.png is not a readable image"),
+        (first_mask_unreadable, "masks/0_mask.png is not a readable image (BMP", "masks/0_mask.png is not a readable"),
+        (empty_mask, "masks/0_mask.png is an empty file, no image; get the", "masks/0_mask.png is an empty file"),
+        (cut_mask, "masks/0_mask.png is not a readable image (", "masks/0_mask.png is not a readable image"),
+        (folder_as_mask, "the image photos/3.jpg has no mask masks/3_mask.png; add it", "no mask is at masks/*_mask"),
+        (empty_image, "photos/3.jpg is an empty file, no image; get the file anew", "photos/3.jpg is an empty file"),
         (broken_image, "photos/3.jpg is not a readable image", "photos/3.jpg"),
     ],
 )  # fmt: skip
@@ -214,6 +247,14 @@ def test_a_folder_with_objects(tmp_path, spoil, new, fetch):
         assert new in said and "; " in said and "params/datasets.yaml" not in said
     said = refused(lambda: obtain("own", good, tmp_path / "data/own", mirror_dir=None))
     assert fetch in said and "; " in said
+
+
+def test_no_object_at_all_is_said_whatever_the_classes(tmp_path):
+    with_objects(tmp_path)
+    write(tmp_path, document() | {"annotations": []})
+    for names in ((), ("duck",)):
+        said = refused(lambda names=names: objects.describe(tree_of(tmp_path, "own"), "own", names))
+        assert said == "the annotation files have no objects of a category that they list; annotate some images"
 
 
 def words(content):
