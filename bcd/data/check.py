@@ -22,7 +22,7 @@ from bcd.data.formats import FORMATS, ObjectFormat, reader_of
 from bcd.data.objects import masks
 from bcd.data.objects.annotations import Annotation, Image
 from bcd.data.objects.outlines import without_outline
-from bcd.data.objects.split import ObjectSplit, exchanged, objects_of
+from bcd.data.objects.split import ObjectSplit, exchanged, missized, objects_of
 from bcd.data.semantic.split import split_of
 from bcd.errors import UserError
 from bcd.label import IGNORE
@@ -109,7 +109,7 @@ def check(
                 step = partial(_step, progress, files.dataset, done, total)
                 found[split] |= look(files, plain.use(task), split, faults, held[split], step)
             except UserError as error:  # of the split as a whole
-                faults.append(str(error))
+                faults += [str(error)] if str(error) not in faults else []  # a wrong class is so in each
     for split in found.keys() - {TRAIN}:
         found[split]["in_train"] = len(held[split] & held.get(TRAIN, set()))
     if not faults and (one := _one_class(dataset, found)):
@@ -153,7 +153,7 @@ def _objects(
     try:
         part, lacking = _opened(files, use, split)
     except UserError as error:  # boxes outside of their images, say
-        raise UserError(exchanged(files, use, split) or str(error)) from None
+        raise UserError(exchanged(files, use, split) or missized(files, use, split) or str(error)) from None
     if split == TRAIN and not part.annotated:
         faults.append(part.lacking(split))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from bcd.errors import UserError
 from bcd.label import IGNORE
@@ -66,7 +66,7 @@ def read_colours(data: bytes, name: str) -> np.ndarray:
 
 
 @contextmanager
-def opened(data: bytes, name: str) -> Iterator[Image.Image]:
+def opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """An image file whose header is read; its pixels are once the block asks for them.
 
     Raises UserError naming `name` for an empty file, and for what proves unreadable here or in the block.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from bcd.config.schema.base import TaskName
@@ -23,10 +23,32 @@ def warnings(check: Mapping[str, Any], task: TaskName | None = None, splits: Col
     """
     found: Mapping[str, SplitCheck] = check.get("splits", {})
     chosen = [split for split in found if split in splits or not splits]
-    return [sentence for split in chosen for sentence in _doubts(split, found[split], task)]
+    idle = _idle(check) if task != "semantic" else []
+    of_splits = [sentence for split in chosen for sentence in _doubts(split, found[split], task, idle)]
+    return [*_unused(idle), *of_splits]
 
 
-def _doubts(split: str, found: SplitCheck, task: TaskName | None) -> Iterator[str]:
+def _idle(check: Mapping[str, Any]) -> list[str]:
+    """Classes that no annotation uses, in any split, of a dataset whose entry describes its files.
+
+    Those of an official layout stay: what a mirror has may be a sample. Nothing is said where there are crowds, whose
+    classes are not counted.
+    """
+    objects = [one["objects"] for one in check.get("splits", {}).values() if "objects" in one]
+    if not objects or not check["of"].get("coco") or any(one["crowds"] for one in objects):
+        return []
+    return [name for name in objects[0]["classes"] if not any(sum(one["classes"][name]) for one in objects)]
+
+
+def _unused(idle: Sequence[str]) -> Iterator[str]:
+    if idle:
+        named = ", ".join(f"'{name}'" for name in idle[:NAMED])
+        more = f" and {len(idle) - NAMED} more classes" if len(idle) > NAMED else ""
+        them = "it" if len(idle) == 1 else "them"
+        yield f"no annotation uses {named}{more}; take {them} out of `classes` in params/datasets.yaml"
+
+
+def _doubts(split: str, found: SplitCheck, task: TaskName | None, idle: Collection[str]) -> Iterator[str]:
     if not found["images"]:
         yield f"the split '{split}' has no images"
     if found["turned"]:
@@ -36,7 +58,7 @@ def _doubts(split: str, found: SplitCheck, task: TaskName | None) -> Iterator[st
     if "labels" in found and task in (None, "semantic"):
         yield from _of_labels(split, found["labels"])
     if "objects" in found and task != "semantic":
-        yield from _of_objects(split, found["objects"], task)
+        yield from _of_objects(split, found["objects"], task, idle)
 
 
 def _of_labels(split: str, labels: Labels) -> Iterator[str]:
@@ -49,7 +71,7 @@ def _of_labels(split: str, labels: Labels) -> Iterator[str]:
     yield from _lacking("pixel", split, {name: images for name, (images, _) in labels["classes"].items()})
 
 
-def _of_objects(split: str, objects: Things, task: TaskName | None) -> Iterator[str]:
+def _of_objects(split: str, objects: Things, task: TaskName | None, idle: Collection[str]) -> Iterator[str]:
     crowds, alone = objects["crowds"], sum(sum(sizes) for sizes in objects["classes"].values())
     if crowds and not alone:
         yield f"all {crowds} objects of the split '{split}' are crowds, which evaluation ignores"
@@ -70,7 +92,8 @@ def _of_objects(split: str, objects: Things, task: TaskName | None) -> Iterator[
         )
     if objects["masks"] and task in (None, "instance"):
         yield _maskless(split, objects)
-    yield from _lacking("object", split, {name: sum(sizes) for name, sizes in objects["classes"].items()})
+    counts = {name: sum(sizes) for name, sizes in objects["classes"].items() if name not in idle}
+    yield from _lacking("object", split, counts)
 
 
 def _maskless(split: str, objects: Things) -> str:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from typing import NotRequired, TypedDict
 
+from bcd.data.objects.categories import classless
 from bcd.errors import UserError
 
 
@@ -100,10 +101,10 @@ def parse(
     left out, as detectron2 does (detectron2/data/datasets/coco.py). An area that is not stated is that of the
     segmentation, or of the box where there is none.
 
-    Raises UserError naming file and id for:
+    Raises UserError naming `classes` for annotations of a category that is not among them, and file and id for:
 
     - boxes that are fractions of their images
-    - an annotation of an unknown image or category, or of one that is not in `classes`
+    - an annotation of an unknown image or category
     - a box of zero area, or one more than OUTSIDE pixels outside of its image
     - an area that is no number above 0, with which an object would count in no size or in each
     - a segmentation that is missing, empty or of another size than its image
@@ -122,8 +123,10 @@ def parse(
             f"{where}: all boxes lie within 0..1, so they are fractions of their images; write x, y, width and height "
             "in pixels: multiply the first and the third by the image's width, the others by its height"
         )
+    if strange := classless(document, classes, left_out):
+        raise UserError(strange)
     for entry in entries:
-        if problem := fault(entry, images.get(entry["image_id"]), names, index, masks):
+        if problem := fault(entry, images.get(entry["image_id"]), names, masks):
             faults[problem].append(entry)
             continue
         kept: Annotation = {
@@ -191,21 +194,15 @@ def _fractions(entries: Sequence[Annotation]) -> bool:
     return numbers and any(edge not in (0, 1) for edge in edges)
 
 
-def fault(
-    entry: Annotation,
-    image: Image | None,
-    names: dict[int, str],
-    classes: Collection[str],
-    masks: bool,
-) -> str:
-    """What is wrong with an annotation, as the end of a sentence; "" when nothing is. `image`: its image, if known."""
+def fault(entry: Annotation, image: Image | None, categories: Collection[int], masks: bool) -> str:
+    """What is wrong with an annotation, as the end of a sentence; "" when nothing is.
+
+    image: its image, if known. categories: ids of the file's. masks: whether a segmentation is needed.
+    """
     if image is None:
         return "belong to an image that the file does not list"
-    name = names.get(entry["category_id"])
-    if name is None:
+    if entry["category_id"] not in categories:
         return f"have the category_id {entry['category_id']}, which is not among the file's categories"
-    if name not in classes:
-        return f"are of the category '{name}', which is not among the dataset's classes ({', '.join(classes)})"
     if len(entry["bbox"]) != 4 or not all(isinstance(edge, int | float) for edge in entry["bbox"]):
         return "have a box that is not x, y, width, height"
     x, y, width, height = entry["bbox"]

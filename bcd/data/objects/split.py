@@ -12,10 +12,11 @@ import numpy as np
 from bcd.config.schema.data import DataUse
 from bcd.data import decode, tree
 from bcd.data.formats import ObjectFormat, reader_of
-from bcd.data.objects.annotations import Annotation, Image, Instances, Segmentation, parse
+from bcd.data.objects.annotations import Annotation, Image, Instances, Segmentation, fault, parse
 from bcd.data.semantic.split import subset
 from bcd.errors import UserError
 
+SIZES = "correct the size there, or get both anew"
 Read = Callable[[int], tuple[np.ndarray, "Objects", str]]
 
 
@@ -102,11 +103,8 @@ def objects_of(files: tree.Tree, data: DataUse, split: str, *, masks: bool) -> O
         path, listed = paths[index], images[index]
         data = files.read(path)
         image = decode.read_image(data, path)
-        if image.shape[:2] != (listed["height"], listed["width"]):
-            raise UserError(
-                f"{path} is {image.shape[0]}x{image.shape[1]} (height x width){decode.turned(data)}, but {where} says "
-                f"{listed['height']}x{listed['width']}; get both anew"
-            )
+        if wrong := _other_size(listed, image.shape[:2], data, where):
+            raise UserError(f"{wrong}; {SIZES}")
         return image, _objects(found.get(listed["id"], []), masks), path
 
     annotated = [n for n, image in enumerate(images) if any(not e["iscrowd"] for e in found.get(image["id"], []))]
@@ -134,6 +132,48 @@ def exchanged(files: tree.Tree, use: DataUse, split: str) -> str:
             return ""
         shown = shown or f"{path} is {height}x{width} (height x width), not {width}x{height}"
     return shown and f"{where}: `images` has height and width exchanged: {shown}; exchange them for each image"
+
+
+def missized(files: tree.Tree, use: DataUse, split: str) -> str:
+    """What to say of an image whose annotations are faulty since their file states another size; "" where none is.
+
+    Its boxes would be blamed for what `width` and `height` are. Only headers of images with faults are read.
+    """
+    reader: ObjectFormat = reader_of(use)
+    where, document = reader.annotation_file(split), reader.instances(files, split)
+    images = {image["id"]: image for image in document["images"]}
+    categories = {category["id"] for category in document["categories"]}
+    faulty = {
+        entry["image_id"]
+        for entry in document["annotations"]
+        if entry["id"] not in use.skip_annotations and fault(entry, images.get(entry["image_id"]), categories, False)
+    }
+    found = []
+    for image in images.values():
+        if image["id"] not in faulty or image["file_name"] not in files.paths:
+            continue
+        try:
+            data = files.read(image["file_name"])
+            found.append(_other_size(image, decode.shown_size(data, image["file_name"]), data, where))
+        except UserError:  # an image that cannot be read says nothing about sizes
+            continue
+    wrong = [one for one in found if one]
+    more = f", and {len(wrong) - 1} more of its images are of another size than it says" if len(wrong) > 1 else ""
+    return f"{wrong[0]}{more}; {SIZES}" if wrong else ""
+
+
+def _other_size(listed: Image, size: tuple[int, ...], data: bytes, where: str) -> str:
+    """How an image's size differs from what its annotation file states, a sentence's start; "" where it does not.
+
+    size: height, width as it is read from `data`.
+    """
+    stated = (listed["height"], listed["width"])
+    if size == stated:
+        return ""
+    return (
+        f"{listed['file_name']} is {size[0]}x{size[1]} (height x width){decode.turned(data)}, but {where} says "
+        f"{stated[0]}x{stated[1]}"
+    )
 
 
 def _check_images(files: tree.Tree, images: list[Image], paths: list[str], where: str) -> None:

@@ -9,6 +9,7 @@ from support.dataset_layouts import pack, photo, png
 
 from bcd.config.check import check
 from bcd.config.schema.data import Dataset, DataUse
+from bcd.data import findings
 from bcd.data.acquire.obtain import obtain
 from bcd.data.formats._described import shares
 from bcd.data.objects.masks import mask
@@ -20,6 +21,7 @@ SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 CODE = {"size": [HEIGHT, WIDTH], "counts": [7, 4, 2, 4, 2, 4, 2, 4, 19]}
 FIELDS = {"format": "coco", "classes": ["duck", "swan"], "licence": "mine", "source": "my camera"}
 LAYOUT = {"images": "images", "annotations": "{split}.json"}
+GREY = np.full((HEIGHT, WIDTH), 90, np.uint8)
 
 
 def own(folder, splits, classes=("duck", "swan"), **layout):
@@ -184,7 +186,7 @@ def test_labelme_shapes_of_a_group_are_one_object_and_a_circle_is_round(tmp_path
         ([shape("point", [[1, 1]])], ("duck", "swan"), "a.jpg", r"shape 1 \('duck'\) is a point, which covers nothing"),
         ([shape("mask", [[1, 1], [2, 2]], mask="?")], ("duck", "swan"), "a.jpg", r"its mask is no image in base64"),
         ([shape("rectangle", SHAPES["rectangle"])], ("goose", "swan"), "a.jpg",
-         r"the annotations 1 of image p/a\.jpg are of the category 'duck', which is not among .*\(goose, swan\)"),
+         "annotations have the category 'duck', and `classes` has 'goose', 'swan'; correct"),
         ([], ("duck", "swan"), "c.jpg", r"p/a\.json: imagePath c\.jpg is no file; put it there, or correct imagePath"),
         ([], ("duck", "swan"), "b.jpg", r"p/a\.json and p/b\.json are both of the image p/b\.jpg; take one of them"),
         ([{"label": 3}], ("duck", "swan"), "a.jpg", r"p/a\.json: shape 1: it lacks a label, or points of two numbers"),
@@ -283,3 +285,63 @@ def test_what_stops_before_training(tmp_path, text, message):
 def test_an_entry_that_cannot_be_meant(changes, message):
     with pytest.raises(UserError, match=f"^datasets.yaml: mine: .*{message}"):
         own("own", {"train": 1}, **{**LAYOUT, **changes})
+
+
+def three(folder, *categories, classes=("duck", "swan")):
+    """A dataset of three splits of one image, each with one object of each category."""
+    for n, split in enumerate(("train", "val", "test")):
+        things = [thing(number, 1, category) for number, category in enumerate(categories, 1)]
+        write(folder, {f"{split}.json": document([image(1, f"{n}.png")], things), f"images/{n}.png": png(GREY + n)})
+    return own(folder, dict.fromkeys(("train", "val", "test"), 1), classes, **LAYOUT)
+
+
+def test_a_misspelt_class_is_said_once_for_all_splits(tmp_path):
+    dataset = three(tmp_path / "own", 1, 2, classes=("duck", "swann"))
+    with pytest.raises(UserError) as caught:
+        get(dataset, tmp_path / "mine")
+    assert str(caught.value).startswith(
+        "mine: annotations have the category 'swan', and `classes` has 'duck', 'swann'; correct `classes` of the "
+        "dataset in params/datasets.yaml: 'swann' is no category (did you mean 'swan'?); only if such objects are not "
+        "wanted, list the ids of their annotations under skip_annotations there; then run `bcd fetch mine`"
+    )
+    assert str(caught.value).count("swann") == 2
+    skipped = dataset.model_copy(update={"skip_annotations": [2]})
+    assert get(skipped, tmp_path / "mine").splits == dataset.splits
+
+
+def test_a_class_that_no_annotation_uses_is_said_once_with_its_remedy(tmp_path):
+    found = get(three(tmp_path / "own", 1, 2, classes=("duck", "swan", "birds")), tmp_path / "mine")
+    unused = "no annotation uses 'birds'; take it out of `classes` in params/datasets.yaml"
+    assert findings.warnings(found.check) == findings.warnings(found.check, "detection", ("train",)) == [unused]
+    assert findings.warnings(found.check, "semantic") == []
+    found = get(three(tmp_path / "one", 1), tmp_path / "two")
+    write(tmp_path / "one", {"val.json": document([image(1, "1.png")], [thing(1, 1), thing(2, 1, 2)])})
+    found = get(own(tmp_path / "one", found.splits, **LAYOUT), tmp_path / "three")
+    assert sorted(findings.warnings(found.check)) == [
+        f"the class 'swan' has no object in the split '{split}'" for split in ("test", "train")
+    ]
+
+
+def test_a_class_of_crowds_is_used(tmp_path):
+    things = [thing(1, 1), thing(2, 1, 2, CODE, iscrowd=1)]
+    write(tmp_path / "own", {"train.json": document([image(1, "a.png")], things), "images/a.png": png(GREY)})
+    found = get(own(tmp_path / "own", {"train": 1}, **LAYOUT), tmp_path / "mine")
+    assert not [one for one in findings.warnings(found.check) if "no annotation uses" in one]
+
+
+def test_a_wrong_size_of_an_image_is_named_before_the_boxes_that_it_spoils(tmp_path):
+    images = [image(1, "a.png") | {"width": 3}, image(2, "b.png") | {"width": 3}, image(3, "c.png")]
+    files = {f"images/{name}.png": png(GREY + n) for n, name in enumerate("abc")}
+    text = document(images, [thing(1, 1), thing(2, 2), thing(3, 3)])
+    write(tmp_path / "own", files | {"train.json": text})
+    with pytest.raises(UserError) as caught:
+        get(own(tmp_path / "own", {"train": 3}, **LAYOUT), tmp_path / "mine")
+    assert str(caught.value).startswith(
+        "mine: images/a.png is 6x8 (height x width), but train.json says 6x3, and 1 more of its images are of "
+        "another size than it says; correct the size there, or get both anew; then"
+    )
+    assert "box" not in str(caught.value)
+    images = [image(number, one["file_name"]) for number, one in enumerate(images, 1)]
+    write(tmp_path / "own", {"train.json": document(images, [thing(1, 1, bbox=[5, 1, 8, 4])])})
+    with pytest.raises(UserError, match=r"train\.json: the annotations 1 of image 1 have a box outside of their image"):
+        get(own(tmp_path / "own", {"train": 3}, **LAYOUT), tmp_path / "mine")
