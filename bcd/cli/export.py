@@ -10,6 +10,7 @@ import typer
 from bcd.cli.options import Suite, load, progress, stopping
 from bcd.cli.terminal import put, say
 from bcd.errors import UserError, counted, pick
+from bcd.runs.spec import RESULTS
 
 if TYPE_CHECKING:
     from bcd.export.finished import Finished
@@ -139,5 +140,17 @@ def _finished(run: str, suite: str | None) -> Finished:
 
         return finished.of_folder(Path(run), load_params().datasets.right())
     params, wanted = load(suite)
+    runs = expand.suite_runs(params, wanted)
+    if run not in runs and (other := _made_by(run)):
+        raise UserError(f"{run} is a run of the suite {other}, not of {wanted.name}; add `--suite {other}`")
     before = f"there is no file or folder {run}, and "
-    return finished.of_run(wanted.name, expand.pick_run(expand.suite_runs(params, wanted), run, wanted.name, before))
+    return finished.of_run(wanted.name, expand.pick_run(runs, run, wanted.name, before))
+
+
+def _made_by(run: str) -> str:
+    """The first suite that has made a run of that key; '' where none has."""
+    kinds = ("runs", "teachers")
+    found = (
+        place.name for place in sorted(RESULTS.glob("*")) if any((place / k / f"{run}.json").is_file() for k in kinds)
+    )
+    return next(found, "")

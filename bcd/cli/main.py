@@ -261,12 +261,15 @@ def track(
 def doctor() -> None:
     """Versions, hardware, threads and disk; what is missing and how to get it; every wrong entry of params/.
 
-    Other commands say what is wrong with an entry only where they use it.
+    Other commands say what is wrong with an entry only where they use it. With a wrong one the exit status is 2.
     """
     from bcd.cli.doctor import report
 
-    for line in report():
+    lines = report()
+    for line in lines:
         put(line)
+    if wrong := [line.removeprefix("wrong: ") for line in lines if line.startswith("wrong: ")]:
+        raise UserError(wrong[0] + (f" (and {len(wrong) - 1} more, above)" if len(wrong) > 1 else ""))
 
 
 @app.command("dvc-commit", hidden=True)

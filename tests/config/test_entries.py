@@ -72,7 +72,9 @@ def test_commands_go_on_and_the_doctor_lists_them(mistaken):
     suite = mistaken / "params/suites/smoke.yaml"
     suite.write_text(suite.read_text().replace("task: instance", "task: instanse"))
     (mistaken / "params/suite.yaml").write_text("suite: smoke\n")
-    lines = bcd("doctor").stdout.splitlines()
+    found = bcd("doctor")
+    *lines, last = found.stdout.splitlines()
+    assert found.returncode == 2 and last.startswith("bcd: params/datasets.yaml: odd") and last.endswith("more, above)")
     wrong = [line for line in lines if line.startswith("wrong: ")]
     assert [line.split(": ")[1] for line in wrong] == [
         *(f"params/{file}.yaml" for file in WRONG),

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 from support.exports import say
+from support.project import ROOT
 
+from bcd.cli.export import _finished
 from bcd.config.schema.exports import Export
 from bcd.errors import UserError
 from bcd.export.place import export_to
@@ -98,3 +100,13 @@ def test_what_no_extra_makes_possible_is_refused_before_an_extra_is_asked_for(
     with pytest.raises(UserError, match="no_such_package is not installed"):
         export_to(segmentor, Export(format=form.format), tmp_path, say=say)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_another_suite_is_said(tmp_path, monkeypatch):
+    (tmp_path / "params").symlink_to(ROOT / "params")
+    made = tmp_path / "results/other/runs/semantic/a/b/none/s0.json"
+    made.parent.mkdir(parents=True)
+    made.touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is a run of the suite other, not of scenes; add `--suite other`"):
+        _finished("semantic/a/b/none/s0", None)

@@ -150,7 +150,7 @@ class DetectionModel(Model):
 
     head: Literal[DETECTOR_HEADS]  # type: ignore[valid-type]
     """The kind of detector."""
-    detection: Detection
+    detection: Detection = Detection()
     """The pyramid and the heads."""
 
     @property

@@ -63,7 +63,7 @@ def torchvision_file(model: DetectionModel, file: WeightsFile) -> WeightsFile:
     try:
         net.load_state_dict(dict(state), assign=True)
     except RuntimeError as error:
-        first = " ".join(str(error).split(": ", 1)[-1].split())[:120]
+        first = " ".join(str(error).split(": ", 1)[-1].split(",")[0].split())
         raise UserError(
             f"weights file {model.pretrained} is of another detector than torchvision's {model.head} over resnet50 "
             f"({first}); name a file of that, or correct model.head"
