@@ -233,7 +233,7 @@ def test_the_commands(segmentor, trained, tmp_path):
     assert "6 images" in said.stdout and len(list((tmp_path / "out" / "labels").iterdir())) == 6
     for arguments, sentence in (
         ((f"{smoke.PAIR}/kd/s0", "--suite", "smoke"), "is missing, not finished; run `bcd train --suite smoke"),
-        ((smoke.TEACHER, "--suite", "scenes"), "suite scenes: .* is not defined"),
+        ((smoke.TEACHER, "--suite", "scenes"), "is a run of the suite smoke, not of scenes; add `--suite smoke`"),
         (("results",), "holds no finished run"),
     ):
         refused = run(BCD, "export", *arguments, cwd=trained, check=False)
